@@ -1,0 +1,240 @@
+"""One episode: what is refused, and that its file gives back what was put in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load, save
+from stores import DISCRETE, make_episode
+
+from vqvideo.data.episode import CHUNK, Episode, EpisodeReader, episode_to_bytes
+from vqvideo.errors import InputError
+from vqvideo.spaces import ActionSpace
+
+SPACE = ActionSpace.from_json(DISCRETE)
+FIELDS = ("frames", "actions", "rewards", "terminated", "truncated")
+
+
+def same(one: Episode, two: Episode) -> bool:
+    equal = all(np.array_equal(getattr(one, f), getattr(two, f)) for f in FIELDS)
+    return (
+        equal and all(getattr(one, f).dtype == getattr(two, f).dtype for f in FIELDS) and one.seed == two.seed
+    )
+
+
+@pytest.mark.parametrize("length", [1, 2, CHUNK - 1, CHUNK, CHUNK + 1, 40])
+def test_an_episode_survives_its_file(tmp_path: Path, length: int) -> None:
+    episode = make_episode(length, seed=length)
+    episode.validate(SPACE)
+    (tmp_path / "e").write_bytes(episode_to_bytes(episode))
+    reader = EpisodeReader(tmp_path / "e")
+    assert reader.length == episode.length == length
+    assert same(reader.episode(), episode)
+
+
+def test_equal_episodes_make_equal_files() -> None:
+    assert episode_to_bytes(make_episode()) == episode_to_bytes(make_episode())
+
+
+def test_a_very_long_episode_survives_its_file(tmp_path: Path) -> None:
+    episode = make_episode(100_000)
+    (tmp_path / "e").write_bytes(episode_to_bytes(episode))
+    assert np.array_equal(EpisodeReader(tmp_path / "e").frames(99_990, 100_001), episode.frames[99_990:])
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 40), st.integers(1, 41))
+def test_any_window_of_frames_is_what_was_recorded(start: int, size: int) -> None:
+    reader, episode = _opened()
+    stop = min(41, start + size)
+    assert np.array_equal(reader.frames(start, stop), episode.frames[start:stop])
+
+
+def _opened(cache: dict[str, Any] = {}) -> tuple[EpisodeReader, Episode]:  # noqa: B006
+    if not cache:
+        import tempfile
+
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(episode_to_bytes(make_episode(40)))
+            file.flush()
+            cache["it"] = EpisodeReader(file.name), make_episode(40)
+    return cache["it"]
+
+
+def test_a_window_decodes_only_the_chunks_that_hold_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "e").write_bytes(episode_to_bytes(make_episode(100)))
+    reader = EpisodeReader(tmp_path / "e")
+    decoded: list[int] = []
+    chunk = reader._chunk
+    monkeypatch.setattr(reader, "_chunk", lambda index: (decoded.append(index), chunk(index))[1])
+    reader.frames(15, 33)
+    assert decoded == [0, 1, 2]
+    reader.frames(16, 32)
+    assert decoded[3:] == [1]
+
+
+@pytest.mark.parametrize("window", [(-1, 3), (3, 3), (5, 3), (0, 22), (21, 22)])
+def test_frames_that_it_does_not_have_are_refused(tmp_path: Path, window: tuple[int, int]) -> None:
+    (tmp_path / "e").write_bytes(episode_to_bytes(make_episode(20)))
+    with pytest.raises(InputError, match=r"it has 0\.\.21"):
+        EpisodeReader(tmp_path / "e").frames(*window)
+
+
+# ---------------------------------------------------------------- what is refused
+
+E = make_episode(5)
+F = E.frames
+END = E.terminated
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"frames": F / 255}, "frames: found float64, expected uint8"),
+        ({"frames": F.astype(np.float32)}, "frames: found float32, expected uint8"),
+        ({"frames": np.full(F.shape, np.nan)}, "frames: found float64"),
+        ({"frames": F.astype(np.int64)}, "frames: found int64"),
+        ({"frames": F.astype(np.uint16)}, "frames: found uint16"),
+        ({"frames": F.tolist()}, "frames: found list"),
+        ({"frames": {"pixels": F}}, "frames: found dict"),
+        ({"frames": np.moveaxis(F, 3, 1)}, r"frames: shape \(6, 3, 4, 6\), expected \(T\+1, h, w, 3\)"),
+        ({"frames": F[..., 0]}, r"frames: shape \(6, 4, 6\)"),
+        ({"frames": np.zeros((6, 4, 6, 4), np.uint8)}, r"frames: shape \(6, 4, 6, 4\)"),
+        ({"frames": np.zeros((6, 4, 5000, 3), np.uint8)}, r"size \(4, 5000\), expected 1 to 2048"),
+        ({"frames": np.zeros((6, 0, 6, 3), np.uint8)}, r"size \(0, 6\)"),
+        ({"frames": F[:1]}, "frames: 1, expected at least 2"),
+        ({"frames": F[:0]}, "frames: 0, expected at least 2"),
+        ({"frames": F[:5]}, r"actions: shape \(5, 1\), expected \(4, 1\) for 5 frames"),
+        ({"actions": E.actions[:4]}, r"actions: shape \(4, 1\), expected \(5, 1\) for 6 frames"),
+        ({"actions": E.actions[:, 0]}, r"actions: shape \(5,\)"),
+        ({"actions": np.zeros((5, 2))}, r"actions: shape \(5, 2\), expected \(5, 1\)"),
+        ({"actions": E.actions.astype(np.int64)}, "actions: found int64, expected float64"),
+        (
+            {"actions": np.full((5, 1), 5.0)},
+            r"actions\[0\]: column 0 is 5.0, expected a whole number from 0 to 4",
+        ),
+        ({"actions": np.full((5, 1), 0.5)}, "column 0 is 0.5, expected a whole number"),
+        ({"actions": np.full((5, 1), np.nan)}, "column 0 is nan"),
+        ({"actions": np.full((5, 1), -np.inf)}, "column 0 is -inf"),
+        ({"rewards": np.array([0, 0, np.nan, 0, 0], np.float32)}, "rewards: step 2 is nan"),
+        ({"rewards": E.rewards.astype(np.float64)}, "rewards: found float64, expected float32"),
+        ({"rewards": E.rewards[:3]}, r"rewards: shape \(3,\), expected \(5,\)"),
+        ({"terminated": END[::-1]}, "terminated is True at step 0 of 5"),
+        ({"truncated": END[::-1]}, "truncated is True at step 0 of 5"),
+        ({"truncated": END.astype(np.int8)}, "truncated: found int8, expected bool"),
+    ],
+)
+def test_an_impossible_episode_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make_episode(5, **change).validate(SPACE)
+
+
+def test_actions_must_be_finite_even_in_an_unknown_space() -> None:
+    with pytest.raises(InputError, match="actions: step 0 is"):
+        episode_to_bytes(make_episode(5, actions=np.full((5, 3), np.inf)))
+
+
+# ---------------------------------------------------------------- hostile files
+
+
+def _tensors(length: int = 40) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    data = episode_to_bytes(make_episode(length))
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["vqvideo"]
+    return dict(load(data)), json.loads(header)
+
+
+def _open(tmp_path: Path, tensors: dict[str, np.ndarray], header: Any) -> EpisodeReader:
+    (tmp_path / "e").write_bytes(save(tensors, {"vqvideo": json.dumps(header)}))
+    return EpisodeReader(tmp_path / "e")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shape": [10**12, 4, 6, 3]},
+        {"shape": [41, 10**6, 10**6, 3]},
+        {"shape": [41, 4, 6]},
+        {"shape": [41, 4, 6, 4]},
+        {"shape": [41.0, 4, 6, 3]},
+        {"shape": [-41, 4, 6, 3]},
+        {"shape": None},
+        {"actions": 2},
+        {"actions": None},
+        {"seed": "0"},
+        {"format_version": 2},
+    ],
+)
+def test_a_header_that_lies_is_refused_at_opening(tmp_path: Path, change: dict[str, Any]) -> None:
+    tensors, header = _tensors()
+    _open(tmp_path, tensors, header)
+    with pytest.raises(InputError, match=str(tmp_path / "e")):
+        _open(tmp_path, tensors, header | change)
+
+
+def test_a_chunk_that_would_allocate_more_than_declared_is_refused(tmp_path: Path) -> None:
+    tensors, header = _tensors(10)
+    for content, message in [
+        (zstandard.compress(bytes(2**30)), "declares 1073741824 bytes, expected 792"),
+        (zstandard.ZstdCompressor(write_content_size=False).compress(bytes(792)), "declares"),
+        (b"not zstd", "damaged"),
+    ]:
+        tensors["frames"] = np.frombuffer(content, np.uint8)
+        tensors["chunk_offsets"] = np.array([0, len(content)])
+        with pytest.raises(InputError, match=message):
+            _open(tmp_path, tensors, header).frames(0, 1)
+
+
+@pytest.mark.parametrize(
+    "offsets", [[0, 5, 3, -1], [1, 2, 3, -1], [0, 2, 2, -1], [0, 1, 2, 3], [0, -(2**62), 2**62, -1]]
+)
+def test_chunks_that_overlap_or_leave_the_file_are_refused(tmp_path: Path, offsets: list[int]) -> None:
+    tensors, header = _tensors()
+    size = len(tensors["frames"])
+    tensors["chunk_offsets"] = np.array([size if o == -1 else o for o in offsets])
+    with pytest.raises(InputError, match="chunk_offsets do not cover"):
+        _open(tmp_path, tensors, header)
+
+
+def test_extra_missing_and_misshapen_tensors_are_refused(tmp_path: Path) -> None:
+    tensors, header = _tensors()
+    with pytest.raises(InputError, match=r"holds.*extra"):
+        _open(tmp_path, tensors | {"extra": np.zeros(1)}, header)
+    with pytest.raises(InputError, match="holds"):
+        _open(tmp_path, {k: v for k, v in tensors.items() if k != "rewards"}, header)
+    with pytest.raises(InputError, match="rewards is"):
+        _open(tmp_path, tensors | {"rewards": np.zeros(40)}, header)
+    with pytest.raises(InputError, match="not a row of bytes"):
+        _open(tmp_path, tensors | {"frames": tensors["frames"].astype(np.int16)}, header)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{}",
+        b"\xff" * 100,
+        (2**63).to_bytes(8, "little"),
+        (99 * 10**6).to_bytes(8, "little") + b"{" * 1000,
+    ],
+)
+def test_a_file_that_is_no_safetensors_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "e").write_bytes(content)
+    with pytest.raises(InputError, match="not a readable episode"):
+        EpisodeReader(tmp_path / "e")
+
+
+def test_another_safetensors_file_and_a_missing_one_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "e").write_bytes(save({"frames": np.zeros(3)}))
+    with pytest.raises(InputError, match="not one of our episodes"):
+        EpisodeReader(tmp_path / "e")
+    with pytest.raises(InputError, match="no such file"):
+        EpisodeReader(tmp_path / "nothing")

@@ -1,0 +1,252 @@
+"""Action spaces: what goes in comes out, and nothing outside the space gets through."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vqvideo.errors import InputError
+from vqvideo.spaces import ActionSpace
+
+CAR = spaces.Box(np.array([-1, 0, 0], np.float32), np.ones(3, np.float32))
+NESTED = spaces.Dict(
+    {"arm": spaces.Tuple([spaces.Box(-1, 1, (2,)), spaces.Discrete(2)]), "z": spaces.MultiBinary(3)}
+)
+
+
+def small_box(draw: st.DrawFn) -> spaces.Box:
+    shape = tuple(draw(st.lists(st.integers(1, 3), max_size=2)))
+    dtype = draw(st.sampled_from([np.float32, np.float64, np.uint8, np.int32]))
+    if np.issubdtype(dtype, np.integer):
+        return spaces.Box(draw(st.integers(0, 5)), draw(st.integers(6, 200)), shape, dtype)
+    low, high = draw(
+        st.sampled_from([(-1, 1), (0.1, 0.3), (-np.inf, 2), (-3, np.inf), (-np.inf, np.inf), (2, 2)])
+    )
+    return spaces.Box(low, high, shape, dtype)
+
+
+def small_multi_discrete(draw: st.DrawFn) -> spaces.MultiDiscrete:
+    sizes = draw(st.lists(st.integers(1, 5), min_size=1, max_size=4))
+    return spaces.MultiDiscrete(sizes, start=[draw(st.integers(-3, 3)) for _ in sizes])
+
+
+leaf_spaces = st.one_of(
+    st.composite(small_box)(),
+    st.builds(lambda n, start: spaces.Discrete(n, start=start), st.integers(1, 9), st.integers(-4, 4)),
+    st.composite(small_multi_discrete)(),
+    st.builds(spaces.MultiBinary, st.sampled_from([1, 3, (2, 2)])),
+)
+any_space = st.recursive(
+    leaf_spaces,
+    lambda inner: st.one_of(
+        st.builds(spaces.Tuple, st.lists(inner, min_size=1, max_size=3)),
+        st.builds(spaces.Dict, st.dictionaries(st.sampled_from("xyz"), inner, min_size=1)),
+    ),
+    max_leaves=4,
+)
+
+
+def same(one: Any, two: Any) -> bool:
+    if isinstance(one, dict):
+        return list(one) == list(two) and all(same(one[k], two[k]) for k in one)
+    if isinstance(one, tuple):
+        return len(one) == len(two) and all(map(same, one, two))
+    return np.array_equal(one, two)
+
+
+@settings(max_examples=50, deadline=None)
+@given(any_space, st.integers(0, 2**31))
+def test_any_sample_survives_the_flat_form_exactly(space: gymnasium.Space, seed: int) -> None:
+    space.seed(seed)
+    ours = ActionSpace.from_gymnasium(space)
+    sample = space.sample()
+    vector = ours.flatten(sample)
+    assert vector.shape == (ours.size,)
+    assert vector.dtype == np.float64
+    assert space.contains(ours.unflatten(vector))
+    assert same(ours.unflatten(vector), sample)
+
+
+@settings(max_examples=50, deadline=None)
+@given(any_space)
+def test_any_space_survives_json_exactly(space: gymnasium.Space) -> None:
+    ours = ActionSpace.from_gymnasium(space)
+    text = json.dumps(ours.to_json(), allow_nan=False, sort_keys=True)
+    again = ActionSpace.from_json(json.loads(text))
+    assert again == ours
+    assert hash(again) == hash(ours)
+    assert again.leaves == ours.leaves
+    assert str(again) == str(ours)
+
+
+@settings(max_examples=50, deadline=None)
+@given(any_space)
+def test_columns_follow_the_leaves_without_a_gap(space: gymnasium.Space) -> None:
+    ours = ActionSpace.from_gymnasium(space)
+    stops = [0, *(leaf.stop_column for leaf in ours.leaves)]
+    assert [leaf.start_column for leaf in ours.leaves] == stops[:-1]
+    assert stops[-1] == ours.size == len(ours.columns) == spaces.utils.flatdim(_boxed(space))
+    for column in ours.columns:
+        assert (column.categories is None) or column.high == column.start + column.categories - 1
+
+
+def _boxed(space: gymnasium.Space) -> gymnasium.Space:
+    if isinstance(space, spaces.Dict):
+        return spaces.Dict({key: _boxed(child) for key, child in space.items()})
+    if isinstance(space, spaces.Tuple):
+        return spaces.Tuple([_boxed(child) for child in space])
+    return spaces.Box(0, 1, space.shape)
+
+
+def test_leaves_say_what_a_prior_needs() -> None:
+    ours = ActionSpace.from_gymnasium(NESTED)
+    assert [(leaf.name, leaf.kind, leaf.categories) for leaf in ours.leaves] == [
+        ("arm/0", "box", ()),
+        ("arm/1", "discrete", (2,)),
+        ("z", "multi_binary", (2, 2, 2)),
+    ]
+    assert ours.columns[0] == ("arm/0", None, 0, -1.0, 1.0)
+    assert ActionSpace.from_gymnasium(spaces.Discrete(5, start=-2)).columns == (("", 5, -2, -2, 2),)
+
+
+@pytest.mark.parametrize(
+    ("space", "text"),
+    [
+        (CAR, "Box(3) [-1..1, 0..1, 0..1]"),
+        (spaces.Box(-2, 2, (1, 2)), "Box(1, 2) [-2..2]"),
+        (spaces.Box(np.arange(9, dtype=np.float32), 9), "Box(9) [0..9, 1..9, 2..9, ..., 8..9]"),
+        (spaces.Discrete(5), "Discrete(5)"),
+        (spaces.Discrete(5, start=-2), "Discrete(5, start=-2)"),
+        (spaces.MultiDiscrete([3, 2]), "MultiDiscrete([3, 2])"),
+        (spaces.MultiDiscrete([3, 2], start=[1, 0]), "MultiDiscrete([3, 2], start=[1, 0])"),
+        (NESTED, "Dict(arm: Tuple(Box(2) [-1..1], Discrete(2)), z: MultiBinary(3))"),
+    ],
+)
+def test_a_space_prints_short(space: gymnasium.Space, text: str) -> None:
+    assert str(ActionSpace.from_gymnasium(space)) == text
+
+
+@pytest.mark.parametrize(
+    ("space", "action", "message"),
+    [
+        (CAR, [np.nan, 0, 0], "column 0 is nan, expected a number from -1.0 to 1.0"),
+        (CAR, [0, np.inf, 0], "column 1 is inf"),
+        (CAR, [0, 0, -0.1], "column 2 is -0.1, expected a number from 0.0 to 1.0"),
+        (CAR, [0, 0], r"shape \(2,\), expected \(3,\)"),
+        (CAR, 0.5, r"shape \(\), expected \(3,\)"),
+        (CAR, None, "type object"),
+        (CAR, ["a", "b", "c"], "found.*'a'"),
+        (CAR, [[1], [1, 2], [3]], "expected Box"),
+        (spaces.Discrete(5), 5, "column 0 is 5.0, expected a whole number from 0 to 4"),
+        (spaces.Discrete(5), -1, "column 0 is -1.0"),
+        (spaces.Discrete(5), 2.0, r"type float64, expected Discrete\(5\)"),
+        (spaces.Discrete(5), [2], r"shape \(1,\), expected \(\)"),
+        (spaces.Discrete(5, start=3), 2, "from 3 to 7"),
+        (spaces.MultiDiscrete([3, 2]), [2, 2], "column 1 is 2.0"),
+        (spaces.MultiBinary(2), [0, 2], "column 1 is 2.0"),
+        (NESTED, {"arm": ([0, 0], 1)}, r"found \['arm'\], expected a dict with keys \['arm', 'z'\]"),
+        (NESTED, {"arm": ([0, 0],), "z": [0, 0, 0]}, "action at 'arm': .*expected a tuple of 2"),
+        (NESTED, {"arm": ([0, 3], 1), "z": [0, 0, 0]}, r"column 1 \(leaf 'arm/0'\) is 3.0"),
+    ],
+)
+def test_an_action_outside_its_space_is_refused(space: gymnasium.Space, action: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ActionSpace.from_gymnasium(space).flatten(action)
+
+
+@pytest.mark.parametrize(
+    ("vectors", "message"),
+    [
+        (np.zeros((4, 2)), r"expected numbers \(..., 1\) for Discrete\(5\)"),
+        (np.zeros(()), "expected numbers"),
+        (np.array(["x"]), "expected numbers"),
+        (np.array([[0.0], [1.5]]), r"^actions\[1\]: column 0 is 1.5, expected a whole number from 0 to 4"),
+        (np.full((2, 3, 1), np.nan), r"actions\[0, 0\]: column 0 is nan"),
+    ],
+)
+def test_flat_actions_outside_their_space_are_refused_with_their_place(
+    vectors: np.ndarray, message: str
+) -> None:
+    ours = ActionSpace.from_gymnasium(spaces.Discrete(5))
+    with pytest.raises(InputError, match=message):
+        ours.validate(vectors, "actions")
+    ours.validate(np.array([[4.0], [0.0]], np.float32))
+
+
+def test_rounding_to_float32_is_forgiven_but_never_reaches_the_environment() -> None:
+    space = spaces.Box(np.array([0.1], np.float64), np.array([0.3]), dtype=np.float64)
+    ours = ActionSpace.from_gymnasium(space)
+    rounded = np.array([0.3], np.float32)
+    assert float(rounded[0]) > 0.3
+    ours.validate(rounded)
+    assert space.contains(ours.unflatten(rounded))
+    with pytest.raises(InputError, match=r"0\.30001"):
+        ours.validate([0.30001])
+
+
+def test_a_vector_of_another_length_is_no_action() -> None:
+    with pytest.raises(InputError, match=r"shape \(2, 3\), expected \(3,\)"):
+        ActionSpace.from_gymnasium(CAR).unflatten(np.zeros((2, 3)))
+
+
+@pytest.mark.parametrize("space", [spaces.Text(5), spaces.Tuple([spaces.Text(5)]), object()])
+def test_an_unsupported_space_is_named(space: Any) -> None:
+    with pytest.raises(InputError, match="not supported; known: Box, Discrete"):
+        ActionSpace.from_gymnasium(space)
+
+
+def test_a_space_without_a_column_is_refused() -> None:
+    with pytest.raises(InputError, match="no columns"):
+        ActionSpace.from_gymnasium(spaces.Dict({}))
+
+
+def test_a_subclass_of_a_known_space_is_known() -> None:
+    class Throttle(spaces.Box):
+        pass
+
+    assert str(ActionSpace.from_gymnasium(Throttle(0, 1, (1,)))) == "Box(1) [0..1]"
+
+
+GOOD = ActionSpace.from_gymnasium(spaces.MultiDiscrete([3, 2])).to_json()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": "text"},
+        {"kind": []},
+        {"dtype": "object"},
+        {"dtype": "float32"},
+        {"shape": [3]},
+        {"shape": [-1, -2]},
+        {"shape": None},
+        {"low": [0]},
+        {"low": [True, 0]},
+        {"low": ["nan", 0]},
+        {"low": [5, 0]},
+        {"low": [0.5, 0]},
+        {"high": [2**40, 1]},
+        {"high": ["inf", 1]},
+        {"kind": "discrete"},
+        {"kind": "dict", "keys": ["a", "a"], "spaces": [GOOD, GOOD]},
+        {"kind": "dict", "keys": [1], "spaces": [GOOD]},
+        {"kind": "tuple", "spaces": [1]},
+    ],
+)
+def test_a_malformed_description_is_refused(change: dict[str, Any]) -> None:
+    ActionSpace.from_json(GOOD)
+    with pytest.raises(InputError, match="action space"):
+        ActionSpace.from_json(GOOD | change)
+
+
+@pytest.mark.parametrize("value", [None, [], "box", {}, {"kind": "tuple"}])
+def test_something_else_than_a_description_is_refused(value: Any) -> None:
+    with pytest.raises(InputError, match="malformed"):
+        ActionSpace.from_json(value)

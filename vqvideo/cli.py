@@ -1,0 +1,28 @@
+"""What every script does around its `main`: set up logging, and end cleanly on errors of the user's."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+
+from vqvideo.errors import InputError
+
+INPUT_ERROR_CODE = 2
+INTERRUPTED_CODE = 130
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs a script's `main`.
+
+    An `InputError` is printed without a traceback and ends the script with code 2; Ctrl-C ends it with
+    code 130. Any other exception is a bug and keeps its traceback.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(levelname).1s %(name)s: %(message)s", stream=sys.stderr)
+    try:
+        main()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(INPUT_ERROR_CODE)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED_CODE)

@@ -1,0 +1,187 @@
+"""Clips for training: every window of an episode, and the order in which training sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from vqvideo.data.store import EpisodeEntry, Store
+from vqvideo.errors import InputError
+
+Clip = dict[str, Tensor]
+"""frames (t, h, w, 3) uint8, actions (t-1, a) float32, rewards (t-1,) float32, terminated (t-1,) bool."""
+
+
+class Clips(Dataset[Clip]):
+    """All windows of `length` frames that lie inside one episode of a split, one frame apart.
+
+    Episodes are decoded once and kept in memory while they fit into `cache_gib` (of each process that
+    reads); beyond that, the chunks that a clip needs are decoded on demand.
+
+    Args:
+        store: where the episodes are.
+        split: "train" or "held_out".
+        length: t, frames per clip; a clip has t-1 actions.
+        cache_gib: memory for decoded frames, in GiB.
+
+    Raises:
+        InputError: no episode of the split is long enough.
+    """
+
+    def __init__(self, store: Store, split: str, length: int, cache_gib: float = 4.0) -> None:
+        if length < 2:
+            raise InputError(f"clip length {length}, expected at least 2 frames")
+        self.store = store
+        self.length = length
+        self.skipped = 0
+        """How many episodes of the split are shorter than a clip."""
+        self._entries = self._long_enough(store.split(split), split)
+        # Numpy only: workers that read a list of objects would copy its memory page by page.
+        self._windows = np.array([e.length + 2 - length for e in self._entries], dtype=np.int64)
+        self._ends = np.cumsum(self._windows)
+        self._cache: dict[int, NDArray[np.uint8]] = {}
+        self._room = int(cache_gib * 2**30)
+
+    def _long_enough(self, entries: tuple[EpisodeEntry, ...], split: str) -> list[EpisodeEntry]:
+        kept = [entry for entry in entries if entry.length + 1 >= self.length]
+        self.skipped = len(entries) - len(kept)
+        if not kept:
+            longest = max((entry.length + 1 for entry in entries), default=0)
+            raise InputError(
+                f"store {self.store.path} has 0 clips of length {self.length} in split {split}; the longest"
+                f" of its {len(entries)} episodes has {longest} frames. Record longer episodes or more of"
+                " them (scripts/record.py), or lower the clip length"
+            )
+        return kept
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: int) -> Clip:
+        episode, start = self.locate(index)
+        stop = start + self.length
+        steps = self.store.reader(self._entries[episode]).steps
+        return {
+            "frames": torch.from_numpy(self._frames(episode, start, stop)),
+            "actions": torch.from_numpy(steps.actions[start : stop - 1].astype(np.float32)),
+            "rewards": torch.from_numpy(steps.rewards[start : stop - 1].copy()),
+            "terminated": torch.from_numpy(steps.terminated[start : stop - 1].copy()),
+        }
+
+    def locate(self, index: int) -> tuple[int, int]:
+        """Which of the split's long enough episodes clip `index` comes from, and its first frame there."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"clip {index} of {len(self)}")
+        episode = int(np.searchsorted(self._ends, index, side="right"))
+        return episode, int(index - self._ends[episode] + self._windows[episode])
+
+    def spread(self, count: int) -> NDArray[np.int64]:
+        """Indices of `count` clips for evaluation, always the same: from as many episodes as possible,
+        evenly spaced inside each, without overlap while there is room.
+
+        Fewer when there are fewer clips in all.
+        """
+        shares = self._shares(min(count, len(self)))
+        firsts = self._ends - self._windows
+        starts = [
+            first + _evenly(int(windows), int(share))
+            for first, windows, share in zip(firsts, self._windows, shares, strict=True)
+        ]
+        return np.concatenate(starts).astype(np.int64)
+
+    def _shares(self, count: int) -> NDArray[np.int64]:
+        """How many of `count` clips each episode gives, in rounds of one clip per episode with room."""
+        shares = np.zeros_like(self._windows)
+        apart = (self._windows - 1) // self.length + 1
+        for room in (apart, self._windows):
+            while count and (open_ := np.flatnonzero(shares < room)).size:
+                taken = open_[_evenly(len(open_), min(count, len(open_)))]
+                shares[taken] += 1
+                count -= len(taken)
+        return shares
+
+    def _frames(self, episode: int, start: int, stop: int) -> NDArray[np.uint8]:
+        entry = self._entries[episode]
+        if episode not in self._cache:
+            reader = self.store.reader(entry)
+            size = int(np.prod(reader.shape, dtype=np.int64))
+            if size > self._room:
+                return reader.frames(start, stop)
+            self._cache[episode] = reader.frames(0, reader.shape[0])
+            self._room -= size
+        # A copy: whoever changes a clip in place must not change the next epoch's.
+        return self._cache[episode][start:stop].copy()
+
+
+def _evenly(size: int, count: int) -> NDArray[np.int64]:
+    """`count` different numbers of 0..size-1, evenly spaced from end to end; the middle one for one."""
+    if count == 1:
+        return np.array([(size - 1) // 2])
+    return np.arange(count, dtype=np.int64) * (size - 1) // max(count - 1, 1)
+
+
+class StepBatches:
+    """The order of training as a function of the step alone; a batch sampler for `DataLoader`.
+
+    Each epoch is a permutation of the data set drawn from (seed, epoch); the epochs follow each other
+    without a gap, and micro step s takes the positions s * batch .. (s+1) * batch - 1 of that row. So
+    every sample comes once per epoch, a run that resumes at step s sees what it would have seen, and any
+    number of ranks that divides the batch sees the same samples.
+
+    Args:
+        size: samples in the data set.
+        batch: samples per micro step over all ranks.
+        seed: of the order.
+        stop: the micro step before which to stop.
+        start: the first micro step.
+        rank: which slice of each batch this process takes.
+        world: how many processes share a batch.
+
+    Raises:
+        InputError: the batch does not divide by the number of processes, or there is no data.
+
+    Example:
+        >>> batches = StepBatches(len(clips), batch=32, seed=0, start=step, stop=1000)
+        >>> loader = DataLoader(clips, batch_sampler=batches)
+    """
+
+    def __init__(
+        self, size: int, batch: int, seed: int, *, stop: int, start: int = 0, rank: int = 0, world: int = 1
+    ) -> None:
+        if size < 1 or batch < 1:
+            raise InputError(f"batches of {batch} from {size} samples: both must be at least 1")
+        if batch % world:
+            raise InputError(f"batch {batch} does not divide by {world} processes; choose a multiple")
+        if not 0 <= rank < world:
+            raise InputError(f"rank {rank} of {world} processes")
+        self.size, self.batch, self.seed = size, batch, seed
+        self.start, self.stop = start, stop
+        self.rank, self.world = rank, world
+        self._orders: dict[int, NDArray[np.int64]] = {}
+
+    def __len__(self) -> int:
+        return max(0, self.stop - self.start)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.start, self.stop):
+            yield self.indices(step)
+
+    def indices(self, step: int) -> list[int]:
+        """The samples of this rank in one micro step."""
+        share = self.batch // self.world
+        first = step * self.batch + self.rank * share
+        epochs, offsets = np.divmod(np.arange(first, first + share), self.size)
+        return [int(self._order(int(e))[offset]) for e, offset in zip(epochs, offsets, strict=True)]
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        if epoch not in self._orders:
+            # Numpy promises the raw stream of Philox across versions, but not `permutation`'s use of it.
+            bits = np.random.Philox(np.random.SeedSequence((self.seed, epoch))).random_raw(self.size)
+            recent = {e: order for e, order in self._orders.items() if e == epoch - 1}
+            self._orders = recent | {epoch: np.argsort(bits, kind="stable")}
+        return self._orders[epoch]

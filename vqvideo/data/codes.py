@@ -1,0 +1,186 @@
+"""Cached codes: a store encoded once by one tokenizer, and the clips of codes that the prior trains on.
+
+Every episode is encoded in overlapping segments, each as a clip of its own. So the prior meets clips that have just
+begun (as every dream begins, from a few frames of context) as well as clips long under way, at every phase of the
+temporal stride.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from vqvideo import durable
+from vqvideo.data.episode import Episode
+from vqvideo.data.store import EpisodeEntry, Store
+from vqvideo.errors import InputError
+
+
+class Tokenizer(Protocol):
+    """What is asked of a tokenizer here."""
+
+    stride: int
+    grid: tuple[int, int]
+
+    def clip_length(self, latent_steps: int) -> int: ...
+
+    def encode(self, frames: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class SegmentConfig:
+    """How episodes are cut up for encoding."""
+
+    latent_steps: int = 13
+    """Latent steps of a segment; shorter episodes make shorter ones."""
+    every: int = 7
+    """Frames from the start of one segment to the next; an odd number meets every phase of the time stride."""
+
+    def __post_init__(self) -> None:
+        if self.latent_steps < 2 or self.every < 1:
+            raise InputError("segments: latent_steps is at least 2 and every at least 1")
+
+
+class CodeArrays(NamedTuple):
+    """All segments of a split, one after the other along S latent steps."""
+
+    codes: NDArray[np.int32]
+    """(S, h, w)."""
+    actions: NDArray[np.float32]
+    """(S, s, a): the actions that led to each step; zeros for the first step of a segment."""
+    rewards: NDArray[np.float32]
+    """(S,): summed over each step; 0 for the first step of a segment."""
+    terminated: NDArray[np.bool_]
+    """(S,): the episode ends in the step."""
+    starts: NDArray[np.int64]
+    """(segments + 1,): where each segment begins, and the end."""
+
+
+def segment_starts(frames: int, length: int, every: int) -> list[int]:
+    """First frames of the segments of an episode; the last segment ends with the episode's last frame, so that
+    rewards and terminations at the end are never left out.
+    """
+    last = frames - length
+    return sorted({*range(0, last + 1, every), last})
+
+
+def encode_episode(tokenizer: Tokenizer, episode: Episode, cfg: SegmentConfig, device: torch.device) -> CodeArrays:
+    """The segments of one episode of at least 1 + s frames."""
+    s = tokenizer.stride
+    steps = min(cfg.latent_steps, 1 + (len(episode.frames) - 1) // s)
+    length = tokenizer.clip_length(steps)
+    firsts = segment_starts(len(episode.frames), length, cfg.every)
+    clips = torch.from_numpy(np.stack([episode.frames[i : i + length] for i in firsts])).permute(0, 1, 4, 2, 3)
+    codes = torch.cat([tokenizer.encode(part.to(device)).cpu() for part in clips.split(16)])
+
+    def grouped(values: NDArray, empty: NDArray) -> NDArray:
+        """(T, ...) per frame to (segments * steps, s, ...) per latent step."""
+        parts = []
+        for first in firsts:
+            taken = values[first : first + length - 1].reshape(steps - 1, s, *values.shape[1:])
+            parts += [empty[None], taken]
+        return np.concatenate(parts)
+
+    a = episode.actions.shape[1]
+    return CodeArrays(
+        codes.flatten(0, 1).numpy().astype(np.int32),
+        grouped(episode.actions.astype(np.float32), np.zeros((s, a), np.float32)),
+        grouped(episode.rewards, np.zeros(s, np.float32)).sum(axis=1, dtype=np.float32),
+        grouped(episode.terminated, np.zeros(s, np.bool_)).any(axis=1),
+        np.arange(len(firsts) + 1) * steps,
+    )
+
+
+def encode_split(
+    tokenizer: Tokenizer, store: Store, split: str, cfg: SegmentConfig, device: torch.device
+) -> CodeArrays:
+    """All segments of a split. InputError if no episode holds two latent steps."""
+    entries = [entry for entry in store.split(split) if entry.length >= tokenizer.stride]
+    if not entries:
+        raise InputError(
+            f"{store.path} has no episode of at least {tokenizer.stride} steps in split {split}: record longer ones"
+        )
+    parts = list(_encode_all(tokenizer, store, entries, cfg, device))
+    offsets = np.cumsum([0, *(part.starts[-1] for part in parts)])
+    starts = [part.starts[:-1] + offset for part, offset in zip(parts, offsets, strict=False)]
+    joined = [np.concatenate([part[i] for part in parts]) for i in range(4)]
+    return CodeArrays(*joined, np.concatenate([*starts, offsets[-1:]]).astype(np.int64))
+
+
+def _encode_all(
+    tokenizer: Tokenizer, store: Store, entries: list[EpisodeEntry], cfg: SegmentConfig, device: torch.device
+) -> Iterator[CodeArrays]:
+    for entry in tqdm(entries, desc="encoding", unit="episode", leave=False):
+        yield encode_episode(tokenizer, store.episode(entry), cfg, device)
+
+
+def cached_codes(
+    tokenizer: Tokenizer,
+    fingerprint: str,
+    store: Store,
+    split: str,
+    cfg: SegmentConfig,
+    device: torch.device,
+) -> CodeArrays:
+    """The codes of a split, from the cache beside the store or encoded now and cached.
+
+    The cache is named after the tokenizer's fingerprint, the store's content and the segments, so stale codes are
+    never read: another tokenizer or a longer store makes another cache.
+    """
+    name = f"{fingerprint[:16]}-{store.digest[:8]}-{split}-{cfg.latent_steps}x{cfg.every}"
+    folder = Path(store.path) / "codes" / name
+    if not (folder / durable.MANIFEST).is_file():
+        arrays = encode_split(tokenizer, store, split, cfg, device)
+        folder.parent.mkdir(exist_ok=True)
+        info = {"tokenizer": fingerprint, "store": store.digest, "split": split}
+        durable.commit_folder(folder, {"codes.safetensors": save_arrays(arrays._asdict())}, info, replace=True)
+        return arrays
+    if durable.verify_folder(folder).info["tokenizer"] != fingerprint:
+        raise InputError(f"{folder} was made by another tokenizer: remove it")
+    return CodeArrays(**load_arrays((folder / "codes.safetensors").read_bytes()))
+
+
+class CodeClips(Dataset):
+    """Every window of `length` latent steps inside a segment, as training samples of the prior.
+
+    A sample holds codes (t, h, w) int64, actions (t - 1, s, a), rewards (t - 1,), terminated (t - 1,).
+    """
+
+    def __init__(self, arrays: CodeArrays, length: int) -> None:
+        self.arrays, self.length = arrays, length
+        sizes = np.diff(arrays.starts)
+        windows = [
+            np.arange(start, start + size - length + 1)
+            for start, size in zip(arrays.starts[:-1], sizes, strict=True)
+            if size >= length
+        ]
+        if not windows:
+            raise InputError(
+                f"no segment of {length} latent steps; the longest has {sizes.max()}. Record longer episodes or lower "
+                "--data.latent-steps"
+            )
+        self.windows = np.concatenate(windows)
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        first = self.windows[index]
+        past, following = slice(first, first + self.length), slice(first + 1, first + self.length)
+        return {
+            "codes": torch.from_numpy(self.arrays.codes[past].astype(np.int64)),
+            "actions": torch.from_numpy(self.arrays.actions[following]),
+            "rewards": torch.from_numpy(self.arrays.rewards[following]),
+            "terminated": torch.from_numpy(self.arrays.terminated[following]),
+        }

@@ -1,0 +1,259 @@
+"""One episode: the record itself, and its file (safetensors with zstd-compressed chunks of frames)."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_safetensors
+
+from vqvideo.durable import check_regular, parse_json
+from vqvideo.errors import InputError
+from vqvideo.spaces import ActionSpace
+
+FORMAT_VERSION = 1
+CHUNK = 16
+"""Frames compressed together: long enough to compress 11 times, short enough for random access."""
+MAX_SIDE = 2048
+"""Pixels: bounds what one chunk can make a reader allocate."""
+_LEVEL = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Episode:
+    """Frames `x_0 .. x_T` and what happened between them: `actions[t]` leads from `x_t` to `x_{t+1}`."""
+
+    frames: NDArray[np.uint8]
+    """(T+1, h, w, 3) uint8 RGB."""
+    actions: NDArray[np.float64]
+    """(T, a) float64: flat actions of the store's action space."""
+    rewards: NDArray[np.float32]
+    """(T,) float32."""
+    terminated: NDArray[np.bool_]
+    """(T,) bool: the environment ended; only the last one can be True."""
+    truncated: NDArray[np.bool_]
+    """(T,) bool: the recording was cut; only the last one can be True."""
+    seed: int
+    """The seed that the environment was reset with."""
+
+    @property
+    def length(self) -> int:
+        """T, the number of actions: one less than frames."""
+        return len(self.actions)
+
+    def validate(self, space: ActionSpace | None = None) -> None:
+        """Checks every field, and the actions against `space` when it is given.
+
+        Raises:
+            InputError: names the field, what was found and what is expected.
+        """
+        steps = self._check_frames()
+        self._check("actions", np.float64, (steps, space.size if space else None))
+        self._check("rewards", np.float32, (steps,))
+        for flags in ("terminated", "truncated"):
+            self._check(flags, np.bool_, (steps,))
+            if getattr(self, flags)[:-1].any():
+                first = int(np.argmax(getattr(self, flags)))
+                raise InputError(f"{flags} is True at step {first} of {steps}: an episode ends there")
+        if not np.isfinite(self.rewards).all():
+            step = int(np.argmin(np.isfinite(self.rewards)))
+            raise InputError(f"rewards: step {step} is {self.rewards[step]}, expected finite numbers")
+        self._check_actions(space)
+
+    def _check_frames(self) -> int:
+        frames = self.frames
+        if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8:
+            found = frames.dtype if isinstance(frames, np.ndarray) else type(frames).__name__
+            raise InputError(f"frames: found {found}, expected uint8 in 0..255; convert them first")
+        if frames.ndim != 4 or frames.shape[3] != 3:
+            raise InputError(f"frames: shape {frames.shape}, expected (T+1, h, w, 3) with RGB last")
+        if len(frames) < 2:
+            raise InputError(f"frames: {len(frames)}, expected at least 2: one action leads from x_0 to x_1")
+        check_frame_size(frames.shape[1:3], "frames")
+        return len(frames) - 1
+
+    def _check(self, field: str, dtype: Any, shape: tuple[int | None, ...]) -> None:
+        value = getattr(self, field)
+        name = np.dtype(dtype).name
+        if not isinstance(value, np.ndarray) or value.dtype != dtype:
+            found = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
+            raise InputError(f"{field}: found {found}, expected {name}")
+        fits = value.ndim == len(shape) and all(
+            want in (None, got) for want, got in zip(shape, value.shape, strict=True)
+        )
+        if not fits:
+            text = str(shape).replace("None", "a")
+            raise InputError(f"{field}: shape {value.shape}, expected {text} for {len(self.frames)} frames")
+
+    def _check_actions(self, space: ActionSpace | None) -> None:
+        if space is not None:
+            space.validate(self.actions, "actions")
+        elif not np.isfinite(self.actions).all():
+            step = int(np.argwhere(~np.isfinite(self.actions))[0, 0])
+            raise InputError(f"actions: step {step} is {self.actions[step]}, expected finite numbers")
+
+
+def check_frame_size(size: tuple[int, ...], where: str) -> None:
+    """Refuses a frame size (h, w) that is not within 1 and `MAX_SIDE` pixels."""
+    if len(size) != 2 or not all(isinstance(n, int) and 1 <= n <= MAX_SIDE for n in size):
+        raise InputError(f"{where}: size {size}, expected 1 to {MAX_SIDE} pixels a side")
+
+
+# ---------------------------------------------------------------- the file
+
+
+def episode_to_bytes(episode: Episode) -> bytes:
+    """The content of an episode's file; the same episode always gives the same bytes."""
+    episode.validate()
+    compressor = zstandard.ZstdCompressor(level=_LEVEL)
+    starts = range(0, len(episode.frames), CHUNK)
+    chunks = [compressor.compress(episode.frames[s : s + CHUNK].tobytes()) for s in starts]
+    offsets = np.cumsum([0, *map(len, chunks)], dtype=np.int64)
+    tensors: dict[str, NDArray[Any]] = {
+        "frames": np.frombuffer(b"".join(chunks), dtype=np.uint8),
+        "chunk_offsets": offsets,
+        **{name: np.ascontiguousarray(getattr(episode, name)) for name in _FIELDS},
+    }
+    header = {
+        "format_version": FORMAT_VERSION,
+        "shape": list(episode.frames.shape),
+        "actions": episode.actions.shape[1],
+        "seed": int(episode.seed),
+    }
+    # One key: safetensors does not keep the order of several, and equal episodes must give equal bytes.
+    return to_safetensors(tensors, metadata={"vqvideo": json.dumps(header)})
+
+
+_FIELDS = ("actions", "rewards", "terminated", "truncated")
+
+
+class Steps(NamedTuple):
+    """What an episode holds beside its frames; the fields of `Episode` with the same names."""
+
+    actions: NDArray[np.float64]
+    rewards: NDArray[np.float32]
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+
+
+class EpisodeReader:
+    """Random access to one episode's file; opening reads its header only.
+
+    A reader must not be shared with a forked child that also uses it: open one per process.
+
+    Raises:
+        InputError: no such file, another format, or declared sizes that do not fit together.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        check_regular(self.path)
+        try:
+            self._file = safe_open(self.path, framework="np")
+            header = (self._file.metadata() or {}).get("vqvideo")
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{self.path}: not a readable episode ({error}); it is damaged") from error
+        if header is None:
+            raise InputError(f"{self.path}: a safetensors file, but not one of our episodes")
+        self._read_header(parse_json(header.encode(), self.path))
+        self._check_layout()
+        self._offsets = self._read_offsets()
+        self._steps: Steps | None = None
+
+    @property
+    def length(self) -> int:
+        """T, the number of actions."""
+        return self.shape[0] - 1
+
+    @property
+    def steps(self) -> Steps:
+        """The small arrays of the episode, read on first use and kept."""
+        if self._steps is None:
+            arrays = [self._slice(name, 0, self.length) for name in _FIELDS]
+            self._steps = Steps(*arrays)
+        return self._steps
+
+    def frames(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Frames start..stop-1 as (stop-start, h, w, 3) uint8; decodes only the chunks that hold them.
+
+        Raises:
+            InputError: frames that the episode does not have, or a damaged chunk.
+        """
+        if not 0 <= start < stop <= self.shape[0]:
+            raise InputError(f"{self.path}: frames {start}..{stop} asked, it has 0..{self.shape[0]}")
+        result = np.empty((stop - start, *self.shape[1:]), dtype=np.uint8)
+        for index in range(start // CHUNK, -(-stop // CHUNK)):
+            first = index * CHUNK
+            begin, end = max(start, first), min(stop, first + CHUNK)
+            result[begin - start : end - start] = self._chunk(index)[begin - first : end - first]
+        return result
+
+    def episode(self) -> Episode:
+        """The whole episode, decoded."""
+        return Episode(self.frames(0, self.shape[0]), *self.steps, seed=self.seed)
+
+    def _read_header(self, header: Any) -> None:
+        try:
+            version, shape = header["format_version"], tuple(header["shape"])
+            self.seed, self.action_size = header["seed"], header["actions"]
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{self.path}: header lacks {error}: not one of our episodes") from error
+        if version != FORMAT_VERSION:
+            raise InputError(f"{self.path}: format version {version!r}, this version reads {FORMAT_VERSION}")
+        numbers = (*shape, self.seed, self.action_size)
+        if len(shape) != 4 or shape[3] != 3 or not all(type(n) is int for n in numbers) or shape[0] < 2:
+            raise InputError(f"{self.path}: header declares frames {shape}, expected (T+1, h, w, 3)")
+        check_frame_size(shape[1:3], self.path)
+        self.shape = (shape[0], shape[1], shape[2], 3)
+
+    def _check_layout(self) -> None:
+        steps, size = self.length, self.action_size
+        expected = {
+            "chunk_offsets": ("I64", [math.ceil(self.shape[0] / CHUNK) + 1]),
+            "actions": ("F64", [steps, size]),
+            "rewards": ("F32", [steps]),
+            "terminated": ("BOOL", [steps]),
+            "truncated": ("BOOL", [steps]),
+        }
+        found = {name: self._file.get_slice(name) for name in self._file.keys()}  # noqa: SIM118
+        if set(found) != {"frames", *expected}:
+            raise InputError(f"{self.path}: holds {sorted(found)}, expected {sorted(['frames', *expected])}")
+        for name, (dtype, shape) in expected.items():
+            got = found[name].get_dtype(), list(found[name].get_shape())
+            if got != (dtype, shape):
+                raise InputError(f"{self.path}: {name} is {got}, the header declares {(dtype, shape)}")
+        if found["frames"].get_dtype() != "U8" or len(found["frames"].get_shape()) != 1:
+            raise InputError(f"{self.path}: frames are not a row of bytes")
+        self._blob_size: int = found["frames"].get_shape()[0]
+
+    def _read_offsets(self) -> NDArray[np.int64]:
+        offsets = self._slice("chunk_offsets", 0, None)
+        if offsets[0] != 0 or offsets[-1] != self._blob_size or (np.diff(offsets) <= 0).any():
+            raise InputError(f"{self.path}: chunk_offsets do not cover the frames: the file is damaged")
+        return offsets
+
+    def _slice(self, name: str, start: int, stop: int | None) -> NDArray[Any]:
+        return self._file.get_slice(name)[start:stop]
+
+    def _chunk(self, index: int) -> NDArray[np.uint8]:
+        count = min(CHUNK, self.shape[0] - index * CHUNK)
+        shape = (count, *self.shape[1:])
+        blob = self._slice("frames", int(self._offsets[index]), int(self._offsets[index + 1])).tobytes()
+        try:
+            # zstd allocates what the chunk itself declares, so that is compared before decoding.
+            declared = zstandard.get_frame_parameters(blob).content_size
+            if declared != math.prod(shape):
+                raise InputError(
+                    f"{self.path}: chunk {index} declares {declared} bytes, expected {math.prod(shape)}"
+                )
+            pixels = zstandard.ZstdDecompressor().decompress(blob, max_output_size=math.prod(shape))
+        except zstandard.ZstdError as error:
+            raise InputError(f"{self.path}: chunk {index} of the frames is damaged ({error})") from error
+        return np.frombuffer(pixels, dtype=np.uint8).reshape(shape)

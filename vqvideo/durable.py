@@ -1,0 +1,442 @@
+"""How anything reaches the disk: complete and checkable, or not at all.
+
+One commit protocol for checkpoints, episodes and caches: write under a temporary sibling name,
+fsync, rename, fsync the parent. Folders carry a `manifest.json` with the size and SHA-256 of every
+file. Whoever reads only ever sees the old state or the new one, and notices a changed bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import secrets
+import shutil
+import socket
+import stat
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from vqvideo.errors import InputError
+
+MANIFEST = "manifest.json"
+FORMAT_VERSION = 1
+MAX_JSON_BYTES = 64 * 2**20
+"""No JSON file of ours comes near this; a larger one is refused before it is read."""
+
+AnyPath = str | os.PathLike[str]
+Writer = bytes | Callable[[Path], None]
+
+logger = logging.getLogger(__name__)
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,199}")
+_TEMPORARY = ".tmp-"
+_OLD = re.compile(r"\.tmp-old-[0-9a-f]+-(.+)")
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """What a manifest says about one file."""
+
+    size: int
+    """Bytes."""
+    sha256: str
+    """64 hexadecimal digits."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of a folder's `manifest.json`."""
+
+    info: dict[str, Any]
+    """What the writer of the folder recorded about it."""
+    files: dict[str, FileRecord]
+    """Every file of the folder by name, the manifest itself excepted."""
+    digest: str
+    """SHA-256 over all of the above: it identifies the folder's content."""
+
+
+# ---------------------------------------------------------------- JSON with a digest
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one spelling of a JSON value that digests are taken over (sorted keys, no spaces, no NaN)."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def seal(record: Mapping[str, Any], digits: int = 64) -> dict[str, Any]:
+    """`record` with a `digest` field over everything else in it (the first `digits` of a SHA-256)."""
+    plain = json.loads(json.dumps(dict(record), allow_nan=False))
+    return plain | {"digest": hashlib.sha256(canonical_json(plain)).hexdigest()[:digits]}
+
+
+def unseal(text: bytes, where: str) -> dict[str, Any]:
+    """The record that `seal` made, without its digest.
+
+    Raises:
+        InputError: `text` is not JSON, not an object, or does not match its digest; names `where`.
+    """
+    record = parse_json(text, where)
+    if not isinstance(record, dict) or not isinstance(record.get("digest"), str):
+        raise InputError(f"{where}: expected a JSON object with a digest; the file is damaged or not ours")
+    digest = record.pop("digest")
+    actual = hashlib.sha256(canonical_json(record)).hexdigest()
+    if len(digest) < 16 or actual[: len(digest)] != digest:
+        raise InputError(f"{where}: digest mismatch (recorded {digest}, content gives {actual}): damaged")
+    return record
+
+
+def parse_json(text: bytes, where: str) -> Any:
+    """The value of a JSON text; every way in which it can be broken is an InputError naming `where`."""
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: not valid JSON ({error}); the file is damaged") from error
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+# ---------------------------------------------------------------- files
+
+
+def check_name(name: str, where: str) -> str:
+    """`name` if it is a plain file name: letters, digits, `_ . -`, no separator, no leading dot."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InputError(f"{where}: {str(name)[:80]!r} is not a plain file name (letters, digits, _ . -)")
+    return name
+
+
+def check_regular(path: AnyPath) -> os.stat_result:
+    """The stat of a regular file, without opening it: a link, a pipe or a device is an InputError."""
+    try:
+        found = os.lstat(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: no such file, or it cannot be read ({error})") from error
+    if not stat.S_ISREG(found.st_mode):
+        raise InputError(f"{path}: expected a regular file, found a link, a folder or a device")
+    return found
+
+
+def read_small(path: AnyPath) -> bytes:
+    """All bytes of a regular file of at most `MAX_JSON_BYTES`."""
+    size = check_regular(path).st_size
+    if size > MAX_JSON_BYTES:
+        raise InputError(f"{path}: {size} bytes, expected at most {MAX_JSON_BYTES}; the file is not ours")
+    return Path(path).read_bytes()
+
+
+def sha256_file(path: AnyPath) -> str:
+    """SHA-256 of a regular file's content as 64 hexadecimal digits."""
+    check_regular(path)
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_file(path: AnyPath, data: bytes) -> None:
+    """Puts `data` at `path` so that a crash leaves the old content or the new one, never a mixture.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written; names the path and the free bytes.
+    """
+    path = Path(path)
+    temporary = _temporary(path)
+    try:
+        _write_synced(temporary, data)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise _explain(error, path, len(data)) from error
+    sync_folder(path.parent)
+
+
+def sync_folder(path: AnyPath) -> None:
+    """Makes the names in a folder durable: a rename is only safe after this."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _temporary(path: Path, label: str = "") -> Path:
+    return path.with_name(f"{_TEMPORARY}{label}{secrets.token_hex(4)}-{path.name}")
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    # 0o666 and not tempfile's 0600: the umask decides who may read what a run wrote.
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _explain(error: OSError, path: Path, size: int) -> OSError:
+    parent = path.parent
+    free = f"{shutil.disk_usage(parent).free} bytes free" if parent.is_dir() else "no such folder"
+    return OSError(error.errno, f"{error.strerror} (writing {size} bytes; {free})", str(path))
+
+
+# ---------------------------------------------------------------- folders
+
+
+def commit_folder(
+    path: AnyPath, writers: Mapping[str, Writer], info: Mapping[str, Any], *, replace: bool = False
+) -> Manifest:
+    """Puts a folder of files at `path`, complete with its manifest, or leaves what was there.
+
+    Args:
+        path: where the folder will be; its parent must exist.
+        writers: per file name its bytes, or a function that writes the file at the path it is given.
+        info: JSON values kept in the manifest.
+        replace: whether a folder that is already there gives way.
+
+    Raises:
+        InputError: `path` exists and `replace` is False, or a name is not a plain file name.
+    """
+    path = Path(path)
+    if path.exists() and not replace:
+        raise InputError(f"{path} exists already: choose another name or remove it")
+    for name in writers:
+        check_name(name, str(path))
+    temporary = _temporary(path)
+    try:
+        os.mkdir(temporary)
+        files = {name: _write_member(temporary / name, writer) for name, writer in writers.items()}
+        manifest = _write_manifest(temporary, files, info)
+        sync_folder(temporary)
+        _swap_in(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return manifest
+
+
+def _write_member(path: Path, writer: Writer) -> FileRecord:
+    if isinstance(writer, bytes):
+        _write_synced(path, writer)
+    else:
+        _write_synced(path, b"")
+        mode = stat.S_IMODE(path.stat().st_mode)
+        writer(path)
+        # Some writers replace the file by a private (0600) one of their own.
+        os.chmod(path, mode)
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+    return FileRecord(path.stat().st_size, sha256_file(path))
+
+
+def _write_manifest(folder: Path, files: dict[str, FileRecord], info: Mapping[str, Any]) -> Manifest:
+    record = seal(
+        {
+            "format": "vqvideo-folder",
+            "format_version": FORMAT_VERSION,
+            "info": dict(info),
+            "files": {name: vars(found) for name, found in files.items()},
+        }
+    )
+    _write_synced(folder / MANIFEST, (json.dumps(record, indent=2) + "\n").encode())
+    return Manifest(record["info"], files, record["digest"])
+
+
+def _swap_in(temporary: Path, path: Path) -> None:
+    old = None
+    if path.exists():
+        old = _temporary(path, "old-")
+        os.rename(path, old)
+    try:
+        os.rename(temporary, path)
+    except OSError:
+        if old is not None:
+            os.rename(old, path)
+        raise
+    sync_folder(path.parent)
+    if old is not None:
+        remove_folder(old)
+
+
+def remove_folder(path: AnyPath) -> None:
+    """Removes a folder so that a crash never leaves half of it under its own name."""
+    aside = _temporary(Path(path))
+    os.rename(path, aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def read_manifest(path: AnyPath) -> Manifest:
+    """The manifest of a committed folder, checked against its own digest but not against the files.
+
+    Raises:
+        InputError: no manifest, a damaged one, or one of another format; names the file and the check.
+    """
+    file = Path(path) / MANIFEST
+    if not file.exists():
+        raise InputError(f"{path}: no {MANIFEST}: the folder is incomplete or not ours")
+    text = read_small(file)
+    record = unseal(text, str(file))
+    version = record.get("format_version")
+    if record.get("format") != "vqvideo-folder" or version != FORMAT_VERSION:
+        raise InputError(f"{file}: format version {version!r}, this version reads {FORMAT_VERSION}")
+    try:
+        files = {check_name(name, str(file)): _file_record(found) for name, found in record["files"].items()}
+        return Manifest(dict(record["info"]), files, json.loads(text)["digest"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{file}: fields are missing or of the wrong type ({error!r})") from error
+
+
+def _file_record(found: Any) -> FileRecord:
+    if not isinstance(found["size"], int) or not isinstance(found["sha256"], str):
+        raise TypeError("size must be a whole number and sha256 a string")
+    return FileRecord(found["size"], found["sha256"])
+
+
+def verify_folder(path: AnyPath) -> Manifest:
+    """Reads every file of a committed folder and compares it with the manifest.
+
+    Raises:
+        InputError: the manifest or a file is missing or differs; names the file and what differs.
+    """
+    manifest = read_manifest(path)
+    for name, expected in manifest.files.items():
+        verify_file(Path(path) / name, expected)
+    return manifest
+
+
+def verify_file(path: AnyPath, expected: FileRecord) -> None:
+    """Compares one file with what was recorded about it; a difference is an InputError naming it."""
+    size = check_regular(path).st_size
+    if size != expected.size:
+        raise InputError(f"{path}: {size} bytes, but {expected.size} were written: the file is damaged")
+    actual = sha256_file(path)
+    if actual != expected.sha256:
+        raise InputError(f"{path}: sha256 is {actual}, but {expected.sha256} was written: damaged")
+
+
+def clean_temporaries(parent: AnyPath, log: logging.Logger = logger) -> None:
+    """Removes what interrupted writers left in `parent`; call it only while holding the folder's lock.
+
+    A folder that was moved aside, but whose replacement never arrived, is moved back instead.
+    """
+    for left in sorted(Path(parent).glob(f"{_TEMPORARY}*")):
+        moved = _OLD.fullmatch(left.name)
+        if moved and not (left.parent / moved[1]).exists():
+            log.warning("restoring %s: its replacement was interrupted", left.parent / moved[1])
+            os.rename(left, left.parent / moved[1])
+            continue
+        log.warning("removing %s: an interrupted writer left it", left)
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
+
+
+# ---------------------------------------------------------------- one writer per folder
+
+
+class FolderLock:
+    """A file `.lock` that lets one process at a time write into a folder; use it with `with`.
+
+    A lock that a dead process of this host left behind is taken over with a log line.
+
+    Raises:
+        InputError: on entry, when a living process, or one on another host, holds the lock.
+    """
+
+    def __init__(self, folder: AnyPath) -> None:
+        self.folder = Path(folder)
+        self.path = self.folder / ".lock"
+        self._content = b""
+
+    def __enter__(self) -> FolderLock:
+        return self.acquire()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def acquire(self) -> FolderLock:
+        """Takes the lock or raises InputError."""
+        content = json.dumps(_myself()).encode()
+        for _ in range(2):
+            try:
+                _write_synced(self.path, content)
+                self._content = content
+                return self
+            except FileExistsError:
+                self._reclaim()
+        raise InputError(f"{self.folder}: another process took the lock just now; try again")
+
+    def release(self) -> None:
+        """Gives the lock back; a forked child and a second call change nothing."""
+        if self._content and json.loads(self._content)["pid"] == os.getpid():
+            self._content = b""
+            self.path.unlink(missing_ok=True)
+
+    def _reclaim(self) -> None:
+        try:
+            found = self.path.read_bytes()
+        except FileNotFoundError:
+            return
+        self._refuse_living(found)
+        aside = _temporary(self.path)
+        os.rename(self.path, aside)
+        if aside.read_bytes() != found:
+            os.rename(aside, self.path)
+            return
+        logger.warning("taking over %s: its process is gone", self.path)
+        aside.unlink()
+
+    def _refuse_living(self, found: bytes) -> None:
+        try:
+            holder = json.loads(found)
+            pid, host, started = int(holder["pid"]), str(holder["host"]), str(holder["process_start"])
+        except (ValueError, KeyError, TypeError) as error:
+            # Written in one call: an unreadable lock is being written, or its writer died just then.
+            if time.time() - self.path.stat().st_mtime > 10:
+                return
+            raise InputError(f"{self.path}: unreadable; if no other process runs, delete it") from error
+        if host == socket.gethostname() and not _is_alive(pid, started):
+            return
+        where = "" if host == socket.gethostname() else ". If it is gone, delete the lock file"
+        raise InputError(
+            f"{self.folder} is being written by process {pid} on {host} since {holder.get('since')}"
+            f" (lock file {self.path}): one writer at a time{where}"
+        )
+
+
+def _myself() -> dict[str, Any]:
+    return {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "process_start": _process_start(os.getpid()),
+    }
+
+
+def _process_start(pid: int) -> str:
+    """The kernel's start time of a process; "" where there is no /proc, "gone" for a dead process."""
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return "gone" if Path("/proc/self/stat").exists() else ""
+    return "gone" if state == "Z" else fields[18]
+
+
+def _is_alive(pid: int, started: str) -> bool:
+    now = _process_start(pid)
+    if now and started:
+        # A restarted container deals out the same process numbers: the start time tells them apart.
+        return now == started
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

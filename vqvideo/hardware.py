@@ -1,0 +1,70 @@
+"""Threads and precision that suit this machine, chosen by a quick measurement."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+
+log = logging.getLogger(__name__)
+
+
+def available_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def configure_threads(threads: int | None, local_world: int = 1) -> int:
+    """Sets the number of CPU threads and returns it.
+
+    By default the machine's cores are shared out among the processes, and a measurement decides between all of them
+    and one: on busy cores, spinning threads can be many times slower than a single one.
+    """
+    share = max(1, available_cores() // local_world)
+    if threads is None:
+        threads = 1 if torch.cuda.is_available() or share == 1 else _faster_thread_count(share)
+    torch.set_num_threads(threads)
+    return threads
+
+
+def best_precision() -> str:
+    """"bf16" where the hardware is faster with it, otherwise "no"."""
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    return "bf16" if _bf16_is_faster() else "no"
+
+
+@cache
+def _bf16_is_faster() -> bool:
+    seconds = {dtype: _seconds(lambda dtype=dtype: _work(dtype)) for dtype in (torch.float32, torch.bfloat16)}
+    return seconds[torch.bfloat16] < 0.9 * seconds[torch.float32]
+
+
+def _faster_thread_count(most: int) -> int:
+    seconds = {}
+    for threads in (1, most):
+        torch.set_num_threads(threads)
+        seconds[threads] = _seconds(lambda: _work(torch.float32))
+    return min(seconds, key=lambda threads: seconds[threads])
+
+
+def _work(dtype: torch.dtype) -> None:
+    """A convolution, forward and backward, of the size that training is made of."""
+    x = torch.ones(32, 64, 16, 16, dtype=dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+    F.conv2d(x, torch.ones(64, 64, 3, 3, dtype=dtype, requires_grad=True), padding=1).sum().backward()
+
+
+def _seconds(run: Callable[[], None], trials: int = 7) -> float:
+    """Median time of a few runs after a warm-up."""
+    run()
+    times = []
+    for _ in range(trials):
+        began = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - began)
+    return sorted(times)[trials // 2]

@@ -1,0 +1,102 @@
+"""Metrics as pure functions. Frames are float in 0 .. 1, laid out (..., c, h, w)."""
+
+from __future__ import annotations
+
+from math import log2
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def psnr(predicted: Tensor, target: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB, one per frame: (..., c, h, w) -> (...). Capped at 100 dB."""
+    mse = (predicted.float() - target.float()).square().mean(dim=(-3, -2, -1))
+    return -10 * mse.clamp(min=1e-10).log10()
+
+
+def changed_pixel_psnr(predicted: Tensor, target: Tensor, threshold: float = 0.05) -> Tensor:
+    """PSNR in dB over the pixels that changed since the frame before, where quality shows: a scalar.
+
+    Args:
+        predicted, target: (b, t, c, h, w) with t >= 2; the first frame only serves as the past of the second.
+        threshold: a pixel changed if a channel moved by more than this.
+
+    Returns:
+        A scalar; nan if no pixel changed.
+    """
+    moved = (target[:, 1:] - target[:, :-1]).abs().amax(dim=2, keepdim=True) > threshold
+    error = (predicted[:, 1:] - target[:, 1:]).square()
+    mse = (error * moved).sum() / (moved.sum() * error.shape[2])
+    return -10 * mse.clamp(min=1e-10).log10()
+
+
+def ssim(predicted: Tensor, target: Tensor) -> Tensor:
+    """Structural similarity, one per frame: (..., c, h, w) -> (...).
+
+    Wang et al. 2004, "Image quality assessment": 11 x 11 Gaussian window with sigma 1.5, K1 = 0.01, K2 = 0.03,
+    per channel, averaged over the positions where the window fits. Frames are at least 11 pixels wide and high.
+    """
+    shape = predicted.shape
+    x, y = (v.float().reshape(-1, 1, *shape[-2:]) for v in (predicted, target))
+    window = _gaussian_window(11, 1.5).to(x.device)
+
+    def blur(v: Tensor) -> Tensor:
+        return F.conv2d(F.conv2d(v, window[None, None, :, None]), window[None, None, None, :])
+
+    mx, my = blur(x), blur(y)
+    vx, vy, cov = blur(x * x) - mx * mx, blur(y * y) - my * my, blur(x * y) - mx * my
+    c1, c2 = 0.01**2, 0.03**2
+    score = (2 * mx * my + c1) * (2 * cov + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
+    return score.mean(dim=(-2, -1)).reshape(shape[:-2]).mean(dim=-1)
+
+
+def _gaussian_window(size: int, sigma: float) -> Tensor:
+    x = torch.arange(size) - (size - 1) / 2
+    weights = torch.exp(-(x**2) / (2 * sigma**2))
+    return weights / weights.sum()
+
+
+def code_counts(codes: Tensor, codebook_size: int) -> Tensor:
+    """How often each code occurs: int64 (k,). Add the counts of batches and ranks before judging usage."""
+    return torch.bincount(codes.reshape(-1), minlength=codebook_size)
+
+
+def usage(counts: Tensor) -> float:
+    """Share of the codes that occur at least once."""
+    return (counts > 0).double().mean().item()
+
+
+def effective_bits(counts: Tensor) -> float:
+    """Entropy in bits of the distribution of codes: what a token carries without context.
+
+    Perplexity is 2 ** effective_bits. Both are biased low by small samples, so count a whole held-out set.
+    """
+    p = counts.double() / counts.sum()
+    return -(p * p.clamp(min=1e-12).log2()).sum().item()
+
+
+def repeat_rate(frames: Tensor, threshold: float = 1 / 255) -> float:
+    """Share of imagined steps that merely repeat the step before.
+
+    Args:
+        frames: (b, t, c, h, w), the last frame of each latent step.
+        threshold: a step whose mean absolute change is below this is a repeat.
+    """
+    change = (frames[:, 1:] - frames[:, :-1]).abs().mean(dim=(-3, -2, -1))
+    return (change < threshold).double().mean().item()
+
+
+def bits_per_step(tokens: int, codebook_size: int) -> float:
+    """Bits that a latent step of n tokens takes without entropy coding."""
+    return tokens * log2(codebook_size)
+
+
+def average_precision(scores: Tensor, labels: Tensor) -> float:
+    """Area under the precision-recall curve of scores (n,) for binary labels (n,); nan without positives."""
+    order = scores.argsort(descending=True)
+    hits = labels[order].double()
+    if hits.sum() == 0:
+        return float("nan")
+    precision = hits.cumsum(0) / torch.arange(1, len(hits) + 1, device=hits.device)
+    return ((precision * hits).sum() / hits.sum()).item()

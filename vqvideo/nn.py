@@ -1,0 +1,205 @@
+"""Small layers shared by tokenizer and prior: causal convolution, per-position norm, attention, rotary positions.
+
+Letters: b batch, t time, c channels, h w grid, n tokens per latent step, d width, e width of a head.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+
+class TimeState(NamedTuple):
+    """What the causal convolutions of one network remember of the past. Explicit, so that a stream can be
+    forked, stored or reset row by row; nothing is kept on the modules.
+    """
+
+    past: tuple[Tensor, ...]
+    """One (b, c, k - 1, h, w) tensor per temporal convolution, in the order of execution; empty at the start."""
+    fresh: Tensor
+    """(b,) bool: the row has seen nothing yet, its next frame is the first of a clip."""
+
+    def reset(self, rows: Tensor) -> TimeState:
+        """The same state with the rows of the (b,) bool mask `rows` at the start of a clip again."""
+        return self._replace(fresh=self.fresh | rows.to(self.fresh.device))
+
+
+class TimeWalk:
+    """One pass over a network: hands each causal convolution its past and gathers what it must remember.
+
+    A fresh row gets its own first frame repeated. So a clip behaves as if a still of its first frame had
+    been shown forever before it, in every layer, whether it comes whole or step by step.
+    """
+
+    def __init__(self, state: TimeState) -> None:
+        self._state = state
+        self._next: list[Tensor] = []
+
+    def extend(self, x: Tensor, length: int) -> Tensor:
+        """Prepends `length` frames of the past to (b, c, t, h, w)."""
+        still = x[:, :, :1].expand(-1, -1, length, -1, -1)
+        if not self._state.past:
+            past = still
+        else:
+            fresh = rearrange(self._state.fresh, "b -> b 1 1 1 1")
+            past = torch.where(fresh, still, self._state.past[len(self._next)].to(x.dtype))
+        x = torch.cat([past, x], dim=2)
+        self._next.append(x[:, :, -length:])
+        return x
+
+    def finish(self) -> TimeState:
+        """The state after this pass."""
+        return TimeState(tuple(self._next), torch.zeros_like(self._state.fresh))
+
+
+class CausalConv3d(nn.Module):
+    """A 3-D convolution whose output at time t sees inputs up to t. (b, c, t, h, w) -> (b, c', t, h, w)."""
+
+    def __init__(self, c_in: int, c_out: int, kernel: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.reach = kernel[0] - 1
+        self.conv = nn.Conv3d(c_in, c_out, kernel, padding=(0, kernel[1] // 2, kernel[2] // 2))
+
+    def forward(self, x: Tensor, walk: TimeWalk) -> Tensor:
+        return self.conv(walk.extend(x, self.reach) if self.reach else x)
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer norm over the channels of each position of (b, c, t, h, w). A 5-D group norm would average over
+    time and so leak the future into the past. (On CPUs the fused layer norm trains many times faster than an
+    RMS norm made of single operations.)
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=1e-5)
+
+    def forward(self, x: Tensor, walk: TimeWalk | None = None) -> Tensor:
+        return rearrange(super().forward(rearrange(x, "b c t h w -> b t h w c")), "b t h w c -> b c t h w")
+
+
+class GatedMLP(nn.Module):
+    """SwiGLU feed-forward (Shazeer 2020, arXiv:2002.05202). (..., d) -> (..., d)."""
+
+    def __init__(self, dim: int, ratio: float) -> None:
+        super().__init__()
+        hidden = int(dim * ratio * 2 / 3 / 8) * 8
+        self.gate_and_value = nn.Linear(dim, 2 * hidden, bias=False)
+        self.out = nn.Linear(hidden, dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, value = self.gate_and_value(x).chunk(2, dim=-1)
+        return self.out(F.silu(gate) * value)
+
+
+def rotary_angles(positions: Tensor, dim: int, base: float) -> Tensor:
+    """Angles of rotary position embeddings (Su et al. 2021, arXiv:2104.09864): (...,) -> (..., dim / 2)."""
+    rates = base ** (-torch.arange(0, dim, 2, device=positions.device, dtype=torch.float32) / dim)
+    return positions.float()[..., None] * rates
+
+
+def rotate(x: Tensor, angles: Tensor) -> Tensor:
+    """Turns pairs of features of (..., e) by (..., e / 2) angles."""
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+
+
+class QKV(nn.Module):
+    """Queries, keys and values with QK norm (Dehghani et al. 2023, arXiv:2302.05442).
+
+    (..., n, d) -> three (..., heads, n, e).
+    """
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.project = nn.Linear(dim, 3 * dim, bias=False)
+        self.norm_q, self.norm_k = (nn.LayerNorm(dim // heads, bias=False) for _ in range(2))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = rearrange(self.project(x), "... n (three m e) -> three ... m n e", three=3, m=self.heads)
+        return self.norm_q(q), self.norm_k(k), v
+
+
+class SpaceAttention(nn.Module):
+    """Full attention among the n tokens of a latent step, rotary in height and width. (b, t, n, d) -> same."""
+
+    angles: Tensor
+
+    def __init__(self, dim: int, heads: int, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.qkv = QKV(dim, heads)
+        self.out = nn.Linear(dim, dim, bias=False)
+        row, column = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
+        half = dim // heads // 2
+        angles = torch.cat([rotary_angles(p.flatten(), half, base=100.0) for p in (row, column)], dim=-1)
+        self.register_buffer("angles", angles, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch = x.shape[0]
+        q, k, v = self.qkv(rearrange(x, "b t n d -> (b t) n d"))
+        y = F.scaled_dot_product_attention(rotate(q, self.angles), rotate(k, self.angles), v)
+        return self.out(rearrange(y, "(b t) m n e -> b t n (m e)", b=batch))
+
+
+class KVCache(NamedTuple):
+    """Keys and values of the last `window` latent steps of one temporal layer, a ring along time.
+
+    Keys are stored before rotation and rotated by their age when used, so that no position ever grows and
+    a dream costs the same at its millionth step as at its first.
+    """
+
+    k: Tensor
+    """(b, n, heads, window, e)."""
+    v: Tensor
+
+
+class TimeAttention(nn.Module):
+    """Causal attention over the last `window` latent steps at the same place. (b, t, n, d) -> same."""
+
+    def __init__(self, dim: int, heads: int, window: int) -> None:
+        super().__init__()
+        self.qkv = QKV(dim, heads)
+        self.out = nn.Linear(dim, dim, bias=False)
+        self.window = window
+        self.base = 100.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps = torch.arange(x.shape[1], device=x.device)
+        age = steps[:, None] - steps
+        q, k, v = self.qkv(rearrange(x, "b t n d -> b n t d"))
+        angles = rotary_angles(steps, q.shape[-1], self.base)
+        seen = (age >= 0) & (age < self.window)
+        y = F.scaled_dot_product_attention(rotate(q, angles), rotate(k, angles), v, attn_mask=seen)
+        return self.out(rearrange(y, "b n m t e -> b t n (m e)"))
+
+    def init_cache(self, batch: int, tokens: int) -> KVCache:
+        """An empty ring for `batch` rows of `tokens` tokens."""
+        weight = self.out.weight
+        shape = (batch, tokens, self.qkv.heads, self.window, weight.shape[0] // self.qkv.heads)
+        return KVCache(weight.new_zeros(shape), weight.new_zeros(shape))
+
+    def step(self, x: Tensor, cache: KVCache, clock: int, seen: Tensor) -> tuple[Tensor, KVCache]:
+        """One latent step with a cache.
+
+        Args:
+            x: (b, 1, n, d), the newest step.
+            cache: the ring before this step; it is not changed.
+            clock: how many steps were taken since the ring began (any row).
+            seen: (b,) int, how many steps back each row may look, itself included.
+        """
+        q, k, v = self.qkv(rearrange(x, "b 1 n d -> b n 1 d"))
+        slot = clock % self.window
+        slots = torch.arange(self.window, device=x.device)
+        here = (slots == slot)[:, None]
+        keys = torch.where(here, k.to(cache.k.dtype), cache.k)
+        values = torch.where(here, v.to(cache.v.dtype), cache.v)
+        age = (slot - slots) % self.window
+        visible = rearrange(age < seen[:, None], "b w -> b 1 1 1 w")
+        rotated = rotate(keys, rotary_angles(-age, q.shape[-1], self.base))
+        y = F.scaled_dot_product_attention(q, rotated.to(q.dtype), values.to(q.dtype), attn_mask=visible)
+        return self.out(rearrange(y, "b n m 1 e -> b 1 n (m e)")), KVCache(keys, values)

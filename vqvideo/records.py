@@ -1,0 +1,170 @@
+"""Frozen dataclasses to plain JSON or YAML values and back, strictly: unknown keys and wrong types are errors.
+
+A field that is a union of dataclasses is written with a `kind`, the class name without "Config".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from vqvideo.errors import InputError, suggest
+
+T = TypeVar("T")
+
+
+def kind_of(cls: type) -> str:
+    """The name by which configuration files call a class."""
+    return cls.__name__.removesuffix("Config")
+
+
+def to_plain(value: Any) -> Any:
+    """Dataclasses, tuples and paths as dicts, lists and strings."""
+    if hasattr(value, "to_json"):
+        return value.to_json()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        hints = get_type_hints(type(value))
+        plain = {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        for name, hint in hints.items():
+            if name in plain and len(_dataclass_members(hint)) > 1:
+                plain[name] = {"kind": kind_of(type(getattr(value, name))), **plain[name]}
+        return plain
+    if isinstance(value, tuple | list):
+        return [to_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def from_plain(hint: Any, plain: Any, where: str = "config") -> Any:
+    """The value of type `hint` that `plain` describes.
+
+    Raises:
+        InputError: an unknown key (with a suggestion), a missing one, a wrong type; names the key.
+    """
+    members = _dataclass_members(hint)
+    if members:
+        return _dataclass_from_plain(_member(members, plain, where), plain, where)
+    if hasattr(hint, "from_json"):
+        return hint.from_json(plain)
+    if hasattr(hint, "_fields"):
+        return hint(*_items(get_type_hints(hint).values(), plain, where))
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        rest = [arg for arg in args if arg is not types.NoneType]
+        return None if plain is None else from_plain(rest[0], plain, where)
+    if origin is Literal:
+        return _one_of(args, plain, where)
+    if origin is tuple:
+        several = [args[0]] * len(plain) if args[-1] is Ellipsis and isinstance(plain, list | tuple) else args
+        return _items(several, plain, where)
+    return _scalar(hint, plain, where)
+
+
+def _dataclass_members(hint: Any) -> tuple[type, ...]:
+    """The plain dataclasses of a (union) type; empty for anything else."""
+    candidates = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    members = tuple(c for c in candidates if c is not types.NoneType)
+    plain = all(dataclasses.is_dataclass(c) and not hasattr(c, "from_json") for c in members)
+    return members if members and plain else ()
+
+
+def _member(members: tuple[type, ...], plain: Any, where: str) -> type:
+    kind = plain.get("kind", kind_of(members[0])) if isinstance(plain, Mapping) else None
+    kinds = {kind_of(member): member for member in members}
+    if kind is not None and kind not in kinds:
+        raise InputError(f"{where}.kind is {kind!r}: {suggest(str(kind), kinds)}")
+    return kinds[kind] if kind is not None else members[0]
+
+
+def _dataclass_from_plain(cls: type, plain: Any, where: str) -> Any:
+    if not isinstance(plain, Mapping):
+        raise InputError(f"{where} is {plain!r}, expected keys and values of {kind_of(cls)}")
+    hints = get_type_hints(cls)
+    names = [f.name for f in dataclasses.fields(cls)]
+    unknown = [str(key) for key in plain if key not in names and key != "kind"]
+    if unknown:
+        raise InputError(f"{where}.{unknown[0]} is not a setting: {suggest(unknown[0], names)}")
+    values = {k: from_plain(hints[k], v, f"{where}.{k}") for k, v in plain.items() if k != "kind"}
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _items(hints: Any, plain: Any, where: str) -> tuple[Any, ...]:
+    hints = list(hints)
+    if not isinstance(plain, list | tuple) or len(plain) != len(hints):
+        raise InputError(f"{where} is {plain!r}, expected a list of {len(hints)}")
+    return tuple(from_plain(h, item, f"{where}[{i}]") for i, (h, item) in enumerate(zip(hints, plain, strict=True)))
+
+
+def _one_of(choices: tuple[Any, ...], plain: Any, where: str) -> Any:
+    # YAML reads a bare `no` as false; the choice "no" (no mixed precision) is what was meant.
+    plain = "no" if plain is False and "no" in choices else plain
+    if plain not in choices:
+        raise InputError(f"{where} is {plain!r}, expected one of {', '.join(map(repr, choices))}")
+    return plain
+
+
+def _scalar(hint: Any, plain: Any, where: str) -> Any:
+    if hint is float and isinstance(plain, str | int) and not isinstance(plain, bool):
+        # YAML 1.1 reads 1e-3 as text.
+        try:
+            return float(plain)
+        except ValueError:
+            pass
+    if hint is Path and isinstance(plain, str):
+        return Path(plain)
+    if not isinstance(plain, hint) or (isinstance(plain, bool) and hint is not bool):
+        raise InputError(f"{where} is {plain!r}, expected {getattr(hint, '__name__', hint)}")
+    return plain
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice."""
+
+
+def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node)
+        if key in seen:
+            raise InputError(f"{key_node.start_mark}: the key {key!r} is given twice")
+        seen.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. InputError names file and line of what is wrong."""
+    if not path.is_file():
+        raise InputError(f"no configuration file {path}: see configs/ for the ones that come with vqvideo")
+    if path.stat().st_size > 2**20:
+        raise InputError(f"{path}: larger than 1 MiB, that is no configuration file")
+    try:
+        # The loader derives from SafeLoader: no tag can construct an object.
+        plain = yaml.load(path.read_text(), Loader=_StrictLoader)  # noqa: S506
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"{path}: not valid YAML: {error}") from error
+    if plain is None:
+        return {}
+    if not isinstance(plain, dict):
+        raise InputError(f"{path}: expected keys and values, found {type(plain).__name__}")
+    return plain
+
+
+def write_yaml(value: Any) -> str:
+    """A dataclass as YAML text that `read_yaml` and `from_plain` read back."""
+    return yaml.safe_dump(to_plain(value), sort_keys=False, allow_unicode=True)
+
+
+def typed(hint: type[T], plain: Any, where: str = "config") -> T:
+    """`from_plain` for a class, with its type kept."""
+    return typing.cast(T, from_plain(hint, plain, where))

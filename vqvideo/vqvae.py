@@ -1,0 +1,208 @@
+"""The tokenizer: a causal 3-D convolutional VQ-VAE.
+
+Neural Discrete Representation Learning (van den Oord et al. 2017, arXiv:1711.00937), for video.
+
+Time. With temporal stride s, latent step 0 encodes frame 0 alone and latent step k >= 1 the frames
+(k - 1) s + 1 .. k s. So a clip has 1 + s k frames and 1 + k latent steps. Inside, frame 0 is repeated s - 1 times
+in front, which makes all groups s frames long; in every layer a clip behaves as if a still of its first frame had
+been shown before it. Whole clips and streams run the same code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from vqvideo.backbones import BackboneConfig, FactorisedConv
+from vqvideo.errors import InputError
+from vqvideo.losses import reconstruction_loss
+from vqvideo.nn import TimeState, TimeWalk
+from vqvideo.quantizers import EMAVQConfig, QuantizerConfig
+from vqvideo.video import from_signed, to_signed
+
+
+@dataclass(frozen=True)
+class VQVAEConfig:
+    """The tokenizer: backbone, quantizer, loss."""
+
+    backbone: BackboneConfig = field(default_factory=FactorisedConv)
+    """Encoder and decoder."""
+    quantizer: QuantizerConfig = field(default_factory=EMAVQConfig)
+    """Codebook."""
+    l1_weight: float = 0.1
+    """Weight of the absolute error beside the squared one (both relative to the spread of the data)."""
+
+    def build(self, frame_size: tuple[int, int]) -> VQVAE:
+        """A tokenizer for frames of (h, w) pixels."""
+        return VQVAE(self, frame_size)
+
+
+class VQVAEOutput(NamedTuple):
+    """What a training pass returns."""
+
+    loss: Tensor
+    """Scalar to minimise."""
+    metrics: dict[str, Tensor]
+    """Scalars to log."""
+    reconstruction: Tensor
+    """(b, t, c, h, w) float, in the signed range -1 .. 1, not clamped."""
+    codes: Tensor
+    """(b, 1 + k, h, w) int64."""
+
+
+class VQVAE(nn.Module):
+    """Video to a grid of codes per latent step, and back.
+
+    Frames at the public door are (b, t, c, h, w) with c = 3: uint8, or float in 0 .. 1.
+    Codes are (b, 1 + k, h, w) int64.
+    """
+
+    variance: Tensor
+
+    def __init__(self, cfg: VQVAEConfig, frame_size: tuple[int, int]) -> None:
+        super().__init__()
+        self.cfg, self.frame_size = cfg, tuple(frame_size)
+        self.quantizer = cfg.quantizer.build()
+        self.stride, sh, sw = cfg.backbone.strides
+        if frame_size[0] % sh or frame_size[1] % sw:
+            raise InputError(
+                f"frames of {frame_size[0]}x{frame_size[1]} cannot be cut into cells of {sh}x{sw}: "
+                "change backbone.strides or record with another --frame-size"
+            )
+        self.grid = (frame_size[0] // sh, frame_size[1] // sw)
+        self.encoder = cfg.backbone.encoder(self.quantizer.dim)
+        self.decoder = cfg.backbone.decoder(self.quantizer.dim)
+        self.register_buffer("variance", torch.ones(()))
+
+    @property
+    def tokens(self) -> int:
+        """n, the number of tokens per latent step."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def bits_per_latent_step(self) -> float:
+        """Bits that the tokens of a latent step take without entropy coding."""
+        return self.tokens * self.quantizer.bits
+
+    def latent_length(self, frames: int) -> int:
+        """Latent steps of a clip of `frames` frames. InputError unless frames = 1 + s k."""
+        if frames < 1 or (frames - 1) % self.stride:
+            near = max(0, frames - 1) // self.stride
+            raise InputError(
+                f"a clip of {frames} frames, expected 1 + {self.stride} k frames, such as "
+                f"{1 + self.stride * near} or {1 + self.stride * (near + 1)}"
+            )
+        return 1 + (frames - 1) // self.stride
+
+    def clip_length(self, latent_steps: int) -> int:
+        """Frames of a clip of `latent_steps` latent steps."""
+        return 1 + self.stride * (latent_steps - 1)
+
+    def forward(self, frames: Tensor) -> VQVAEOutput:
+        """One training pass over clips (b, 1 + s k, c, h, w)."""
+        target = self._checked(frames)
+        self.latent_length(target.shape[1])
+        z, _ = self._latents(target, self.init_state(len(target)))
+        quantized = self.quantizer(z)
+        decoded, _ = self._frames(quantized.values, self.init_state(len(target)))
+        decoded = decoded[:, self.stride - 1 :].float()
+        reconstruction = reconstruction_loss(decoded, target, self.variance, self.cfg.l1_weight)
+        metrics = {
+            "reconstruction": reconstruction.detach(),
+            "quantizer": quantized.loss.detach(),
+            "mse": (decoded.detach() - target).square().mean() / 4,
+        }
+        return VQVAEOutput(reconstruction + quantized.loss, metrics, decoded, quantized.indices)
+
+    @torch.no_grad()
+    def encode(self, frames: Tensor) -> Tensor:
+        """Codes (b, 1 + k, h, w) of clips (b, 1 + s k, c, h, w)."""
+        self.latent_length(frames.shape[1])
+        codes, _ = self.encode_step(frames, self.init_state(len(frames)))
+        return codes
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor) -> Tensor:
+        """Clips (b, 1 + s k, c, h, w), float in 0 .. 1, of codes (b, 1 + k, h, w)."""
+        frames, _ = self.decode_step(codes, self.init_state(len(codes)))
+        return frames[:, self.stride - 1 :]
+
+    def init_state(self, batch: int) -> TimeState:
+        """The state of `batch` streams that have seen nothing yet; for `encode_step` or `decode_step`."""
+        return TimeState((), torch.ones(batch, dtype=torch.bool, device=self.variance.device))
+
+    @torch.no_grad()
+    def encode_step(self, frames: Tensor, state: TimeState) -> tuple[Tensor, TimeState]:
+        """Goes on encoding streams.
+
+        Args:
+            frames: (b, s m, c, h, w) for streams under way. A fresh stream starts with (b, 1 + s m, ...); fresh
+                rows among running ones get s frames of which the last one is their first.
+            state: from `init_state` or the last call; not changed.
+
+        Returns:
+            Codes (b, m, h, w) (1 + m for a start) and the new state.
+        """
+        z, state = self._latents(self._checked(frames), state)
+        return self.quantizer.encode(z), state
+
+    @torch.no_grad()
+    def decode_step(self, codes: Tensor, state: TimeState) -> tuple[Tensor, TimeState]:
+        """Goes on decoding streams.
+
+        Args:
+            codes: (b, m, h, w).
+            state: from `init_state` or the last call; not changed.
+
+        Returns:
+            Frames (b, s m, c, h, w), float in 0 .. 1, and the new state. Of the first s frames of a fresh row
+            only the last one belongs to the clip.
+        """
+        if codes.ndim != 4 or tuple(codes.shape[2:]) != self.grid:
+            raise InputError(f"codes of shape {tuple(codes.shape)}, expected (b, t, {self.grid[0]}, {self.grid[1]})")
+        self.quantizer.check(codes)
+        signed, state = self._frames(self.quantizer.decode(codes), state)
+        return from_signed(signed.float()), state
+
+    @torch.no_grad()
+    def initialize(self, frames: Tensor) -> None:
+        """Fits data variance and codebook to first clips (b, 1 + s k, c, h, w), the same on every rank."""
+        target = self._checked(frames)
+        self.variance.copy_(target.var().clamp(min=1e-4))
+        z, _ = self._latents(target, self.init_state(len(target)))
+        self.quantizer.initialize(z.reshape(-1, self.quantizer.dim))
+
+    def after_step(self) -> None:
+        """Called by the training loop after each optimizer step, on every rank."""
+        self.quantizer.update()
+
+    def _checked(self, frames: Tensor) -> Tensor:
+        if frames.ndim != 5 or tuple(frames.shape[2:]) != (3, *self.frame_size):
+            h, w = self.frame_size
+            raise InputError(f"frames of shape {tuple(frames.shape)}, expected (b, t, 3, {h}, {w})")
+        return to_signed(frames)
+
+    def _latents(self, frames: Tensor, state: TimeState) -> tuple[Tensor, TimeState]:
+        """Signed frames to latents (b, t, h, w, d)."""
+        s = self.stride
+        if not state.past and frames.shape[1] % s == 1 % s:
+            frames = torch.cat([frames[:, :1].expand(-1, s - 1, -1, -1, -1), frames], dim=1)
+        elif frames.shape[1] % s:
+            raise InputError(f"{frames.shape[1]} frames to go on with, expected a multiple of the time stride {s}")
+        elif state.past and s > 1 and bool(state.fresh.any()):
+            first = frames[:, s - 1 : s].expand(-1, s, -1, -1, -1)
+            first = torch.cat([first, frames[:, s:]], dim=1)
+            frames = torch.where(rearrange(state.fresh, "b -> b 1 1 1 1"), first, frames)
+        walk = TimeWalk(state)
+        x = rearrange(frames, "b t c h w -> b c t h w").contiguous(memory_format=torch.channels_last_3d)
+        return rearrange(self.encoder(x, walk), "b d t h w -> b t h w d"), walk.finish()
+
+    def _frames(self, values: Tensor, state: TimeState) -> tuple[Tensor, TimeState]:
+        """Code vectors (b, m, h, w, d) to signed frames (b, s m, c, h, w)."""
+        walk = TimeWalk(state)
+        x = self.decoder(rearrange(values, "b t h w d -> b d t h w"), walk)
+        return rearrange(x, "b c t h w -> b t c h w"), walk.finish()
