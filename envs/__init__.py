@@ -5,6 +5,7 @@ Scripts and tests import this package as `vqvideo.envs`; the library itself know
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -17,12 +18,13 @@ if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.env
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 
 import gymnasium
+from gymnasium.envs.registration import EnvSpec
 
 from vqvideo.envs.car_racing import DrawOnDemand, draw_anywhere
 from vqvideo.envs.wrappers import ActionRepeat, PixelFrames, SkipFirst, observes_pixels
 from vqvideo.errors import InputError, suggest
 
-__all__ = ["PRESETS", "Preset", "make", "resolve"]
+__all__ = ["PRESETS", "Preset", "find_spec", "make", "name_of", "resolve"]
 
 
 @dataclass(frozen=True)
@@ -104,12 +106,28 @@ def resolve(name: str) -> Preset:
         if preset.env_id == name:
             return preset
     try:
-        gymnasium.spec(name)
+        find_spec(name)
     except ImportError as error:
         raise _missing(name, None, error) from error
     except (gymnasium.error.Error, ValueError) as error:
         raise InputError(f"no environment is called {name!r}: {_hint(name)}") from error
     return Preset(env_id=name)
+
+
+def find_spec(env_id: str) -> EnvSpec:
+    """The registered spec of an id; of "package:id" after importing the package, which registers it."""
+    package, _, plain_id = env_id.rpartition(":")
+    if package:
+        importlib.import_module(package)
+    return gymnasium.spec(plain_id)
+
+
+def name_of(preset: Preset) -> str:
+    """The name for which `resolve` gives this preset back, but for settings that a recording replaces."""
+    for name, known in PRESETS.items():
+        if (known.env_id, known.kwargs, known.wrap) == (preset.env_id, preset.kwargs, preset.wrap):
+            return name
+    return preset.env_id
 
 
 def make(preset: Preset) -> gymnasium.Env:

@@ -7,7 +7,7 @@ of the time and leaves it now and then, because a model of the road alone would 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import gymnasium
 import numpy as np
@@ -27,20 +27,33 @@ class DrawOnDemand(gymnasium.Wrapper):
 
     def __init__(self, env: gymnasium.Env) -> None:
         super().__init__(env)
-        self.draw = self.unwrapped._render  # type: ignore[attr-defined]
+        # Cast: `_render` is CarRacing's own.
+        self.inner = cast(Any, self.unwrapped)
+        self.draw = self.inner._render
         self.blank = np.zeros(self.observation_space.shape or (), np.uint8)
-        self.unwrapped._render = self._render  # type: ignore[attr-defined]
+        self.score = 0.0
+        self.inner._render = self._render
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
         _, info = self.env.reset(seed=seed, options=options)
-        return self.draw("state_pixels"), info
+        return self._frame(), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict]:
         _, reward, terminated, truncated, info = self.env.step(action)
-        return self.draw("state_pixels"), reward, terminated, truncated, info
+        return self._frame(), reward, terminated, truncated, info
 
     def _render(self, mode: str) -> Any:
-        return self.blank if mode == "state_pixels" else self.draw(mode)
+        if mode != "state_pixels":
+            return self.draw(mode)
+        self.score = self.inner.reward
+        return self.blank
+
+    def _frame(self) -> NDArray[np.uint8]:
+        # The picture shows the score as it was in mid-step, before the step's cost was taken off.
+        now, self.inner.reward = self.inner.reward, self.score
+        frame = self.draw("state_pixels")
+        self.inner.reward = now
+        return frame
 
 
 class StartAnywhere(gymnasium.Wrapper):
@@ -167,7 +180,7 @@ class Drive:
     def _wander(self, follow: Array, car: Car) -> Array:
         assert self.wander is not None
         kind, _, strength, side = self.wander
-        steer, gas, brake = follow
+        steer, gas, _ = follow
         if kind == "veer":
             return np.array([side * strength * 0.6, max(gas, 0.25), 0.0])
         if kind == "zigzag":

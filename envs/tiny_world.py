@@ -107,5 +107,5 @@ class TinyWorld(gymnasium.Env):
         self.state, reward, terminated = next_state(self.state, action)
         return draw(self.state, self.size), reward, terminated, False, {"state": self.state}
 
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+    def render(self) -> NDArray[np.uint8] | None:
         return draw(self.state, self.size) if self.render_mode == "rgb_array" else None

@@ -29,8 +29,8 @@ class SkipFirst(gymnasium.Wrapper):
             observation, _, terminated, truncated, info = self.env.step(action)
             if terminated or truncated:
                 raise InputError(
-                    f"the episode (seed {seed}) ended at step {step + 1} of the {self.steps} that are skipped "
-                    "at its start. Skip fewer: --skip-first."
+                    f"the episode (seed {seed}) ended at step {step + 1} of the {self.steps} that are "
+                    "skipped at its start. Skip fewer: --skip-first."
                 )
         return observation, info
 
@@ -70,7 +70,7 @@ class PixelFrames(gymnasium.Wrapper):
             self.env.reset()
             height, width = self._frame(None).shape[:2]
         else:
-            height, width = _picture_space(env, key).shape[:2]
+            height, width = (_picture_space(env, key).shape or ())[:2]
         self.observation_space = spaces.Box(0, 255, (height, width, 3), np.uint8)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:

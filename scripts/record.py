@@ -27,7 +27,7 @@ class Options:
     """What to record."""
 
     env: str = "CarRacing"
-    """A preset (CarRacing, CarRacingAnywhere, TinyWorld) or any Gymnasium id."""
+    """A preset (CarRacing, CarRacingAnywhere, TinyWorld) or any Gymnasium id, or package:id."""
     out: Path | None = None
     """Folder of the store; by default data/<environment>, such as data/car_racing."""
     episodes: int = 36
@@ -113,12 +113,13 @@ def chosen_preset(options: Options) -> Preset:
 
 def describe(env: gymnasium.Env, preset: Preset, options: Options) -> StoreMeta:
     """What the store says about all its episodes."""
+    from vqvideo import envs
     from vqvideo.data.store import StoreMeta
     from vqvideo.spaces import ActionSpace
 
     fps = preset.fps or env.metadata.get("render_fps") or 30.0
     return StoreMeta(
-        env_id=preset.env_id,
+        env_id=envs.name_of(preset),
         env_spec=spec_json(preset),
         action_space=ActionSpace.from_gymnasium(env.action_space),
         frame_size=(options.frame_size, options.frame_size),
@@ -136,9 +137,9 @@ def spec_json(preset: Preset) -> str | None:
     """The environment's spec as JSON; None when it holds things that JSON cannot."""
     import dataclasses
 
-    import gymnasium
+    from vqvideo import envs
 
-    spec = gymnasium.spec(preset.env_id)
+    spec = envs.find_spec(preset.env_id)
     try:
         return dataclasses.replace(spec, kwargs={**spec.kwargs, **preset.kwargs}).to_json()
     except (ValueError, TypeError):

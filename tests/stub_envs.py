@@ -62,7 +62,7 @@ class StubEnv(gymnasium.Env):
 
 
 class BreakingEnv(StubEnv):
-    """Breaks at step 3 of the episode with env seed `seed`; only once if `once` names a file to note it in."""
+    """Breaks at step 3 of the episode with env seed `seed`; only once if `once` names a note."""
 
     def __init__(self, how: str, seed: int, once: Path | None = None) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class OddFrames(StubEnv):
         super().__init__()
         self.kind = kind
 
-    def frame(self) -> np.ndarray:
+    def frame(self) -> Any:
         frame = super().frame()
         if self.steps < 3:
             return frame
@@ -123,6 +123,14 @@ class Blank(StubEnv):
 
 class Still(Blank):
     brightness = 80
+
+
+class Invisible(StubEnv):
+    """Observes numbers and cannot render."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.observation_space = spaces.Box(0, 1, (4,), np.float32)
 
 
 class ReusesItsArray(StubEnv):

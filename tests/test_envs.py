@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -59,12 +61,25 @@ def test_a_name_like_no_other_is_answered_with_the_presets() -> None:
 
 
 def test_a_missing_package_is_answered_with_how_to_install_it() -> None:
-    with pytest.raises(InputError, match="not installed.*pip"):
+    with pytest.raises(InputError, match=r"not installed.*pip"):
         envs.resolve("no_such_package_here:Env-v0")
     with pytest.raises(InputError, match="pip"):
         envs.make(envs.Preset(env_id="no_such_package_here:Env-v0"))
     with pytest.raises(InputError, match=r"pip install 'vqvideo\[doom\]'"):
         envs.make(envs.Preset(env_id="no_such_package_here:Env-v0", extra="doom"))
+
+
+def test_the_package_that_registers_an_environment_can_stand_before_its_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a_package.py").write_text(
+        "import gymnasium\n"
+        "gymnasium.register('a_package/Env-v0', entry_point='vqvideo.envs.tiny_world:TinyWorld')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    preset = envs.resolve("a_package:a_package/Env-v0")
+    frame, _ = envs.make(preset).reset(seed=0)
+    assert frame.shape == (32, 32, 3)
 
 
 def test_an_unknown_argument_of_an_environment_is_named() -> None:
@@ -81,10 +96,16 @@ def test_the_id_of_a_preset_is_the_preset() -> None:
     assert envs.resolve("CarRacing-v3") is envs.PRESETS["CarRacing"]
 
 
+def test_a_preset_is_found_again_by_its_name_with_other_settings_too() -> None:
+    for name, preset in envs.PRESETS.items():
+        assert envs.name_of(dataclasses.replace(preset, action_repeat=7, policy="random")) == name
+    assert envs.name_of(envs.resolve("CartPole-v1")) == "CartPole-v1"
+
+
 @pytest.mark.parametrize("wrong", [{"action_repeat": 0}, {"skip_first": -1}])
-def test_impossible_preset_settings_are_refused(wrong: dict[str, int]) -> None:
+def test_impossible_preset_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="at least"):
-        envs.Preset(env_id="CartPole-v1", **wrong)
+        dataclasses.replace(envs.resolve("CartPole-v1"), **wrong)
 
 
 def test_an_environment_without_pixels_is_rendered() -> None:
@@ -245,7 +266,7 @@ def test_pixels_that_would_need_guessing_are_refused(space: spaces.Box, problem:
 
 
 def test_an_environment_that_shows_nothing_is_refused() -> None:
-    gymnasium.register("stub/Invisible-v0", entry_point=lambda: Observes(box((4,), np.float32)))
+    gymnasium.register("stub/Invisible-v0", entry_point="stub_envs:Invisible")
     try:
         with pytest.raises(InputError, match=r"no picture, and cannot draw one.*'rgb_array' is needed"):
             envs.make(envs.resolve("stub/Invisible-v0"))

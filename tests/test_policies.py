@@ -149,7 +149,7 @@ def test_the_driver_finds_back_to_the_road_when_it_is_spun_around_on_the_grass(u
 
 
 def test_the_driver_refuses_other_environments() -> None:
-    with pytest.raises(InputError, match="CarRacing with continuous actions.*--policy"):
+    with pytest.raises(InputError, match=r"CarRacing with continuous actions.*--policy"):
         Drive().reset(envs.make(envs.PRESETS["TinyWorld"]), np.random.default_rng(0))
     with pytest.raises(InputError, match="continuous"):
         Drive().reset(StubEnv("box"), np.random.default_rng(0))

@@ -36,7 +36,7 @@ def test_a_store_is_recorded_and_says_how(tmp_path: Path, capsys: pytest.Capture
     assert [entry.split for entry in store.entries] == ["train", "train", "held_out"]
     assert store.episode(store.entries[0]).frames.shape[1:] == (16, 16, 3)
     meta = store.meta
-    assert (meta.env_id, meta.policy, meta.seed) == ("vqvideo/TinyWorld-v0", "sticky-random", 7)
+    assert (meta.env_id, meta.policy, meta.seed) == ("TinyWorld", "sticky-random", 7)
     assert (meta.action_repeat, meta.fps, meta.frame_size) == (2, 5.0, (16, 16))
     assert '"max_episode_steps": 200' in (meta.env_spec or "")
     assert {"gymnasium", "numpy", "vqvideo"} <= set(meta.versions)

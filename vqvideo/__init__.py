@@ -1,1 +1,65 @@
-"""vqvideo."""
+"""vqvideo: video VQ-VAEs with an action-conditioned prior.
+
+    import torch
+    from vqvideo import Store, WorldModel
+
+    world = WorldModel.from_pretrained("runs/car_racing/world")
+    episode = (store := Store.open("data/car_racing")).episode(store.split("held_out")[0])
+    frames = torch.from_numpy(episode.frames[None, :9]).permute(0, 1, 4, 2, 3)  # (b, t, c, h, w)
+    dream = world.imagine(frames, episode.actions[None, :40], seed=0)  # 8 actions of context, 32 to come
+    print(dream.frames.shape, dream.rewards)
+
+Importing vqvideo is cheap: names are loaded when they are first used, and neither gymnasium nor av is needed.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vqvideo.data.clips import Clips as Clips
+    from vqvideo.data.store import Store as Store
+    from vqvideo.data.store import StoreWriter as StoreWriter
+    from vqvideo.errors import InputError as InputError
+    from vqvideo.prior import Prior as Prior
+    from vqvideo.prior import PriorConfig as PriorConfig
+    from vqvideo.quantizers import EMAVQConfig as EMAVQConfig
+    from vqvideo.quantizers import FSQConfig as FSQConfig
+    from vqvideo.sampling import Sampling as Sampling
+    from vqvideo.spaces import ActionSpace as ActionSpace
+    from vqvideo.vqvae import VQVAE as VQVAE
+    from vqvideo.vqvae import VQVAEConfig as VQVAEConfig
+    from vqvideo.world import WorldModel as WorldModel
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ActionSpace": "spaces",
+    "Clips": "data.clips",
+    "EMAVQConfig": "quantizers",
+    "FSQConfig": "quantizers",
+    "InputError": "errors",
+    "Prior": "prior",
+    "PriorConfig": "prior",
+    "Sampling": "sampling",
+    "Store": "data.store",
+    "StoreWriter": "data.store",
+    "VQVAE": "vqvae",
+    "VQVAEConfig": "vqvae",
+    "WorldModel": "world",
+}
+
+__all__ = [*_HOMES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vqvideo' has no attribute {name!r}")
+    value = getattr(import_module(f"vqvideo.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -60,7 +60,13 @@ def _model_files(kind: str, config: Mapping[str, Any], tensors: Mapping[str, Ten
     }
 
 
-def save_model(folder: Path, kind: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+def save_model(
+    folder: Path,
+    kind: str,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    extra: Mapping[str, bytes] | None = None,
+) -> None:
     """Puts a model folder (config.json, model.safetensors, manifest.json) at `folder`, whole or not at all.
 
     Args:
@@ -68,11 +74,12 @@ def save_model(folder: Path, kind: str, config: Mapping[str, Any], tensors: Mapp
         kind: what it is, for example "vqvae".
         config: JSON that rebuilds the model.
         tensors: its parameters and buffers.
+        extra: further files by name, such as a model card.
     """
     if folder.is_dir() and any(folder.iterdir()) and not (folder / durable.MANIFEST).exists():
         raise InputError(f"{folder} exists and is not a model folder: name another folder, nothing was written")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    files = _model_files(kind, config, tensors)
+    files = {**_model_files(kind, config, tensors), **(extra or {})}
     durable.commit_folder(folder, files, {"kind": kind}, replace=folder.exists())
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from vqvideo.errors import InputError
+from vqvideo.errors import InputError, RunStopped
 
 INPUT_ERROR_CODE = 2
 INTERRUPTED_CODE = 130
@@ -16,7 +16,7 @@ def run(main: Callable[[], None]) -> None:
     """Runs a script's `main`.
 
     An `InputError` is printed without a traceback and ends the script with code 2; Ctrl-C ends it with
-    code 130. Any other exception is a bug and keeps its traceback.
+    code 130, a run that stopped in good order with the code it gives. Any other exception is a bug and keeps its traceback.
     """
     logging.basicConfig(level=logging.INFO, format="%(levelname).1s %(name)s: %(message)s", stream=sys.stderr)
     try:
@@ -24,5 +24,15 @@ def run(main: Callable[[], None]) -> None:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(INPUT_ERROR_CODE)
+    except RunStopped as stopped:
+        print(f"stopped: {stopped}", file=sys.stderr)
+        sys.exit(stopped.exit_code)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED_CODE)
+
+
+def report(title: str, figures: Mapping[str, float]) -> None:
+    """Prints figures, a line each."""
+    print(title)
+    for name, value in figures.items():
+        print(f"  {name:24s} {value:.4g}")

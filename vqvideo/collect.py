@@ -17,7 +17,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from multiprocessing import connection
 from multiprocessing.context import SpawnProcess
@@ -122,13 +122,17 @@ def collect(
             episode failed at every attempt. Names the episode and its seed.
     """
     todo = [index for index in range(episodes) if index not in writer.indices]
-    job = Job(make_env, make_policy, max_steps, tuple(frame_size), seed)
+    job = Job(make_env, make_policy, max_steps, frame_size, seed)
     workers = min(available_cores() if workers is None else workers, len(todo))
     returns: dict[int, float] = {}
     frames, began = 0, time.monotonic()
-    with _Bar(len(todo) * max_steps, progress) as bar:
-        played = _play_here(job, todo, bar) if workers == 0 else _Pool(job, todo, workers, step_timeout, bar)
-        with contextlib.closing(iter(played)) as results, _farewell(writer, episodes):
+    with _farewell(writer, episodes), _Bar(len(todo) * max_steps, progress) as bar:
+        played = (
+            _play_here(job, todo, bar)
+            if workers == 0
+            else _Pool(job, todo, workers, step_timeout, bar).play()
+        )
+        with contextlib.closing(played) as results:
             for index, episode in results:
                 warn_if_blank(episode, index)
                 writer.add(index, episode, split_of(index, held_out_every))
@@ -296,7 +300,7 @@ def _finite(reward: Any, where: str) -> float:
     return float(reward)
 
 
-def _play_here(job: Job, todo: list[int], bar: _Bar) -> Iterator[tuple[int, Episode]]:
+def _play_here(job: Job, todo: list[int], bar: _Bar) -> Generator[tuple[int, Episode], None, None]:
     env, policy = job.make_env(), job.make_policy()
     try:
         for index in todo:
@@ -407,7 +411,8 @@ class _Pool:
         self.workers: list[_Worker] = []
         self.size = workers
 
-    def __iter__(self) -> Iterator[tuple[int, Episode]]:
+    def play(self) -> Generator[tuple[int, Episode], None, None]:
+        """Yields the episodes; stops the workers when it is closed."""
         try:
             self.workers = [self._start(number) for number in range(self.size)]
             while self.remaining:
@@ -424,10 +429,13 @@ class _Pool:
         connection.wait([worker.pipe for worker in self.workers], timeout=POLL_SECONDS)
         for worker in list(self.workers):
             try:
-                while worker.pipe.poll():
-                    yield from self._handle(worker, *worker.pipe.recv())
+                # One at a time: a worker that said anything waits for an answer, or is ending.
+                message = worker.pipe.recv() if worker.pipe.poll() else None
             except (EOFError, OSError):
                 self._replace(worker, f"died (exit code {_exit_code(worker)})")
+                continue
+            if message is not None:
+                yield from self._handle(worker, *message)
 
     def _handle(
         self, worker: _Worker, kind: str, index: int | None, body: Any

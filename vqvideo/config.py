@@ -10,40 +10,13 @@ from typing import TypeVar
 from vqvideo.data.codes import SegmentConfig
 from vqvideo.errors import InputError
 from vqvideo.prior import PriorConfig
-from vqvideo.records import read_yaml, to_plain, typed
+from vqvideo.recording import RecordConfig
+from vqvideo.records import read_yaml, typed
 from vqvideo.sampling import Sampling
 from vqvideo.training import TrainConfig
 from vqvideo.vqvae import VQVAEConfig
 
 E = TypeVar("E", bound="Experiment")
-
-
-@dataclass(frozen=True)
-class RecordConfig:
-    """What to record."""
-
-    env: str = "CarRacing"
-    """A preset (CarRacing, TinyWorld) or any Gymnasium id."""
-    out: Path | None = None
-    """Folder of the store; by default data/<environment>, such as data/car_racing."""
-    episodes: int = 36
-    """Episodes that the store holds in the end."""
-    steps: int = 150
-    """Longest episode, in stored steps."""
-    frame_size: int = 64
-    """Height and width of the stored frames in pixels."""
-    held_out_every: int = 6
-    """Every n-th episode is held out for evaluation; 0 for none."""
-    policy: str | None = None
-    """What presses the buttons: random, sticky-random, smooth, drive; by default the preset's choice."""
-    action_repeat: int | None = None
-    """Env steps for which an action is held; by default the preset's."""
-    skip_first: int | None = None
-    """Env steps left out at the start of each episode; by default the preset's."""
-    seed: int = 0
-    """Everything follows from it: equal seeds record equal episodes."""
-    workers: int | None = None
-    """Processes; by default one per core. 0 plays in this process."""
 
 
 @dataclass(frozen=True)
@@ -130,18 +103,3 @@ def _split_config_flag(arguments: list[str], default: Path) -> tuple[Path, list[
         else:
             rest.append(word)
     return config, rest
-
-
-def flat_settings(value: object) -> dict[str, str | int | float | bool]:
-    """All settings as one flat dict with dotted names, as experiment trackers want them."""
-    flat: dict[str, str | int | float | bool] = {}
-
-    def walk(prefix: str, plain: object) -> None:
-        if isinstance(plain, dict):
-            for key, item in plain.items():
-                walk(f"{prefix}.{key}" if prefix else str(key), item)
-        else:
-            flat[prefix] = plain if isinstance(plain, str | int | float | bool) else str(plain)
-
-    walk("", to_plain(value))
-    return flat

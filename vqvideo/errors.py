@@ -20,3 +20,9 @@ def suggest(name: str, known: Iterable[str]) -> str:
     if near:
         return f"did you mean {' or '.join(near)}?"
     return f"known: {', '.join(known)}" if len(known) <= 20 else ""
+
+
+class RunStopped(RuntimeError):
+    """A run that ended early and in good order; scripts print the message and exit with `exit_code`."""
+
+    exit_code = 1

@@ -133,11 +133,11 @@ class EMAVQConfig:
     """Number of codes k."""
     dim: int = 8
     """Width d of a code vector; small widths keep the whole codebook in use."""
-    decay: float = 0.99
+    decay: float = 0.95
     """Decay of the moving averages, per optimizer step."""
     commitment: float = 0.25
     """Weight beta of the commitment loss, a mean over all elements."""
-    revive_below: float = 0.05
+    revive_below: float = 0.2
     """A code used less than this share of the average use is replaced by a latent of the batch; 0 never."""
     revive_at_most: float = 0.05
     """Largest share of the codebook replaced in one step."""
@@ -282,7 +282,7 @@ class FSQConfig:
 class FSQ(Quantizer):
     """Bounds each dimension with tanh and rounds it to one of its levels."""
 
-    half: Tensor
+    half_range: Tensor
     offset: Tensor
     levels: Tensor
     shift: Tensor
@@ -295,7 +295,7 @@ class FSQ(Quantizer):
         half = (levels - 1) * (1 + 1e-3) / 2
         offset = torch.where(levels % 2 == 0, 0.5, 0.0)
         basis = torch.tensor([prod(cfg.levels[:i]) for i in range(self.dim)])
-        self.register_buffer("half", half, persistent=False)
+        self.register_buffer("half_range", half, persistent=False)
         self.register_buffer("offset", offset, persistent=False)
         self.register_buffer("shift", torch.atanh(offset / half), persistent=False)
         self.register_buffer("basis", basis, persistent=False)
@@ -319,7 +319,7 @@ class FSQ(Quantizer):
 
     def _bound(self, z: Tensor) -> Tensor:
         """Equation of section 3 of the paper; even numbers of levels are shifted by half a step."""
-        return torch.tanh(z + self.shift) * self.half - self.offset
+        return torch.tanh(z + self.shift) * self.half_range - self.offset
 
     def _combine(self, digits: Tensor) -> Tensor:
         # Each digit becomes an integer before they are combined: sums in half precision would round.

@@ -168,3 +168,18 @@ def write_yaml(value: Any) -> str:
 def typed(hint: type[T], plain: Any, where: str = "config") -> T:
     """`from_plain` for a class, with its type kept."""
     return typing.cast(T, from_plain(hint, plain, where))
+
+
+def flat_settings(value: object) -> dict[str, str | int | float | bool]:
+    """All settings as one flat dict with dotted names, as experiment trackers want them."""
+    flat: dict[str, str | int | float | bool] = {}
+
+    def walk(prefix: str, plain: object) -> None:
+        if isinstance(plain, dict):
+            for key, item in plain.items():
+                walk(f"{prefix}.{key}" if prefix else str(key), item)
+        else:
+            flat[prefix] = plain if isinstance(plain, str | int | float | bool) else str(plain)
+
+    walk("", to_plain(value))
+    return flat

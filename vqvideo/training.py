@@ -18,13 +18,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -39,8 +37,12 @@ from vqvideo.checkpoint import (
     save_training,
     training_checkpoints,
 )
-from vqvideo.errors import InputError
+from vqvideo.errors import InputError, RunStopped
 from vqvideo.hardware import best_precision, configure_threads
+from vqvideo.records import flat_settings
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 log = logging.getLogger(__name__)
 
@@ -116,16 +118,18 @@ class Trainable(Protocol):
     def after_step(self) -> None: ...
 
 
-class NonFiniteError(RuntimeError):
+class NonFiniteError(RunStopped):
     """The loss or its gradient is not finite; the last checkpoint is untouched. Scripts exit with code 3."""
 
+    exit_code = 3
 
-class Interrupted(RuntimeError):
-    """A signal asked the run to stop; a checkpoint was saved. Scripts exit with `code`."""
+
+class Interrupted(RunStopped):
+    """A signal asked the run to stop; a checkpoint was saved. Scripts exit with 128 + its number."""
 
     def __init__(self, number: int, where: Path) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}; go on with --resume (saved in {where})")
-        self.code = 128 + number
+        self.exit_code = 128 + number
 
 
 class RunFolder:
@@ -210,7 +214,9 @@ class StopSignal:
 
 def make_accelerator(cfg: TrainConfig, run: Path) -> Accelerator:
     """An Accelerator with the threads and the precision that suit this machine."""
-    os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")
+    from accelerate import Accelerator
+    from accelerate.utils import DistributedDataParallelKwargs
+
     local_world = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     configure_threads(cfg.threads, local_world)
     precision = best_precision() if cfg.precision == "auto" else cfg.precision
@@ -431,7 +437,16 @@ def _maybe(condition: bool, context: Callable[[], Any]) -> Iterator[None]:
         yield
 
 
-def prepare_run(path: Path, *, resume: bool, settings: Mapping[str, Any], accelerator: Accelerator) -> RunFolder:
+def show_picture(accelerator: Accelerator, name: str, picture: Path, step: int) -> None:
+    """Gives a PNG file to the experiment tracker, if there is one."""
+    from torchvision.io import decode_image
+
+    for tracker in accelerator.trackers:
+        image = decode_image(str(picture)).permute(1, 2, 0)[None].numpy()
+        tracker.log_images({name: image}, step, dataformats="NHWC")
+
+
+def prepare_run(path: Path, *, resume: bool, settings: object, accelerator: Accelerator) -> RunFolder:
     """The folder of a stage. Without `resume` it must not hold another run's checkpoints.
 
     Raises:
@@ -448,7 +463,6 @@ def prepare_run(path: Path, *, resume: bool, settings: Mapping[str, Any], accele
         if not resume:
             run.metrics.unlink(missing_ok=True)
     if accelerator.log_with:
-        flat = {k: v for k, v in settings.items() if isinstance(v, (int, float, str, bool))}
-        accelerator.init_trackers("tensorboard", config=flat)
+        accelerator.init_trackers("tensorboard", config=flat_settings(settings))
     accelerator.wait_for_everyone()
     return run

@@ -11,17 +11,20 @@ been shown before it. Whole clips and streams run the same code.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
 from vqvideo.backbones import BackboneConfig, FactorisedConv
+from vqvideo.checkpoint import SavedModel, load_into
 from vqvideo.errors import InputError
+from vqvideo.hub import HubModel
 from vqvideo.losses import reconstruction_loss
 from vqvideo.nn import TimeState, TimeWalk
 from vqvideo.quantizers import EMAVQConfig, QuantizerConfig
+from vqvideo.records import to_plain, typed
 from vqvideo.video import from_signed, to_signed
 
 
@@ -54,13 +57,14 @@ class VQVAEOutput(NamedTuple):
     """(b, 1 + k, h, w) int64."""
 
 
-class VQVAE(nn.Module):
+class VQVAE(HubModel):
     """Video to a grid of codes per latent step, and back.
 
     Frames at the public door are (b, t, c, h, w) with c = 3: uint8, or float in 0 .. 1.
     Codes are (b, 1 + k, h, w) int64.
     """
 
+    kind = "vqvae"
     variance: Tensor
 
     def __init__(self, cfg: VQVAEConfig, frame_size: tuple[int, int]) -> None:
@@ -77,6 +81,29 @@ class VQVAE(nn.Module):
         self.encoder = cfg.backbone.encoder(self.quantizer.dim)
         self.decoder = cfg.backbone.decoder(self.quantizer.dim)
         self.register_buffer("variance", torch.ones(()))
+
+    def config(self) -> dict[str, Any]:
+        return {"model": to_plain(self.cfg), "frame_size": list(self.frame_size)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], source: str) -> Self:
+        """The untrained tokenizer that `config` describes."""
+        try:
+            plain, (h, w) = config["model"], config["frame_size"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{source}: config.json lacks model or frame_size") from error
+        return cls(typed(VQVAEConfig, plain, f"{source}: model"), (int(h), int(w)))
+
+    @classmethod
+    def from_saved(cls, saved: SavedModel, source: str) -> Self:
+        vqvae = cls.from_config(saved.config, source)
+        load_into(vqvae, saved.tensors, source)
+        return vqvae
+
+    @property
+    def codebook(self) -> Tensor:
+        """All code vectors (k, d), fp32."""
+        return self.quantizer.decode(torch.arange(self.quantizer.codebook_size, device=self.device)).float()
 
     @property
     def tokens(self) -> int:

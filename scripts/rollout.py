@@ -1,0 +1,149 @@
+"""Imagines videos: a few real held-out frames, then the world model dreams on under given actions.
+
+    python scripts/rollout.py --env CarRacing
+    python scripts/rollout.py --env CarRacing --actions left       what if it had steered left?
+    python scripts/rollout.py --env CarRacing --actions smooth     a policy of the recorder's
+    python scripts/rollout.py --env CarRacing --actions=-0.5,0.2,0 a constant action
+
+Writes a video with the rows real, reconstructed, imagined, a contact sheet, and the figures per latent step.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vqvideo import cli
+from vqvideo.errors import InputError
+from vqvideo.recording import snake_case
+from vqvideo.sampling_config import Sampling
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vqvideo.data.clips import Clips
+    from vqvideo.evaluation import HorizonReport
+    from vqvideo.world import WorldModel
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to imagine."""
+
+    env: str = "CarRacing"
+    """Environment that was recorded: a preset or a Gymnasium id."""
+    world: Path | None = None
+    """Folder of the world model; by default runs/<env>/world."""
+    store: Path | None = None
+    """Folder of the episodes; by default data/<env>."""
+    out: Path | None = None
+    """Where the results go; by default runs/<env>/rollout."""
+    clips: int = 4
+    """Clips in the video."""
+    evaluate: int = 32
+    """Held-out clips for the figures; 0 for none."""
+    context: int = 3
+    """Latent steps that the model sees."""
+    length: int = 16
+    """Latent steps to imagine."""
+    actions: str = "true"
+    """true (those of the episode), a constant action by name or as numbers, or a policy: random, smooth, ..."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """How codes are drawn."""
+    seed: int = 0
+    """Equal seeds dream equal dreams."""
+
+
+def rollout(options: Options) -> HorizonReport | None:
+    """Writes video, contact sheet and figures; returns the figures (those of the true actions)."""
+    from vqvideo.data.clips import Clips
+    from vqvideo.data.store import Store
+    from vqvideo.evaluation import evaluate_world, stack_frames
+    from vqvideo.media import dream_rows, save_media
+
+    name = snake_case(options.env)
+    world = load_world(options, name)
+    store = Store.open(options.store or Path("data") / name)
+    if store.meta.action_space != world.action_space:
+        raise InputError(
+            f"the store has actions {store.meta.action_space}, the world model takes {world.action_space}: "
+            "they are of different environments"
+        )
+    clips = Clips(store, "held_out", clip_frames(options, world))
+    picks = clips.spread(options.clips).tolist()
+    actions = chosen_actions(options, world, clips, picks)
+    rows = dream_rows(world, stack_frames(clips, picks), actions, options.context, options.sampling, options.seed)
+    out = options.out or Path("runs") / name / "rollout"
+    for path in save_media(out / f"dream_{options.actions.replace(',', '_')}", rows, store.meta.fps):
+        print(path)
+    if not options.evaluate:
+        return None
+    report = evaluate_world(world, clips, options.evaluate, options.context, options.sampling, options.seed)
+    print(report.table())
+    print(f"controllability {report.controllability_db:+.2f} dB  repeat rate {report.repeat_rate:.1%}")
+    (out / "figures.json").write_text(json.dumps(report.to_json(), indent=2) + "\n")
+    return report
+
+
+def load_world(options: Options, name: str) -> WorldModel:
+    """The world model, or an error with the commands that train one."""
+    from vqvideo.world import WorldModel
+
+    folder = options.world or Path("runs") / name / "world"
+    if not folder.is_dir():
+        raise InputError(
+            f"no world model in {folder}. Train one:\n"
+            f"  python scripts/record.py --env {options.env}\n"
+            f"  accelerate launch scripts/train_vqvae.py --name {name} --record.env {options.env}\n"
+            f"  accelerate launch scripts/train_prior.py --name {name} --record.env {options.env}"
+        )
+    return WorldModel.from_pretrained(folder)
+
+
+def clip_frames(options: Options, world: WorldModel) -> int:
+    """Frames of a clip: context and horizon."""
+    for name in ("context", "length", "clips"):
+        if getattr(options, name) < 1:
+            raise InputError(f"--{name} is {getattr(options, name)}; it must be at least 1")
+    return world.vqvae.clip_length(options.context + options.length)
+
+
+def chosen_actions(options: Options, world: WorldModel, clips: Clips, picks: list[int]) -> Tensor:
+    """(b, t - 1, a): the true actions in the context, then those that were asked for."""
+    import torch
+
+    actions = torch.stack([clips[i]["actions"] for i in picks])
+    if options.actions == "true":
+        return actions
+    start = world.vqvae.clip_length(options.context) - 1
+    future = torch.as_tensor(other_actions(options, world, actions.shape[1] - start), dtype=torch.float32)
+    return torch.cat([actions[:, :start], future.expand(len(actions), -1, -1)], dim=1)
+
+
+def other_actions(options: Options, world: WorldModel, count: int) -> list[list[float]]:
+    """`count` flat actions: a constant one or a policy's."""
+    from vqvideo import envs
+    from vqvideo.envs.policies import imagined_actions
+
+    named = envs.resolve(options.env).actions
+    if options.actions in named:
+        return [list(named[options.actions])] * count
+    try:
+        constant = [float(word) for word in options.actions.split(",")]
+    except ValueError:
+        return imagined_actions(options.actions, envs.resolve(options.env), count, options.seed)
+    world.action_space.validate(constant, "--actions")
+    return [constant] * count
+
+
+def main() -> None:
+    """Reads the command line and imagines."""
+    import tyro
+
+    rollout(tyro.cli(Options, description=__doc__))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,43 @@
+"""Trains the action-conditioned prior over the codes of the trained tokenizer and exports the world model.
+
+    accelerate launch scripts/train_prior.py
+    accelerate launch scripts/train_prior.py --config configs/car_racing.yaml --resume
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from train_vqvae import CONFIG
+
+from vqvideo import cli
+
+
+def main() -> None:
+    """Reads the settings and trains."""
+    from accelerate import PartialState
+
+    from vqvideo.config import Experiment, parse
+    from vqvideo.data.store import Store
+    from vqvideo.errors import InputError
+    from vqvideo.stages import train_prior, vqvae_folder, world_folder
+
+    @dataclass(frozen=True)
+    class Options(Experiment):
+        """Settings of the experiment."""
+
+        resume: bool = False
+        """Go on from the newest checkpoint."""
+
+    cfg = parse(Options, CONFIG, __doc__ or "")
+    if not vqvae_folder(cfg).is_dir():
+        raise InputError(
+            f"no tokenizer in {vqvae_folder(cfg)}. Train one: accelerate launch scripts/train_vqvae.py --name {cfg.name}"
+        )
+    figures = train_prior(cfg, Store.open(cfg.record.folder), resume=cfg.resume)
+    if PartialState().is_main_process:
+        cli.report(f"world model in {world_folder(cfg)}", figures)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,60 @@
+"""Trains the tokenizer, a causal 3-D convolutional VQ-VAE. Records the episodes first if there are none.
+
+    accelerate launch scripts/train_vqvae.py
+    accelerate launch scripts/train_vqvae.py --config configs/car_racing.yaml --resume
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vqvideo import cli
+
+if TYPE_CHECKING:
+    from vqvideo.config import Experiment
+    from vqvideo.data.store import Store
+
+CONFIG = Path(__file__).parents[1] / "configs" / "car_racing.yaml"
+
+
+def open_store(cfg: Experiment) -> Store:
+    """The experiment's episodes, recorded now if there are none yet (by the first process)."""
+    from accelerate import PartialState
+
+    from vqvideo.data.store import Store
+
+    folder = cfg.record.folder
+    with PartialState().local_main_process_first():
+        if not (folder / "manifest.jsonl").exists():
+            from record import record
+
+            print(f"no episodes in {folder}: recording {cfg.record.episodes} of {cfg.record.env} first", flush=True)
+            record(cfg.record)
+    return Store.open(folder)
+
+
+def main() -> None:
+    """Reads the settings and trains."""
+    from accelerate import PartialState
+
+    from vqvideo.config import Experiment, parse
+
+    @dataclass(frozen=True)
+    class Options(Experiment):
+        """Settings of the experiment."""
+
+        resume: bool = False
+        """Go on from the newest checkpoint."""
+
+    cfg = parse(Options, CONFIG, __doc__ or "")
+    from vqvideo.stages import train_vqvae, vqvae_folder
+
+    figures = train_vqvae(cfg, open_store(cfg), resume=cfg.resume)
+    if PartialState().is_main_process:
+        cli.report(f"tokenizer in {vqvae_folder(cfg)}", figures)
+
+
+if __name__ == "__main__":
+    cli.run(main)

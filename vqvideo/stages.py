@@ -1,0 +1,173 @@
+"""The two stages of training, from a store to exported models: what the scripts call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from vqvideo import durable
+from vqvideo.config import Experiment
+from vqvideo.data.clips import Clip, Clips, StepBatches
+from vqvideo.data.codes import CodeArrays, CodeClips, cached_codes
+from vqvideo.data.store import Store
+from vqvideo.evaluation import evaluate_prior, evaluate_tokenizer, stack_frames
+from vqvideo.media import dream_rows, reconstruction_rows, save_media
+from vqvideo.prior import ActionStats, Prior, PriorSpec
+from vqvideo.records import write_yaml
+from vqvideo.training import Batch, RunFolder, TrainConfig, Trainer, make_accelerator, prepare_run, show_picture
+from vqvideo.vqvae import VQVAE
+from vqvideo.world import EnvFacts, WorldModel
+
+MODEL = "model"
+"""Folder of the exported tokenizer inside its stage's run folder."""
+
+
+def vqvae_folder(cfg: Experiment) -> Path:
+    """Where the exported tokenizer of an experiment is."""
+    return cfg.folder / "vqvae" / MODEL
+
+
+def world_folder(cfg: Experiment) -> Path:
+    """Where the exported world model of an experiment is."""
+    return cfg.folder / "world"
+
+
+def train_vqvae(cfg: Experiment, store: Store, *, resume: bool = False) -> dict[str, float]:
+    """Trains the tokenizer and exports it with its averaged weights. Returns its held-out figures."""
+    stage, train = cfg.vqvae, cfg.vqvae.train
+    accelerator = make_accelerator(train, cfg.folder / "vqvae")
+    torch.manual_seed(train.seed)
+    model = stage.model.build(store.meta.frame_size)
+    clips = Clips(store, "train", model.clip_length(stage.latent_steps))
+    held_out = Clips(store, "held_out", model.clip_length(stage.latent_steps))
+    run = _open_run(cfg, "vqvae", resume, accelerator)
+    trainer = Trainer(model, train, run, accelerator)
+    if not (resume and trainer.resume()):
+        # Every rank reads the same first clips: one codebook, no communication.
+        count = max(train.batch, _clips_to_start(model, stage.latent_steps))
+        model.initialize(stack_frames(clips, clips.spread(count).tolist()).to(accelerator.device))
+
+    def evaluate(vqvae: nn.Module, step: int) -> dict[str, float]:
+        rows = reconstruction_rows(model, stack_frames(held_out, held_out.spread(4).tolist()))
+        paths = save_media(run.media / f"reconstruction_{step:06d}", rows, store.meta.fps)
+        show_picture(accelerator, "reconstruction", paths[0], step)
+        return evaluate_tokenizer(model, held_out, stage.validation_clips)
+
+    figures = trainer.fit(_loader(clips, train, accelerator, _frames_only), evaluate)
+    _export(trainer, lambda: model.save_pretrained(cfg.folder / "vqvae" / MODEL))
+    return figures
+
+
+def train_prior(cfg: Experiment, store: Store, *, resume: bool = False) -> dict[str, float]:
+    """Encodes the store, trains the prior and exports the world model. Returns the held-out figures."""
+    stage, train = cfg.prior, cfg.prior.train
+    accelerator = make_accelerator(train, cfg.folder / "prior")
+    vqvae = VQVAE.from_pretrained(vqvae_folder(cfg)).to(accelerator.device)
+    with accelerator.main_process_first():
+        arrays, held_out_arrays = (
+            cached_codes(vqvae, vqvae.fingerprint(), store, split, stage.segments, accelerator.device)
+            for split in ("train", "held_out")
+        )
+    clips, held_out = CodeClips(arrays, stage.latent_steps), CodeClips(held_out_arrays, stage.latent_steps)
+    torch.manual_seed(train.seed)
+    prior = stage.model.build(prior_spec(vqvae, store, arrays), vqvae.codebook)
+    run = _open_run(cfg, "prior", resume, accelerator)
+    trainer = Trainer(prior, train, run, accelerator)
+    if resume:
+        trainer.resume()
+    env = EnvFacts(store.meta.env_id, store.meta.fps, store.meta.action_repeat)
+    shown = Clips(store, "held_out", vqvae.clip_length(stage.latent_steps))
+
+    def evaluate(model: nn.Module, step: int) -> dict[str, float]:
+        picks = shown.spread(4).tolist()
+        actions = torch.stack([shown[i]["actions"] for i in picks])
+        world = WorldModel(vqvae, prior, env)
+        context = max(1, stage.latent_steps // 3)
+        rows = dream_rows(world, stack_frames(shown, picks), actions, context, cfg.sampling, seed=0)
+        paths = save_media(run.media / f"dream_{step:06d}", rows, store.meta.fps)
+        show_picture(accelerator, "dream", paths[0], step)
+        return evaluate_prior(prior, held_out, stage.validation_clips)
+
+    figures = trainer.fit(_loader(clips, train, accelerator), evaluate)
+    _export(trainer, lambda: WorldModel(vqvae, prior, env).save_pretrained(world_folder(cfg)))
+    return figures
+
+
+def prior_spec(vqvae: VQVAE, store: Store, arrays: CodeArrays) -> PriorSpec:
+    """What a prior for this tokenizer and this store is told."""
+    return PriorSpec(
+        grid=vqvae.grid,
+        codebook_size=vqvae.quantizer.codebook_size,
+        code_dim=vqvae.quantizer.dim,
+        stride=vqvae.stride,
+        action_space=store.meta.action_space,
+        stats=action_stats(arrays),
+        tokenizer=vqvae.fingerprint(),
+    )
+
+
+def action_stats(arrays: CodeArrays) -> ActionStats:
+    """Scale of actions and rewards over the training segments."""
+    following = np.ones(len(arrays.codes), bool)
+    following[arrays.starts[:-1]] = False
+    actions = arrays.actions[following].reshape(-1, arrays.actions.shape[-1]).astype(np.float64)
+    rewards = arrays.rewards[following]
+    return ActionStats(
+        tuple(actions.mean(axis=0).tolist()),
+        tuple(actions.std(axis=0).tolist()),
+        float(rewards.min()),
+        float(rewards.max()),
+    )
+
+
+def _open_run(cfg: Experiment, stage: str, resume: bool, accelerator) -> RunFolder:  # type: ignore[no-untyped-def]
+    run = prepare_run(cfg.folder / stage, resume=resume, settings=cfg, accelerator=accelerator)
+    if accelerator.is_main_process:
+        durable.write_file(run.path / "config.yaml", write_yaml(cfg).encode())
+    return run
+
+
+def _clips_to_start(model: VQVAE, latent_steps: int) -> int:
+    """Clips that hold eight latents for each code, so that k-means has something to average."""
+    return -(-8 * model.quantizer.codebook_size // (latent_steps * model.tokens))
+
+
+def _frames_only(clips: list[Clip]) -> dict[str, Tensor]:
+    return {"frames": torch.stack([rearrange(clip["frames"], "t h w c -> t c h w") for clip in clips])}
+
+
+def _loader(  # type: ignore[no-untyped-def]
+    dataset: Dataset, train: TrainConfig, accelerator, collate: Callable | None = None
+) -> Callable[[int, int], Iterable[Batch]]:
+    world, rank = accelerator.num_processes, accelerator.process_index
+    batch = train.micro_batch(world)
+
+    def batches(start: int, stop: int) -> Iterable[Batch]:
+        order = StepBatches(len(dataset), batch, train.seed, start=start, stop=stop, rank=rank, world=world)  # type: ignore[arg-type]
+        # A generator of its own: by default the loader would draw from the global one, and a resumed run differ.
+        own = torch.Generator().manual_seed(train.seed)
+        return DataLoader(
+            dataset,
+            batch_sampler=order,
+            collate_fn=collate,
+            num_workers=train.workers,
+            generator=own,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    return batches
+
+
+def _export(trainer: Trainer, save: Callable[[], object]) -> None:
+    """Saves the averaged weights, on the main process."""
+    if trainer.accelerator.is_main_process:
+        with trainer.average.applied():
+            save()
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()

@@ -1,0 +1,217 @@
+"""The world model: tokenizer and prior together. Reads a few frames, then dreams on under given actions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from einops import rearrange
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from vqvideo.checkpoint import SavedModel, load_into
+from vqvideo.errors import InputError
+from vqvideo.hub import HubModel
+from vqvideo.nn import TimeState
+from vqvideo.prior import Prior, PriorConfig, PriorSpec, PriorState
+from vqvideo.records import to_plain, typed
+from vqvideo.sampling import Sampling
+from vqvideo.spaces import ActionSpace
+from vqvideo.video import to_uint8
+from vqvideo.vqvae import VQVAE
+
+
+@dataclass(frozen=True)
+class EnvFacts:
+    """What the recorded environment was."""
+
+    env_id: str
+    """Gymnasium id."""
+    fps: float
+    """Frames per second of the recorded frames."""
+    action_repeat: int
+    """Environment steps per recorded frame."""
+
+
+class WorldState(NamedTuple):
+    """A batch of dreams under way."""
+
+    prior: PriorState
+    decoder: TimeState
+
+
+class WorldStep(NamedTuple):
+    """One imagined latent step of a batch of dreams."""
+
+    frames: Tensor
+    """(b, s, c, h, w) uint8."""
+    codes: Tensor
+    """(b, h, w) int64."""
+    reward: Tensor
+    """(b,) expected sum of rewards over the step."""
+    termination: Tensor
+    """(b,) probability that the episode ends in the step."""
+    entropy: Tensor
+    """(b,) mean entropy of the tokens in nats."""
+
+
+class Imagination(NamedTuple):
+    """What `WorldModel.imagine` returns, for m imagined latent steps."""
+
+    frames: Tensor
+    """(b, s m, c, h, w) uint8: the frames after the context."""
+    codes: Tensor
+    """(b, m, h, w) int64."""
+    rewards: Tensor
+    """(b, m)."""
+    termination: Tensor
+    """(b, m) probabilities."""
+    entropy: Tensor
+    """(b, m) nats per token."""
+
+
+class WorldModel(HubModel):
+    """A tokenizer and the prior that speaks its codes.
+
+    Example:
+        >>> world = WorldModel.from_pretrained("runs/car_racing/world")
+        >>> dream = world.imagine(frames, actions, seed=0)
+        >>> dream.frames.shape
+        torch.Size([1, 32, 3, 64, 64])
+    """
+
+    kind = "world"
+
+    def __init__(self, vqvae: VQVAE, prior: Prior, env: EnvFacts) -> None:
+        super().__init__()
+        found = vqvae.fingerprint()
+        if found != prior.spec.tokenizer:
+            raise InputError(
+                f"the prior speaks the codes of tokenizer {prior.spec.tokenizer[:16]}, this one is {found[:16]}: "
+                "train the prior again on this tokenizer"
+            )
+        self.vqvae, self.prior, self.env = vqvae, prior, env
+
+    @property
+    def stride(self) -> int:
+        """s, frames per latent step."""
+        return self.vqvae.stride
+
+    @property
+    def action_space(self) -> ActionSpace:
+        """Space of the actions."""
+        return self.prior.spec.action_space
+
+    def imagine(
+        self,
+        frames: Tensor,
+        actions: ArrayLike,
+        *,
+        sampling: Sampling | None = None,
+        seed: int | None = None,
+    ) -> Imagination:
+        """Continues a context of real frames under given actions, entirely in latent space.
+
+        Args:
+            frames: (b, 1 + s c, 3, h, w), uint8 or float in 0 .. 1: the context.
+            actions: (b, s c + s m, a) flat actions. The first s c led through the context (action t leads from frame t
+                to frame t + 1), the others lead through the m latent steps to imagine.
+            sampling: how codes are drawn.
+            seed: makes the dream reproducible; None draws a new one.
+
+        Raises:
+            InputError: frames or actions of another shape, actions outside the space.
+        """
+        flat = self.checked_actions(actions)
+        context = self.stride * (self.vqvae.latent_length(frames.shape[1]) - 1)
+        future = flat.shape[1] - context
+        if flat.shape[0] != frames.shape[0] or future < self.stride or future % self.stride:
+            raise InputError(
+                f"actions of shape {tuple(flat.shape)} for {frames.shape[0]} context(s) of {frames.shape[1]} frames, "
+                f"expected ({frames.shape[0]}, {context} + a multiple of {self.stride}, {self.action_space.size})"
+            )
+        generator = torch.Generator(self.device)
+        _ = generator.seed() if seed is None else generator.manual_seed(seed)
+        state = self.start(frames, flat[:, :context])
+        steps = []
+        for action in flat[:, context:].split(self.stride, dim=1):
+            step, state = self.step(state, action, sampling=sampling, generator=generator)
+            steps.append(step)
+        return _joined(steps)
+
+    def start(self, frames: Tensor, actions: ArrayLike) -> WorldState:
+        """Reads a context: frames (b, 1 + s c, 3, h, w) and the flat actions (b, s c, a) between them."""
+        codes = self.vqvae.encode(frames.to(self.device))
+        flat = self.checked_actions(actions)
+        expected = (len(frames), frames.shape[1] - 1)
+        if tuple(flat.shape[:2]) != expected:
+            raise InputError(f"{tuple(flat.shape[:2])} context actions, expected {expected}, one between two frames")
+        grouped = rearrange(flat, "b (t s) a -> b t s a", s=self.stride)
+        _, decoder = self.vqvae.decode_step(codes, self.vqvae.init_state(len(codes)))
+        return WorldState(self.prior.start(codes, grouped), decoder)
+
+    def step(
+        self,
+        state: WorldState,
+        action: ArrayLike,
+        *,
+        sampling: Sampling | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[WorldStep, WorldState]:
+        """Imagines one latent step under the flat actions (b, s, a)."""
+        flat = self.checked_actions(action)
+        imagined, prior = self.prior.step(state.prior, flat, sampling or Sampling(), generator)
+        frames, decoder = self.vqvae.decode_step(imagined.codes[:, None], state.decoder)
+        step = WorldStep(to_uint8(frames), imagined.codes, imagined.reward, imagined.termination, imagined.entropy)
+        return step, WorldState(prior, decoder)
+
+    def checked_actions(self, actions: ArrayLike) -> Tensor:
+        """Flat actions as a float tensor on the device of the model; InputError if outside their space."""
+        if isinstance(actions, Tensor) and actions.device.type != "cpu":
+            return actions.float()
+        values = np.asarray(actions, dtype=np.float64)
+        self.action_space.validate(values, "actions")
+        return torch.as_tensor(values, dtype=torch.float32, device=self.device)
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "vqvae": self.vqvae.config(),
+            "prior": to_plain(self.prior.cfg),
+            "spec": to_plain(self.prior.spec),
+            "env": to_plain(self.env),
+        }
+
+    @classmethod
+    def from_saved(cls, saved: SavedModel, source: str) -> Self:
+        config = saved.config
+        if missing := {"vqvae", "prior", "spec", "env"} - config.keys():
+            raise InputError(f"{source}: config.json lacks {', '.join(sorted(missing))}")
+        parts = _split(saved.tensors)
+        vqvae = VQVAE.from_saved(SavedModel(config["vqvae"], parts["vqvae"]), source)
+        spec = typed(PriorSpec, config["spec"], f"{source}: spec")
+        cfg = typed(PriorConfig, config["prior"], f"{source}: prior")
+        prior = cfg.build(spec, torch.zeros(spec.codebook_size, spec.code_dim))
+        load_into(prior, parts["prior"], source)
+        return cls(vqvae, prior, typed(EnvFacts, config["env"], f"{source}: env"))
+
+
+def _split(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Tensors by the first part of their names."""
+    parts: dict[str, dict[str, Tensor]] = {"vqvae": {}, "prior": {}}
+    for name, value in tensors.items():
+        part, rest = name.split(".", 1)
+        parts.setdefault(part, {})[rest] = value
+    return parts
+
+
+def _joined(steps: list[WorldStep]) -> Imagination:
+    return Imagination(
+        torch.cat([step.frames for step in steps], dim=1),
+        torch.stack([step.codes for step in steps], dim=1),
+        torch.stack([step.reward for step in steps], dim=1),
+        torch.stack([step.termination for step in steps], dim=1),
+        torch.stack([step.entropy for step in steps], dim=1),
+    )
