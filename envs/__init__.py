@@ -89,9 +89,7 @@ PRESETS: dict[str, Preset] = {
 # The same road and car, with a start on another piece of the track in each episode.
 PRESETS["CarRacingAnywhere"] = replace(PRESETS["CarRacing"], wrap=draw_anywhere)
 
-gymnasium.register(
-    id="vqvideo/TinyWorld-v0", entry_point="vqvideo.envs.tiny_world:TinyWorld", max_episode_steps=200
-)
+gymnasium.register(id="vqvideo/TinyWorld-v0", entry_point="vqvideo.envs.tiny_world:TinyWorld", max_episode_steps=200)
 
 
 def resolve(name: str) -> Preset:
@@ -176,9 +174,7 @@ def _make_plain(preset: Preset, render_mode: str | None) -> gymnasium.Env:
 
 def _missing(name: str, extra: str | None, error: Exception) -> InputError:
     if extra is None:
-        return InputError(
-            f"a package that {name} needs is not installed: {error}. Install it with pip and try again."
-        )
+        return InputError(f"a package that {name} needs is not installed: {error}. Install it with pip and try again.")
     return InputError(f"{name} is not installed: {error}. Install it: pip install 'vqvideo[{extra}]'")
 
 

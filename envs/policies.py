@@ -159,6 +159,27 @@ def make_policy(name: str) -> Policy:
     return POLICIES[name]()
 
 
+def imagined_actions(name: str, env: gymnasium.Env, count: int, seed: int) -> list[list[float]]:
+    """`count` flat actions of a policy that does not look at the world.
+
+    Args:
+        name: a policy of the table.
+        env: gives the action space; it is not stepped.
+        count: how many actions.
+        seed: of the policy.
+
+    Raises:
+        InputError: no such policy, or one that steers by the state of the real environment.
+    """
+    policy = make_policy(name)
+    if isinstance(policy, Drive):
+        raise InputError(f"policy {name!r} steers by the real road, which a dream lacks: {suggest('', POLICIES)}")
+    policy.reset(env, np.random.default_rng(seed))
+    space = ActionSpace.from_gymnasium(env.action_space)
+    blank = np.zeros((1, 1, 3), np.uint8)
+    return [space.flatten(policy(blank)).tolist() for _ in range(count)]
+
+
 def _seeded(space: spaces.Space, rng: np.random.Generator) -> spaces.Space:
     # A copy: the environment's own space keeps its own random state.
     space = copy.deepcopy(space)

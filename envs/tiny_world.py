@@ -42,9 +42,7 @@ class Outcome(NamedTuple):
 
 def next_state(state: State, action: int) -> Outcome:
     """Moves the block by `action` (0..4: stay, up, down, left, right); walls hold it."""
-    row, column = (
-        min(max(x + dx, 0), CELLS - 1) for x, dx in zip(state.block, MOVES[int(action)], strict=True)
-    )
+    row, column = (min(max(x + dx, 0), CELLS - 1) for x, dx in zip(state.block, MOVES[int(action)], strict=True))
     state = state._replace(block=(row, column))
     if state.block == state.hazard:
         return Outcome(state, -1.0, True)

@@ -8,12 +8,11 @@ The same command continues a recording that was interrupted, and does nothing wh
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vqvideo import cli
+from vqvideo.recording import RecordConfig
 
 if TYPE_CHECKING:
     import gymnasium
@@ -22,35 +21,7 @@ if TYPE_CHECKING:
     from vqvideo.envs import Preset
 
 
-@dataclass(frozen=True)
-class Options:
-    """What to record."""
-
-    env: str = "CarRacing"
-    """A preset (CarRacing, CarRacingAnywhere, TinyWorld) or any Gymnasium id, or package:id."""
-    out: Path | None = None
-    """Folder of the store; by default data/<environment>, such as data/car_racing."""
-    episodes: int = 36
-    """Episodes that the store holds in the end."""
-    steps: int = 150
-    """Longest episode, in stored steps."""
-    frame_size: int = 64
-    """Height and width of the stored frames in pixels."""
-    held_out_every: int = 6
-    """Every n-th episode is held out for evaluation; 0 for none."""
-    policy: str | None = None
-    """What presses the buttons: random, sticky-random, smooth, drive; by default the preset's choice."""
-    action_repeat: int | None = None
-    """Env steps for which an action is held; by default the preset's."""
-    skip_first: int | None = None
-    """Env steps left out at the start of each episode; by default the preset's."""
-    seed: int = 0
-    """Everything follows from it: equal seeds record equal episodes."""
-    workers: int | None = None
-    """Processes; by default one per core. 0 plays in this process."""
-
-
-def record(options: Options) -> Path:
+def record(options: RecordConfig) -> Path:
     """Records what is missing and returns the folder of the store.
 
     Raises:
@@ -70,7 +41,7 @@ def record(options: Options) -> Path:
         meta = describe(env, preset, options)
     finally:
         env.close()
-    out = options.out or Path("data") / snake_case(options.env)
+    out = options.folder
     with StoreWriter.open(out, meta) as writer:
         before = len(writer.indices)
         report = collect(
@@ -95,23 +66,19 @@ def record(options: Options) -> Path:
     return out
 
 
-def chosen_preset(options: Options) -> Preset:
+def chosen_preset(options: RecordConfig) -> Preset:
     """The environment's preset with the options that replace its own."""
     import dataclasses
 
     from vqvideo import envs
-    from vqvideo.errors import InputError
 
-    for name, least in (("episodes", 1), ("steps", 1), ("seed", 0)):
-        if getattr(options, name) < least:
-            raise InputError(f"--{name} is {getattr(options, name)}; it must be at least {least}.")
     replaced = {name: getattr(options, name) for name in ("policy", "action_repeat", "skip_first")}
     return dataclasses.replace(
         envs.resolve(options.env), **{name: value for name, value in replaced.items() if value is not None}
     )
 
 
-def describe(env: gymnasium.Env, preset: Preset, options: Options) -> StoreMeta:
+def describe(env: gymnasium.Env, preset: Preset, options: RecordConfig) -> StoreMeta:
     """What the store says about all its episodes."""
     from vqvideo import envs
     from vqvideo.data.store import StoreMeta
@@ -160,17 +127,11 @@ def package_versions(env_module: str) -> dict[str, str]:
     return dict(sorted(versions.items()))
 
 
-def snake_case(name: str) -> str:
-    """A folder name: CarRacing becomes car_racing, ALE/Pong-v5 ale_pong_v5."""
-    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
-    return re.sub(r"[^a-z0-9]+", "_", words.lower()).strip("_")
-
-
 def main() -> None:
     """Reads the command line and records."""
     import tyro
 
-    record(tyro.cli(Options, description=__doc__))
+    record(tyro.cli(RecordConfig, description=__doc__))
 
 
 if __name__ == "__main__":

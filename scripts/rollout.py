@@ -13,12 +13,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from vqvideo import cli
-from vqvideo.errors import InputError
+from vqvideo.errors import InputError, suggest
 from vqvideo.recording import snake_case
-from vqvideo.sampling_config import Sampling
+from vqvideo.sampling import Sampling
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,15 +54,29 @@ class Options:
     """How codes are drawn."""
     seed: int = 0
     """Equal seeds dream equal dreams."""
+    threads: int | None = None
+    """CPU threads; by default measured."""
 
 
-def rollout(options: Options) -> HorizonReport | None:
-    """Writes video, contact sheet and figures; returns the figures (those of the true actions)."""
+class Result(NamedTuple):
+    """What a rollout wrote."""
+
+    picture: Path
+    video: Path
+    report: HorizonReport | None
+    """Figures under the true actions."""
+
+
+def rollout(options: Options) -> Result:
+    """Writes video, contact sheet and figures."""
+    from vqvideo import durable
     from vqvideo.data.clips import Clips
     from vqvideo.data.store import Store
     from vqvideo.evaluation import evaluate_world, stack_frames
+    from vqvideo.hardware import configure_threads
     from vqvideo.media import dream_rows, save_media
 
+    configure_threads(options.threads)
     name = snake_case(options.env)
     world = load_world(options, name)
     store = Store.open(options.store or Path("data") / name)
@@ -76,15 +90,15 @@ def rollout(options: Options) -> HorizonReport | None:
     actions = chosen_actions(options, world, clips, picks)
     rows = dream_rows(world, stack_frames(clips, picks), actions, options.context, options.sampling, options.seed)
     out = options.out or Path("runs") / name / "rollout"
-    for path in save_media(out / f"dream_{options.actions.replace(',', '_')}", rows, store.meta.fps):
-        print(path)
-    if not options.evaluate:
-        return None
-    report = evaluate_world(world, clips, options.evaluate, options.context, options.sampling, options.seed)
-    print(report.table())
-    print(f"controllability {report.controllability_db:+.2f} dB  repeat rate {report.repeat_rate:.1%}")
-    (out / "figures.json").write_text(json.dumps(report.to_json(), indent=2) + "\n")
-    return report
+    stem = out / f"dream_{options.actions.replace(',', '_')}"
+    picture, video = save_media(stem, rows, store.meta.fps)
+    report = None
+    if options.evaluate:
+        report = evaluate_world(world, clips, options.evaluate, options.context, options.sampling, options.seed)
+        print(report.table())
+        durable.write_file(out / "figures.json", (json.dumps(report.to_json(), indent=2) + "\n").encode())
+    print(f"picture {picture}\nvideo   {video}")
+    return Result(picture, video, report)
 
 
 def load_world(options: Options, name: str) -> WorldModel:
@@ -125,7 +139,7 @@ def chosen_actions(options: Options, world: WorldModel, clips: Clips, picks: lis
 def other_actions(options: Options, world: WorldModel, count: int) -> list[list[float]]:
     """`count` flat actions: a constant one or a policy's."""
     from vqvideo import envs
-    from vqvideo.envs.policies import imagined_actions
+    from vqvideo.envs.policies import POLICIES, imagined_actions
 
     named = envs.resolve(options.env).actions
     if options.actions in named:
@@ -133,7 +147,10 @@ def other_actions(options: Options, world: WorldModel, count: int) -> list[list[
     try:
         constant = [float(word) for word in options.actions.split(",")]
     except ValueError:
-        return imagined_actions(options.actions, envs.resolve(options.env), count, options.seed)
+        if options.actions not in POLICIES:
+            known = ["true", *named, *POLICIES]
+            raise InputError(f"--actions {options.actions!r}: {suggest(options.actions, known)}") from None
+        return imagined_actions(options.actions, envs.make(envs.resolve(options.env)), count, options.seed)
     world.action_space.validate(constant, "--actions")
     return [constant] * count
 

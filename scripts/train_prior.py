@@ -1,7 +1,7 @@
 """Trains the action-conditioned prior over the codes of the trained tokenizer and exports the world model.
 
-    accelerate launch scripts/train_prior.py
-    accelerate launch scripts/train_prior.py --config configs/car_racing.yaml --resume
+accelerate launch scripts/train_prior.py
+accelerate launch scripts/train_prior.py --config configs/car_racing.yaml --resume
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from train_vqvae import CONFIG
-
 from vqvideo import cli
 
 
@@ -32,7 +31,8 @@ def main() -> None:
     cfg = parse(Options, CONFIG, __doc__ or "")
     if not vqvae_folder(cfg).is_dir():
         raise InputError(
-            f"no tokenizer in {vqvae_folder(cfg)}. Train one: accelerate launch scripts/train_vqvae.py --name {cfg.name}"
+            f"no tokenizer in {vqvae_folder(cfg)}. Train one: "
+            f"accelerate launch scripts/train_vqvae.py --name {cfg.name}"
         )
     figures = train_prior(cfg, Store.open(cfg.record.folder), resume=cfg.resume)
     if PartialState().is_main_process:

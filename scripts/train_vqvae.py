@@ -1,7 +1,7 @@
 """Trains the tokenizer, a causal 3-D convolutional VQ-VAE. Records the episodes first if there are none.
 
-    accelerate launch scripts/train_vqvae.py
-    accelerate launch scripts/train_vqvae.py --config configs/car_racing.yaml --resume
+accelerate launch scripts/train_vqvae.py
+accelerate launch scripts/train_vqvae.py --config configs/car_racing.yaml --resume
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ def open_store(cfg: Experiment) -> Store:
         if not (folder / "manifest.jsonl").exists():
             from record import record
 
-            print(f"no episodes in {folder}: recording {cfg.record.episodes} of {cfg.record.env} first", flush=True)
+            print(
+                f"no episodes in {folder}: recording {cfg.record.episodes} of {cfg.record.env} first",
+                flush=True,
+            )
             record(cfg.record)
     return Store.open(folder)
 

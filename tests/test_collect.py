@@ -27,9 +27,7 @@ from vqvideo.errors import InputError
 from vqvideo.spaces import ActionSpace
 
 
-def play(
-    make_env: Any, writer: MemoryWriter, make_policy: Any = SamplePolicy, **settings: Any
-) -> CollectReport:
+def play(make_env: Any, writer: MemoryWriter, make_policy: Any = SamplePolicy, **settings: Any) -> CollectReport:
     defaults: dict[str, Any] = {
         "episodes": 3, "max_steps": 8, "frame_size": (16, 16), "workers": 0, "progress": False
     }  # fmt: skip
@@ -174,9 +172,7 @@ def test_a_reward_that_is_no_number_is_refused() -> None:
         play(Broken, MemoryWriter())
 
 
-@pytest.mark.parametrize(
-    "env, message", [(stub_envs.Blank, "every frame is black"), (stub_envs.Still, "are equal")]
-)
+@pytest.mark.parametrize("env, message", [(stub_envs.Blank, "every frame is black"), (stub_envs.Still, "are equal")])
 def test_blank_episodes_are_warned_about(
     env: type[gymnasium.Env], message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -191,9 +187,7 @@ def test_any_number_of_workers_records_the_same_episodes() -> None:
     writers = [MemoryWriter() for _ in range(3)]
     make_env = partial(envs.make, envs.PRESETS["TinyWorld"])
     for workers, writer in enumerate(writers):
-        play(
-            make_env, writer, partial(make_policy, "sticky-random"), episodes=6, max_steps=30, workers=workers
-        )
+        play(make_env, writer, partial(make_policy, "sticky-random"), episodes=6, max_steps=30, workers=workers)
     assert_same(writers[0], writers[1])
     assert_same(writers[0], writers[2])
 
@@ -296,9 +290,7 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
     """
     (tmp_path / "play.py").write_text(textwrap.dedent(script))
     parent = subprocess.Popen([sys.executable, str(tmp_path / "play.py")])
-    wait_until(
-        lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text() != "", "the worker to hang"
-    )
+    wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text() != "", "the worker to hang")
     worker = int((tmp_path / "pid").read_text())
     parent.send_signal(signal.SIGKILL)
     parent.wait()

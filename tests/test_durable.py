@@ -164,9 +164,7 @@ def test_a_truncated_or_missing_file_is_named(tmp_path: Path, name: str, damage:
         verify_folder(tmp_path / "folder")
 
 
-@pytest.mark.parametrize(
-    "name", ["../x", "/etc/passwd", "a/b", ".hidden", "", "x\0", "a" * 5000, "http://x", "a\n"]
-)
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/b", ".hidden", "", "x\0", "a" * 5000, "http://x", "a\n"])
 def test_file_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match="plain file name"):
         commit_folder(tmp_path / "folder", {name: b""}, {})

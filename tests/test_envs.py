@@ -73,8 +73,7 @@ def test_the_package_that_registers_an_environment_can_stand_before_its_id(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a_package.py").write_text(
-        "import gymnasium\n"
-        "gymnasium.register('a_package/Env-v0', entry_point='vqvideo.envs.tiny_world:TinyWorld')\n"
+        "import gymnasium\ngymnasium.register('a_package/Env-v0', entry_point='vqvideo.envs.tiny_world:TinyWorld')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     preset = envs.resolve("a_package:a_package/Env-v0")

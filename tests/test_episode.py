@@ -24,9 +24,7 @@ FIELDS = ("frames", "actions", "rewards", "terminated", "truncated")
 
 def same(one: Episode, two: Episode) -> bool:
     equal = all(np.array_equal(getattr(one, f), getattr(two, f)) for f in FIELDS)
-    return (
-        equal and all(getattr(one, f).dtype == getattr(two, f).dtype for f in FIELDS) and one.seed == two.seed
-    )
+    return equal and all(getattr(one, f).dtype == getattr(two, f).dtype for f in FIELDS) and one.seed == two.seed
 
 
 @pytest.mark.parametrize("length", [1, 2, CHUNK - 1, CHUNK, CHUNK + 1, 40])
@@ -68,9 +66,7 @@ def _opened(cache: dict[str, Any] = {}) -> tuple[EpisodeReader, Episode]:  # noq
     return cache["it"]
 
 
-def test_a_window_decodes_only_the_chunks_that_hold_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_window_decodes_only_the_chunks_that_hold_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "e").write_bytes(episode_to_bytes(make_episode(100)))
     reader = EpisodeReader(tmp_path / "e")
     decoded: list[int] = []

@@ -16,12 +16,13 @@ from vqvideo.errors import InputError
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from record import Options, record, snake_case  # noqa: E402
+from record import record  # noqa: E402
+from vqvideo.recording import RecordConfig, snake_case  # noqa: E402
 
 
-def options(tmp_path: Path, **settings: object) -> Options:
+def options(tmp_path: Path, **settings: object) -> RecordConfig:
     defaults = {"env": "TinyWorld", "out": tmp_path / "store", "episodes": 3, "steps": 6, "workers": 0}
-    return Options(**(defaults | settings))  # type: ignore[arg-type]
+    return RecordConfig(**(defaults | settings))  # type: ignore[arg-type]
 
 
 def run_script(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -16,9 +16,7 @@ from vqvideo.errors import InputError
 from vqvideo.spaces import ActionSpace
 
 CAR = spaces.Box(np.array([-1, 0, 0], np.float32), np.ones(3, np.float32))
-NESTED = spaces.Dict(
-    {"arm": spaces.Tuple([spaces.Box(-1, 1, (2,)), spaces.Discrete(2)]), "z": spaces.MultiBinary(3)}
-)
+NESTED = spaces.Dict({"arm": spaces.Tuple([spaces.Box(-1, 1, (2,)), spaces.Discrete(2)]), "z": spaces.MultiBinary(3)})
 
 
 def small_box(draw: st.DrawFn) -> spaces.Box:
@@ -26,9 +24,7 @@ def small_box(draw: st.DrawFn) -> spaces.Box:
     dtype = draw(st.sampled_from([np.float32, np.float64, np.uint8, np.int32]))
     if np.issubdtype(dtype, np.integer):
         return spaces.Box(draw(st.integers(0, 5)), draw(st.integers(6, 200)), shape, dtype)
-    low, high = draw(
-        st.sampled_from([(-1, 1), (0.1, 0.3), (-np.inf, 2), (-3, np.inf), (-np.inf, np.inf), (2, 2)])
-    )
+    low, high = draw(st.sampled_from([(-1, 1), (0.1, 0.3), (-np.inf, 2), (-3, np.inf), (-np.inf, np.inf), (2, 2)]))
     return spaces.Box(low, high, shape, dtype)
 
 
@@ -171,9 +167,7 @@ def test_an_action_outside_its_space_is_refused(space: gymnasium.Space, action: 
         (np.full((2, 3, 1), np.nan), r"actions\[0, 0\]: column 0 is nan"),
     ],
 )
-def test_flat_actions_outside_their_space_are_refused_with_their_place(
-    vectors: np.ndarray, message: str
-) -> None:
+def test_flat_actions_outside_their_space_are_refused_with_their_place(vectors: np.ndarray, message: str) -> None:
     ours = ActionSpace.from_gymnasium(spaces.Discrete(5))
     with pytest.raises(InputError, match=message):
         ours.validate(vectors, "actions")

@@ -72,9 +72,7 @@ def test_meta_without_one_of_its_keys_is_refused(key: str) -> None:
 
 def test_what_was_recorded_is_read_back(tmp_path: Path) -> None:
     with StoreWriter.open(tmp_path / "s", make_meta()) as writer:
-        written = [
-            writer.add(i, make_episode(10 + i, i), "held_out" if i == 1 else "train") for i in (2, 0, 1)
-        ]
+        written = [writer.add(i, make_episode(10 + i, i), "held_out" if i == 1 else "train") for i in (2, 0, 1)]
     store = Store.open(tmp_path / "s")
     assert store.meta == make_meta()
     assert store.entries == tuple(sorted(written, key=lambda entry: entry.index))
@@ -115,10 +113,7 @@ def test_the_digest_identifies_the_content_and_not_the_order_of_recording(tmp_pa
         return Store.open(tmp_path / name).digest
 
     assert digest("a", [0, 1, 2]) == digest("b", [2, 0, 1], versions={"numpy": "2"})
-    assert (
-        len({digest("a", []), digest("c", [0, 1]), digest("d", [0, 1, 3]), digest("e", [0, 1, 2], fps=9.0)})
-        == 4
-    )
+    assert len({digest("a", []), digest("c", [0, 1]), digest("d", [0, 1, 3]), digest("e", [0, 1, 2], fps=9.0)}) == 4
 
 
 @pytest.mark.parametrize(
@@ -166,9 +161,7 @@ def test_few_files_stay_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert store.reader(store.entries[5]) is first
 
 
-def test_a_forked_or_copied_store_opens_its_own_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_forked_or_copied_store_opens_its_own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = make_store(tmp_path, [5])
     reader = store.reader(store.entries[0])
     other = copy.deepcopy(store)
@@ -192,9 +185,7 @@ def test_a_recording_continues_where_it_was_interrupted(tmp_path: Path) -> None:
 
 def test_continuing_with_other_settings_lists_what_differs(tmp_path: Path) -> None:
     make_store(tmp_path, [5])
-    space = ActionSpace.from_json(
-        {"kind": "discrete", "shape": [], "dtype": "int64", "low": [0], "high": [2]}
-    )
+    space = ActionSpace.from_json({"kind": "discrete", "shape": [], "dtype": "int64", "low": [0], "high": [2]})
     with pytest.raises(InputError, match=r"(?s)fps: 25.0 -> 50.0.*Record into another folder") as caught:
         StoreWriter.open(tmp_path, make_meta(fps=50.0, action_space=space))
     assert "action_space: Discrete(5) -> Discrete(3)" in str(caught.value)
@@ -220,9 +211,7 @@ def test_a_torn_line_and_the_file_of_an_interrupted_episode_are_dropped(
                 "000001.safetensors",
                 "notes.txt",
             ]
-            assert all(
-                word in caplog.text for word in ("the last line is torn", "000002.safetensors", ".tmp-00-x")
-            )
+            assert all(word in caplog.text for word in ("the last line is torn", "000002.safetensors", ".tmp-00-x"))
             writer.add(2, make_episode(5, 2), "train")
         assert lines_of(tmp_path) == lines
         caplog.clear()

@@ -53,8 +53,9 @@ class ResidualBlock(nn.Module):
     def __init__(self, width: int, kernels: tuple[Stride, ...]) -> None:
         super().__init__()
         self.norms = nn.ModuleList(ChannelNorm(width) for _ in kernels)
-        self.convs = nn.ModuleList(CausalConv3d(width, width, kernel) for kernel in kernels)
-        nn.init.zeros_(self.convs[-1].conv.weight)
+        convs = [CausalConv3d(width, width, kernel) for kernel in kernels]
+        nn.init.zeros_(convs[-1].conv.weight)
+        self.convs = nn.ModuleList(convs)
 
     def forward(self, x: Tensor, walk: TimeWalk) -> Tensor:
         y = x
@@ -138,9 +139,7 @@ class ConvConfig:
         """(b, dim, t, h, w) -> (b, 3, t st, h sh, w sw)."""
         layers: list[nn.Module] = [CausalConv3d(dim, self.widths[-1], (1, 3, 3))]
         narrower = (*self.widths[-2::-1], 3)
-        for stride, width, following in zip(
-            reversed(self.level_strides), reversed(self.widths), narrower, strict=True
-        ):
+        for stride, width, following in zip(reversed(self.level_strides), reversed(self.widths), narrower, strict=True):
             layers += [ResidualBlock(width, self.kernels) for _ in range(self.decoder_blocks)]
             if following == 3:
                 layers.append(ChannelNorm(width))

@@ -191,8 +191,10 @@ def training_checkpoints(folder: Path) -> list[Path]:
 def load_training(path: Path) -> TrainingState:
     """A checkpoint, every file checked against its digest first."""
     manifest = durable.verify_folder(path)
-    parts = (read_tensors(path / f"{part}.safetensors") for part in ("model", "optimizer", "average"))
-    return TrainingState(*parts, manifest.info)
+    model, optimizer, average = (
+        read_tensors(path / f"{part}.safetensors") for part in ("model", "optimizer", "average")
+    )
+    return TrainingState(model, optimizer, average, manifest.info)
 
 
 def latest_training(folder: Path) -> TrainingState | None:

@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Callable, Mapping
 
-from vqvideo.errors import InputError, RunStopped
+from vqvideo.errors import InputError, RunStoppedError
 
 INPUT_ERROR_CODE = 2
 INTERRUPTED_CODE = 130
@@ -16,7 +16,8 @@ def run(main: Callable[[], None]) -> None:
     """Runs a script's `main`.
 
     An `InputError` is printed without a traceback and ends the script with code 2; Ctrl-C ends it with
-    code 130, a run that stopped in good order with the code it gives. Any other exception is a bug and keeps its traceback.
+    code 130, a run that stopped in good order with the code it gives. Any other exception is a bug and keeps
+    its traceback.
     """
     logging.basicConfig(level=logging.INFO, format="%(levelname).1s %(name)s: %(message)s", stream=sys.stderr)
     try:
@@ -24,7 +25,7 @@ def run(main: Callable[[], None]) -> None:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(INPUT_ERROR_CODE)
-    except RunStopped as stopped:
+    except RunStoppedError as stopped:
         print(f"stopped: {stopped}", file=sys.stderr)
         sys.exit(stopped.exit_code)
     except KeyboardInterrupt:

@@ -127,11 +127,7 @@ def collect(
     returns: dict[int, float] = {}
     frames, began = 0, time.monotonic()
     with _farewell(writer, episodes), _Bar(len(todo) * max_steps, progress) as bar:
-        played = (
-            _play_here(job, todo, bar)
-            if workers == 0
-            else _Pool(job, todo, workers, step_timeout, bar).play()
-        )
+        played = _play_here(job, todo, bar) if workers == 0 else _Pool(job, todo, workers, step_timeout, bar).play()
         with contextlib.closing(played) as results:
             for index, episode in results:
                 warn_if_blank(episode, index)
@@ -226,12 +222,7 @@ class FrameBuffer:
             self.fresh = []
 
     def _check(self, frame: Any, step: int) -> None:
-        if (
-            not isinstance(frame, np.ndarray)
-            or frame.dtype != np.uint8
-            or frame.ndim != 3
-            or frame.shape[2] != 3
-        ):
+        if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
             got = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
             raise InputError(f"{self.where}, step {step}: the frame is {got}; expected (h, w, 3) uint8.")
         if self.shape is None:
@@ -437,9 +428,7 @@ class _Pool:
             if message is not None:
                 yield from self._handle(worker, *message)
 
-    def _handle(
-        self, worker: _Worker, kind: str, index: int | None, body: Any
-    ) -> Iterator[tuple[int, Episode]]:
+    def _handle(self, worker: _Worker, kind: str, index: int | None, body: Any) -> Iterator[tuple[int, Episode]]:
         if kind == REFUSED:
             raise InputError(body)
         if kind == CRASHED:
@@ -465,9 +454,7 @@ class _Pool:
                 self.bar.at(worker.index, worker.step.value)
             limit = self.step_timeout
             if worker.hangs(limit):
-                self._replace(
-                    worker, f"gave no sign of life for {limit if worker.ready else START_TIMEOUT:g} s"
-                )
+                self._replace(worker, f"gave no sign of life for {limit if worker.ready else START_TIMEOUT:g} s")
 
     def _replace(self, worker: _Worker, what: str, details: str = "") -> None:
         """Ends a worker that failed, puts its episode back and starts another in its place."""
@@ -475,16 +462,12 @@ class _Pool:
         if index is None and worker.ready:  # it had nothing left to do
             self._drop(worker)
             return
-        seed = (
-            "" if index is None else f"episode {index} (env seed {episode_seeds(self.job.seed, index).env}): "
-        )
+        seed = "" if index is None else f"episode {index} (env seed {episode_seeds(self.job.seed, index).env}): "
         message = f"{seed}worker {worker.number} {what} {place}"
         self.attempts[index] = self.attempts.get(index, 0) + 1
         log.error("%s%s", message, f"\n{details.rstrip()}" if details else "")
         if self.attempts[index] >= ATTEMPTS:
-            raise InputError(
-                f"{message}; that was attempt {ATTEMPTS}, the last. The log above has the details."
-            )
+            raise InputError(f"{message}; that was attempt {ATTEMPTS}, the last. The log above has the details.")
         self._drop(worker)
         if index is not None:
             self.bar.at(index, 0)

@@ -22,7 +22,7 @@ def suggest(name: str, known: Iterable[str]) -> str:
     return f"known: {', '.join(known)}" if len(known) <= 20 else ""
 
 
-class RunStopped(RuntimeError):
+class RunStoppedError(RuntimeError):
     """A run that ended early and in good order; scripts print the message and exit with `exit_code`."""
 
     exit_code = 1

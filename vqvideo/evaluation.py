@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import log
 
 import torch
@@ -129,6 +129,11 @@ class HorizonReport:
         gaps = [a - b for a, b in zip(self.psnr_db, self.psnr_other_actions_db, strict=True)]
         return sum(gaps) / len(gaps)
 
+    def to_json(self) -> dict[str, object]:
+        """All figures, the derived ones too."""
+        derived = ("psnr_gain_db", "ssim_gain", "controllability_db")
+        return asdict(self) | {name: getattr(self, name) for name in derived}
+
     def table(self) -> str:
         """The figures as text, a line per latent step."""
         lines = [
@@ -145,6 +150,7 @@ class HorizonReport:
                 f"{k:4d} {imagined:9.2f} {repeat:12.2f} {other:14.2f} {ceiling:14.2f} {gain:+6.2f} {ssim:6.3f} "
                 f"{ssim_repeat:12.3f}"
             )
+        lines.append(f"controllability {self.controllability_db:+.2f} dB   repeat rate {self.repeat_rate:.1%}")
         return "\n".join(lines)
 
 

@@ -33,7 +33,7 @@ def configure_threads(threads: int | None, local_world: int = 1) -> int:
 
 
 def best_precision() -> str:
-    """"bf16" where the hardware is faster with it, otherwise "no"."""
+    """ "bf16" where the hardware is faster with it, otherwise "no"."""
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
     return "bf16" if _bf16_is_faster() else "no"
@@ -41,8 +41,7 @@ def best_precision() -> str:
 
 @cache
 def _bf16_is_faster() -> bool:
-    seconds = {dtype: _seconds(lambda dtype=dtype: _work(dtype)) for dtype in (torch.float32, torch.bfloat16)}
-    return seconds[torch.bfloat16] < 0.9 * seconds[torch.float32]
+    return _seconds(lambda: _work(torch.bfloat16)) < 0.9 * _seconds(lambda: _work(torch.float32))
 
 
 def _faster_thread_count(most: int) -> int:

@@ -82,9 +82,7 @@ class HubModel(nn.Module, ModelHubMixin):
         return None
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]
-        cls, pretrained_model_name_or_path: str | Path, **hub: Any
-    ) -> Self:
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **hub: Any) -> Self:
         """Loads a model folder, in eval mode and frozen.
 
         Args:

@@ -55,7 +55,7 @@ def dream_rows(
     ]
 
 
-def save_media(stem: Path, clips: list[list[Frames]], fps: float, columns: int = 12) -> list[Path]:
+def save_media(stem: Path, clips: list[list[Frames]], fps: float, columns: int = 12) -> tuple[Path, Path | None]:
     """Writes stem.png (a contact sheet, rows of each clip) and, where PyAV is installed, stem.mp4.
 
     Args:
@@ -65,9 +65,9 @@ def save_media(stem: Path, clips: list[list[Frames]], fps: float, columns: int =
         columns: frames per row of the contact sheet.
     """
     sheets = [contact_sheet(row, columns) for rows in clips for row in rows]
-    paths = [stem.with_suffix(".png")]
-    write_png(paths[0], stack_rows([sheet[None] for sheet in sheets], gap=2)[0])
-    if importlib.util.find_spec("av"):
-        paths.append(stem.with_suffix(".mp4"))
-        write_mp4(paths[1], side_by_side([stack_rows(rows) for rows in clips]), fps)
-    return paths
+    picture, video = stem.with_suffix(".png"), stem.with_suffix(".mp4")
+    write_png(picture, stack_rows([sheet[None] for sheet in sheets], gap=2)[0])
+    if not importlib.util.find_spec("av"):
+        return picture, None
+    write_mp4(video, side_by_side([stack_rows(rows) for rows in clips]), fps)
+    return picture, video

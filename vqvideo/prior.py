@@ -92,14 +92,28 @@ class ActionEncoder(nn.Module):
         return self.mlp(rearrange(torch.cat(features, dim=-1), "b t s f -> b t (s f)"))
 
 
-class Block(nn.Module):
-    """Pre-norm attention and feed-forward, each added to the stream."""
+class SpaceBlock(nn.Module):
+    """Attention among the tokens of a step and feed-forward, each pre-norm and added to the stream."""
 
-    def __init__(self, dim: int, attention: SpaceAttention | TimeAttention, mlp_ratio: float) -> None:
+    def __init__(self, cfg: PriorConfig, grid: tuple[int, int]) -> None:
         super().__init__()
-        self.attention = attention
-        self.norm_attention, self.norm_mlp = nn.LayerNorm(dim, bias=False), nn.LayerNorm(dim, bias=False)
-        self.mlp = GatedMLP(dim, mlp_ratio)
+        self.attention = SpaceAttention(cfg.dim, cfg.heads, grid)
+        self.norm_attention, self.norm_mlp = nn.LayerNorm(cfg.dim, bias=False), nn.LayerNorm(cfg.dim, bias=False)
+        self.mlp = GatedMLP(cfg.dim, cfg.mlp_ratio)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(self.norm_attention(x))
+        return x + self.mlp(self.norm_mlp(x))
+
+
+class TimeBlock(nn.Module):
+    """Attention along time and feed-forward, each pre-norm and added to the stream."""
+
+    def __init__(self, cfg: PriorConfig) -> None:
+        super().__init__()
+        self.attention = TimeAttention(cfg.dim, cfg.heads, cfg.window)
+        self.norm_attention, self.norm_mlp = nn.LayerNorm(cfg.dim, bias=False), nn.LayerNorm(cfg.dim, bias=False)
+        self.mlp = GatedMLP(cfg.dim, cfg.mlp_ratio)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.norm_attention(x))
@@ -278,11 +292,9 @@ class Prior(nn.Module):
         self.reward = RewardHead(cfg.dim, spec.stats.reward_low, spec.stats.reward_high)
         self.termination = nn.Linear(cfg.dim, 1)
 
-    def _block(self, layer: int) -> Block:
-        cfg = self.cfg
-        if layer % cfg.time_every == cfg.time_every - 1:
-            return Block(cfg.dim, TimeAttention(cfg.dim, cfg.heads, cfg.window), cfg.mlp_ratio)
-        return Block(cfg.dim, SpaceAttention(cfg.dim, cfg.heads, self.spec.grid), cfg.mlp_ratio)
+    def _block(self, layer: int) -> SpaceBlock | TimeBlock:
+        along_time = layer % self.cfg.time_every == self.cfg.time_every - 1
+        return TimeBlock(self.cfg) if along_time else SpaceBlock(self.cfg, self.spec.grid)
 
     def forward(self, codes: Tensor, actions: Tensor, rewards: Tensor, terminated: Tensor) -> PriorOutput:
         """One training pass.
@@ -303,9 +315,7 @@ class Prior(nn.Module):
         token_loss = F.cross_entropy(rearrange(logits, "b t n k -> (b t n) k").float(), target.flatten())
         reward_loss = self.reward.loss(reward_logits, rewards)
         termination_loss = F.binary_cross_entropy_with_logits(termination, terminated.float())
-        loss = (
-            token_loss + self.cfg.reward_weight * reward_loss + self.cfg.termination_weight * termination_loss
-        )
+        loss = token_loss + self.cfg.reward_weight * reward_loss + self.cfg.termination_weight * termination_loss
         metrics = {
             "token_nats": token_loss.detach(),
             "top1": (logits.detach().argmax(dim=-1) == target).float().mean(),
@@ -380,8 +390,8 @@ class Prior(nn.Module):
     def after_step(self) -> None:
         """Called by the training loop after each optimizer step; nothing to do."""
 
-    def _time_blocks(self) -> list[Block]:
-        return [b for b in self.blocks if isinstance(b.attention, TimeAttention)]
+    def _time_blocks(self) -> list[TimeBlock]:
+        return [block for block in self.blocks if isinstance(block, TimeBlock)]
 
     def _hidden(self, codes: Tensor, actions: Tensor) -> Tensor:
         x = self.embed(codes) + self.actions(actions)[:, :, None]
@@ -396,7 +406,7 @@ class Prior(nn.Module):
         caches = iter(state.caches)
         kept: list[KVCache] = []
         for block in self.blocks:
-            if isinstance(block.attention, TimeAttention):
+            if isinstance(block, TimeBlock):
                 x, cache = block.step(x, next(caches), state.clock, seen)
                 kept.append(cache)
             else:

@@ -150,7 +150,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: larger than 1 MiB, that is no configuration file")
     try:
         # The loader derives from SafeLoader: no tag can construct an object.
-        plain = yaml.load(path.read_text(), Loader=_StrictLoader)  # noqa: S506
+        plain = yaml.load(path.read_text(), Loader=_StrictLoader)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path}: not valid YAML: {error}") from error
     if plain is None:

@@ -18,9 +18,17 @@ from vqvideo.data.codes import CodeArrays, CodeClips, cached_codes
 from vqvideo.data.store import Store
 from vqvideo.evaluation import evaluate_prior, evaluate_tokenizer, stack_frames
 from vqvideo.media import dream_rows, reconstruction_rows, save_media
-from vqvideo.prior import ActionStats, Prior, PriorSpec
+from vqvideo.prior import ActionStats, PriorSpec
 from vqvideo.records import write_yaml
-from vqvideo.training import Batch, RunFolder, TrainConfig, Trainer, make_accelerator, prepare_run, show_picture
+from vqvideo.training import (
+    Batch,
+    RunFolder,
+    TrainConfig,
+    Trainer,
+    make_accelerator,
+    prepare_run,
+    show_picture,
+)
 from vqvideo.vqvae import VQVAE
 from vqvideo.world import EnvFacts, WorldModel
 
@@ -55,8 +63,8 @@ def train_vqvae(cfg: Experiment, store: Store, *, resume: bool = False) -> dict[
 
     def evaluate(vqvae: nn.Module, step: int) -> dict[str, float]:
         rows = reconstruction_rows(model, stack_frames(held_out, held_out.spread(4).tolist()))
-        paths = save_media(run.media / f"reconstruction_{step:06d}", rows, store.meta.fps)
-        show_picture(accelerator, "reconstruction", paths[0], step)
+        picture, _ = save_media(run.media / f"reconstruction_{step:06d}", rows, store.meta.fps)
+        show_picture(accelerator, "reconstruction", picture, step)
         return evaluate_tokenizer(model, held_out, stage.validation_clips)
 
     figures = trainer.fit(_loader(clips, train, accelerator, _frames_only), evaluate)
@@ -90,8 +98,8 @@ def train_prior(cfg: Experiment, store: Store, *, resume: bool = False) -> dict[
         world = WorldModel(vqvae, prior, env)
         context = max(1, stage.latent_steps // 3)
         rows = dream_rows(world, stack_frames(shown, picks), actions, context, cfg.sampling, seed=0)
-        paths = save_media(run.media / f"dream_{step:06d}", rows, store.meta.fps)
-        show_picture(accelerator, "dream", paths[0], step)
+        picture, _ = save_media(run.media / f"dream_{step:06d}", rows, store.meta.fps)
+        show_picture(accelerator, "dream", picture, step)
         return evaluate_prior(prior, held_out, stage.validation_clips)
 
     figures = trainer.fit(_loader(clips, train, accelerator), evaluate)

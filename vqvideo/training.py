@@ -37,7 +37,7 @@ from vqvideo.checkpoint import (
     save_training,
     training_checkpoints,
 )
-from vqvideo.errors import InputError, RunStopped
+from vqvideo.errors import InputError, RunStoppedError
 from vqvideo.hardware import best_precision, configure_threads
 from vqvideo.records import flat_settings
 
@@ -118,13 +118,13 @@ class Trainable(Protocol):
     def after_step(self) -> None: ...
 
 
-class NonFiniteError(RunStopped):
+class NonFiniteError(RunStoppedError):
     """The loss or its gradient is not finite; the last checkpoint is untouched. Scripts exit with code 3."""
 
     exit_code = 3
 
 
-class Interrupted(RunStopped):
+class InterruptedRunError(RunStoppedError):
     """A signal asked the run to stop; a checkpoint was saved. Scripts exit with 128 + its number."""
 
     def __init__(self, number: int, where: Path) -> None:
@@ -223,9 +223,7 @@ def make_accelerator(cfg: TrainConfig, run: Path) -> Accelerator:
     # Codebook statistics are all-reduced where they are made, so broadcasting buffers would be waste.
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
     tracker = "tensorboard" if importlib.util.find_spec("tensorboard") else None
-    accelerator = Accelerator(
-        mixed_precision=precision, kwargs_handlers=[ddp], log_with=tracker, project_dir=str(run)
-    )
+    accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[ddp], log_with=tracker, project_dir=str(run))
     _check_world_size(accelerator)
     return accelerator
 
@@ -289,7 +287,7 @@ class Trainer:
 
         Raises:
             NonFiniteError: a gradient is not finite, before the optimizer step.
-            Interrupted: a signal came; a checkpoint was saved at the step boundary.
+            InterruptedRunError: a signal came; a checkpoint was saved at the step boundary.
         """
         # Through `prepare` once: DDP and autocast wrap the forward pass; the model itself stays plain.
         prepared, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
@@ -309,7 +307,7 @@ class Trainer:
                 if self.step % self.cfg.checkpoint_every == 0 or self.done or stop.number:
                     self._save()
                 if stop.number:
-                    raise Interrupted(stop.number, self.run.checkpoints)
+                    raise InterruptedRunError(stop.number, self.run.checkpoints)
         return held_out or self._last_validation()
 
     @property

@@ -97,7 +97,7 @@ def encode_episode(tokenizer: Tokenizer, episode: Episode, cfg: SegmentConfig, d
         codes.flatten(0, 1).numpy().astype(np.int32),
         grouped(episode.actions.astype(np.float32), np.zeros((s, a), np.float32)),
         grouped(episode.rewards, np.zeros(s, np.float32)).sum(axis=1, dtype=np.float32),
-        grouped(episode.terminated, np.zeros(s, np.bool_)).any(axis=1),
+        np.asarray(grouped(episode.terminated, np.zeros(s, np.bool_)).any(axis=1)),
         np.arange(len(firsts) + 1) * steps,
     )
 
@@ -114,8 +114,8 @@ def encode_split(
     parts = list(_encode_all(tokenizer, store, entries, cfg, device))
     offsets = np.cumsum([0, *(part.starts[-1] for part in parts)])
     starts = [part.starts[:-1] + offset for part, offset in zip(parts, offsets, strict=False)]
-    joined = [np.concatenate([part[i] for part in parts]) for i in range(4)]
-    return CodeArrays(*joined, np.concatenate([*starts, offsets[-1:]]).astype(np.int64))
+    codes, actions, rewards, terminated, _ = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return CodeArrays(codes, actions, rewards, terminated, np.concatenate([*starts, offsets[-1:]]).astype(np.int64))
 
 
 def _encode_all(
@@ -168,7 +168,7 @@ class CodeClips(Dataset):
         if not windows:
             raise InputError(
                 f"no segment of {length} latent steps; the longest has {sizes.max()}. Record longer episodes or lower "
-                "--data.latent-steps"
+                "--prior.latent-steps"
             )
         self.windows = np.concatenate(windows)
 

@@ -250,9 +250,7 @@ class EpisodeReader:
             # zstd allocates what the chunk itself declares, so that is compared before decoding.
             declared = zstandard.get_frame_parameters(blob).content_size
             if declared != math.prod(shape):
-                raise InputError(
-                    f"{self.path}: chunk {index} declares {declared} bytes, expected {math.prod(shape)}"
-                )
+                raise InputError(f"{self.path}: chunk {index} declares {declared} bytes, expected {math.prod(shape)}")
             pixels = zstandard.ZstdDecompressor().decompress(blob, max_output_size=math.prod(shape))
         except zstandard.ZstdError as error:
             raise InputError(f"{self.path}: chunk {index} of the frames is damaged ({error})") from error

@@ -1,0 +1,126 @@
+"""The whole of vqvideo in one command: drive a real CarRacing, then watch it dreamt.
+
+    python scripts/quickstart.py
+
+Records episodes, trains tokenizer and prior, imagines videos of held-out episodes, and prints the figures. Takes
+about nine minutes on two CPU cores. Interrupted, the same command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vqvideo import cli
+
+if TYPE_CHECKING:
+    from vqvideo.config import Experiment
+    from vqvideo.evaluation import HorizonReport
+
+CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
+
+
+def quickstart(cfg: Experiment) -> dict[str, Any]:
+    """Runs all stages and returns what is written to results.json."""
+    from record import record
+    from rollout import Options, rollout
+
+    from vqvideo.data.store import Store
+    from vqvideo.stages import train_prior, train_vqvae, world_folder
+
+    began = time.perf_counter()
+    headline(1, f"recording {cfg.record.episodes} episodes of {cfg.record.env}")
+    store = Store.open(record(cfg.record))
+    headline(2, "training the tokenizer: video to codes")
+    tokenizer = train_vqvae(cfg, store, resume=True)
+    headline(3, "training the prior: what comes next, given the actions")
+    prior = train_prior(cfg, store, resume=True)
+    headline(4, "dreaming on from held-out frames")
+    options = Options(
+        env=cfg.record.env,
+        world=world_folder(cfg),
+        store=cfg.record.folder,
+        out=cfg.folder / "rollout",
+        sampling=cfg.sampling,
+    )
+    result = rollout(options)
+    assert result.report is not None
+    speeds = imagination_speeds(cfg)
+    figures = summary(cfg, tokenizer, prior, result.report, speeds)
+    return {
+        "seconds": round(time.perf_counter() - began, 1),
+        **figures,
+        "video": str(result.video),
+        "picture": str(result.picture),
+    }
+
+
+def headline(number: int, text: str) -> None:
+    """Tells what happens now."""
+    print(f"\n[{number}/4] {text}", flush=True)
+
+
+def imagination_speeds(cfg: Experiment) -> dict[str, float]:
+    """Imagined frames per second for 1 and 16 streams."""
+    from vqvideo.evaluation import imagination_speed
+    from vqvideo.stages import world_folder
+    from vqvideo.world import WorldModel
+
+    world = WorldModel.from_pretrained(world_folder(cfg))
+    return {f"frames_per_s_{streams}": imagination_speed(world, streams) for streams in (1, 16)}
+
+
+def summary(
+    cfg: Experiment,
+    tokenizer: dict[str, float],
+    prior: dict[str, float],
+    report: HorizonReport,
+    speeds: dict[str, float],
+) -> dict[str, Any]:
+    """The figures of all parts."""
+    from vqvideo.stages import vqvae_folder
+    from vqvideo.vqvae import VQVAE
+
+    vqvae = VQVAE.from_pretrained(vqvae_folder(cfg))
+    return {
+        "tokenizer": {**tokenizer, "bits_per_latent_step": vqvae.bits_per_latent_step},
+        "prior": {**prior, **report.to_json()},
+        "speed": speeds,
+    }
+
+
+def print_table(results: dict[str, Any]) -> None:
+    """The figures that matter most."""
+    tokenizer, prior, speed = results["tokenizer"], results["prior"], results["speed"]
+    gains = prior["psnr_gain_db"][:8]
+    print(f"""
+tokenizer   held-out PSNR {tokenizer["psnr_db"]:.1f} dB, {tokenizer["codes_used"]:.0%} of the codes used, \
+{tokenizer["bits_per_latent_step"]:.0f} bits per latent step
+prior       {sum(gains) / len(gains):+.1f} dB over repeating the last frame (mean of the first 8 steps, worst \
+{min(gains):+.1f}), true actions {prior["controllability_db"]:+.1f} dB over others, repeats {prior["repeat_rate"]:.0%}
+speed       {speed["frames_per_s_1"]:.0f} imagined frames/s for 1 stream, {speed["frames_per_s_16"]:.0f} for 16
+time        {results["seconds"]:.0f} s
+video       {results["video"]}
+picture     {results["picture"]}""")
+
+
+def main() -> None:
+    """Reads the settings and runs everything."""
+    from vqvideo import durable
+    from vqvideo.config import Experiment, parse
+
+    @dataclass(frozen=True)
+    class Options(Experiment):
+        """Settings of the experiment."""
+
+    cfg = parse(Options, CONFIG, __doc__ or "")
+    results = quickstart(cfg)
+    durable.write_file(cfg.folder / "results.json", (json.dumps(results, indent=2) + "\n").encode())
+    print_table(results)
+
+
+if __name__ == "__main__":
+    cli.run(main)
