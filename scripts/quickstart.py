@@ -111,6 +111,7 @@ def main() -> None:
     """Reads the settings and runs everything."""
     from vqvideo import durable
     from vqvideo.config import Experiment, parse
+    from vqvideo.records import without_nan
 
     @dataclass(frozen=True)
     class Options(Experiment):
@@ -118,7 +119,8 @@ def main() -> None:
 
     cfg = parse(Options, CONFIG, __doc__ or "")
     results = quickstart(cfg)
-    durable.write_file(cfg.folder / "results.json", (json.dumps(results, indent=2) + "\n").encode())
+    text = json.dumps(without_nan(results), indent=2, allow_nan=False)
+    durable.write_file(cfg.folder / "results.json", (text + "\n").encode())
     print_table(results)
 
 

@@ -20,6 +20,7 @@ def main() -> None:
     from vqvideo.data.store import Store
     from vqvideo.errors import InputError
     from vqvideo.stages import train_prior, vqvae_folder, world_folder
+    from vqvideo.training import check_processes
 
     @dataclass(frozen=True)
     class Options(Experiment):
@@ -29,6 +30,7 @@ def main() -> None:
         """Go on from the newest checkpoint."""
 
     cfg = parse(Options, CONFIG, __doc__ or "")
+    check_processes(PartialState().num_processes)
     if not vqvae_folder(cfg).is_dir():
         raise InputError(
             f"no tokenizer in {vqvae_folder(cfg)}. Train one: "

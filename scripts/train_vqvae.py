@@ -53,7 +53,9 @@ def main() -> None:
 
     cfg = parse(Options, CONFIG, __doc__ or "")
     from vqvideo.stages import train_vqvae, vqvae_folder
+    from vqvideo.training import check_processes
 
+    check_processes(PartialState().num_processes)
     figures = train_vqvae(cfg, open_store(cfg), resume=cfg.resume)
     if PartialState().is_main_process:
         cli.report(f"tokenizer in {vqvae_folder(cfg)}", figures)

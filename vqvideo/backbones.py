@@ -101,6 +101,11 @@ class ConvConfig:
                 f"backbone.strides {self.strides} with patch {self.patch}: "
                 "height and width strides are powers of two, the patch or more"
             )
+        if min(self.encoder_blocks, self.decoder_blocks) < 1:
+            raise InputError(
+                f"backbone.encoder_blocks {self.encoder_blocks} and decoder_blocks {self.decoder_blocks}: "
+                "expected at least 1, the residual blocks look back in time"
+            )
         if len(self.widths) != len(self.level_strides):
             raise InputError(
                 f"backbone.widths {self.widths}: strides {self.strides} with patch {self.patch} make "

@@ -76,11 +76,18 @@ def save_model(
         tensors: its parameters and buffers.
         extra: further files by name, such as a model card.
     """
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / durable.MANIFEST).exists():
+    if not _may_replace(folder):
         raise InputError(f"{folder} exists and is not a model folder: name another folder, nothing was written")
     folder.parent.mkdir(parents=True, exist_ok=True)
     files = {**_model_files(kind, config, tensors), **(extra or {})}
     durable.commit_folder(folder, files, {"kind": kind}, replace=folder.exists())
+
+
+def _may_replace(folder: Path) -> bool:
+    if not folder.is_dir():
+        return not folder.exists()
+    # Caches and training checkpoints have a manifest too, but no config.json.
+    return not any(folder.iterdir()) or all((folder / name).is_file() for name in (durable.MANIFEST, "config.json"))
 
 
 def load_model(folder: Path, kind: str) -> SavedModel:

@@ -62,8 +62,9 @@ def evaluate_prior(prior: Prior, clips: CodeClips, count: int, batch: int = 16) 
     """Held-out figures of a prior, teacher-forced, over `count` evenly spread clips of codes.
 
     Returns:
-        token_nats (cross-entropy per token), bits_per_frame, top1, reward_mae beside reward_mae_of_mean (predicting
-        the mean reward), termination_ap beside termination_rate (what guessing would reach; both nan without any).
+        token_nats (cross-entropy per token), bits_per_frame, top1, reward_rmse beside reward_rmse_of_mean (predicting
+        the mean reward: the standard deviation), termination_ap beside termination_rate (what guessing would reach;
+        the former nan without any termination).
     """
     device = prior.embed.place.device
     picks = torch.linspace(0, len(clips) - 1, min(count, len(clips))).round().long().tolist()
@@ -81,8 +82,8 @@ def evaluate_prior(prior: Prior, clips: CodeClips, count: int, batch: int = 16) 
     return {
         **sums,
         "bits_per_frame": sums["token_nats"] / log(2) * prior.spec.tokens / prior.spec.stride,
-        "reward_mae": (torch.cat(predicted) - reward).abs().mean().item(),
-        "reward_mae_of_mean": (reward.mean() - reward).abs().mean().item(),
+        "reward_rmse": (torch.cat(predicted) - reward).square().mean().sqrt().item(),
+        "reward_rmse_of_mean": (reward - reward.mean()).square().mean().sqrt().item(),
         "termination_ap": metrics.average_precision(torch.cat(scores), end),
         "termination_rate": end.double().mean().item(),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vqvideo.sampling import Sampling
-from vqvideo.video import contact_sheet, side_by_side, stack_rows, to_uint8, write_mp4, write_png
+from vqvideo.video import contact_sheet, side_by_side, stack_rows, to_uint8, upscale, write_mp4, write_png
 from vqvideo.vqvae import VQVAE
 from vqvideo.world import WorldModel
 
 Frames = NDArray[np.uint8]
+
+LABELS = ("real", "reconstructed", "imagined")
+"""What the rows of a picture show, from the top."""
+VIDEO_SCALE = 4
+"""Nearest-neighbour upscale of the videos."""
+DREAMT = (255, 140, 0)
+"""Colour of the line above a frame that was dreamt, not seen."""
 
 
 def as_numpy(frames: Tensor) -> Frames:
@@ -49,6 +57,7 @@ def dream_rows(
     dream = world.imagine(frames[:, :seen], actions, sampling=sampling, seed=seed)
     rows = reconstruction_rows(world.vqvae, frames)
     imagined = as_numpy(dream.frames)
+    imagined[:, :, :1] = DREAMT
     return [
         [real, rebuilt, np.concatenate([rebuilt[:seen], dreamt])]
         for (real, rebuilt), dreamt in zip(rows, imagined, strict=True)
@@ -60,14 +69,32 @@ def save_media(stem: Path, clips: list[list[Frames]], fps: float, columns: int =
 
     Args:
         stem: path without ending.
-        clips: for each clip its rows, (t, h, w, 3) uint8 each.
+        clips: for each clip its rows, (t, h, w, 3) uint8 each, in the order of LABELS.
         fps: of the video.
         columns: frames per row of the contact sheet.
+
+    Returns:
+        The picture, and the video or None.
     """
-    sheets = [contact_sheet(row, columns) for rows in clips for row in rows]
+    labels = LABELS[: len(clips[0])]
     picture, video = stem.with_suffix(".png"), stem.with_suffix(".mp4")
-    write_png(picture, stack_rows([sheet[None] for sheet in sheets], gap=2)[0])
+    sheets = [[contact_sheet(row, columns)[None] for row in rows] for rows in clips]
+    labelled = [add_labels(stack_rows(rows), labels) for rows in sheets]
+    write_png(picture, stack_rows(labelled, gap=6)[0])
     if not importlib.util.find_spec("av"):
         return picture, None
-    write_mp4(video, side_by_side([stack_rows(rows) for rows in clips]), fps)
+    scaled = [[upscale(row, VIDEO_SCALE) for row in rows] for rows in clips]
+    film = side_by_side([stack_rows(rows) for rows in scaled])
+    write_mp4(video, add_labels(film, labels), fps, scale=1)
     return picture, video
+
+
+def add_labels(frames: Frames, labels: Sequence[str], width: int = 92) -> Frames:
+    """(t, h, w, 3) with a white strip on the left that names its rows, which are equally high."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    strip = Image.new("RGB", (width, frames.shape[1]), "white")
+    draw, height = ImageDraw.Draw(strip), frames.shape[1] / len(labels)
+    for i, label in enumerate(labels):
+        draw.text((4, height * (i + 0.5)), label, "black", ImageFont.load_default(13), anchor="lm")
+    return np.concatenate([np.broadcast_to(np.asarray(strip), (len(frames), *np.asarray(strip).shape)), frames], axis=2)

@@ -93,10 +93,15 @@ def bits_per_step(tokens: int, codebook_size: int) -> float:
 
 
 def average_precision(scores: Tensor, labels: Tensor) -> float:
-    """Area under the precision-recall curve of scores (n,) for binary labels (n,); nan without positives."""
-    order = scores.argsort(descending=True)
-    hits = labels[order].double()
-    if hits.sum() == 0:
+    """Area under the precision-recall curve of scores (n,) for binary labels (n,); nan without positives.
+
+    Equal scores are one threshold: a constant score gets the share of positives, whatever the order.
+    """
+    scores, order = scores.sort(descending=True)
+    hits = labels[order].double().cumsum(0)
+    if not len(hits) or hits[-1] == 0:
         return float("nan")
-    precision = hits.cumsum(0) / torch.arange(1, len(hits) + 1, device=hits.device)
-    return ((precision * hits).sum() / hits.sum()).item()
+    last = torch.cat([scores[1:] != scores[:-1], scores.new_ones(1, dtype=torch.bool)])
+    found, taken = hits[last], 1 + torch.arange(len(hits), device=hits.device)[last]
+    gained = found.diff(prepend=found.new_zeros(1))
+    return ((found / taken * gained).sum() / hits[-1]).item()

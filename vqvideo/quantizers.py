@@ -189,7 +189,8 @@ class EMAVQ(Quantizer):
             z = z.float()
             indices = self.encode(z)
             q = F.embedding(indices, self.codebook)
-            if self.training and torch.is_grad_enabled():
+            # Training alone is not enough: a frozen tokenizer may be put into training mode along with a prior.
+            if self.training and z.requires_grad:
                 self._observe(z.detach(), indices)
             loss = self.cfg.commitment * F.mse_loss(z, q)
             return Quantized(straight_through(z, q), indices, loss)

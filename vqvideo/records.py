@@ -6,6 +6,7 @@ A field that is a union of dataclasses is written with a `kind`, the class name 
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -151,7 +152,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         # The loader derives from SafeLoader: no tag can construct an object.
         plain = yaml.load(path.read_text(), Loader=_StrictLoader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: not valid YAML: {error}") from error
     if plain is None:
         return {}
@@ -183,3 +186,12 @@ def flat_settings(value: object) -> dict[str, str | int | float | bool]:
 
     walk("", to_plain(value))
     return flat
+
+
+def without_nan(value: Any) -> Any:
+    """Plain values with None for every number that is not finite: JSON knows no NaN."""
+    if isinstance(value, Mapping):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -39,7 +39,7 @@ from vqvideo.checkpoint import (
 )
 from vqvideo.errors import InputError, RunStoppedError
 from vqvideo.hardware import best_precision, configure_threads
-from vqvideo.records import flat_settings
+from vqvideo.records import flat_settings, without_nan
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -144,13 +144,13 @@ class RunFolder:
     def log(self, record: Mapping[str, Any]) -> None:
         """Adds a line to metrics.jsonl."""
         with open(self.metrics, "a") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(json.dumps(without_nan(record), allow_nan=False) + "\n")
 
     def records(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl."""
+        """The lines of metrics.jsonl. What a killed process left after the last newline is not one."""
         if not self.metrics.exists():
             return []
-        return [json.loads(line) for line in self.metrics.read_text().splitlines() if line]
+        return [json.loads(line) for line in self.metrics.read_text().split("\n")[:-1]]
 
     def rewind(self, step: int) -> None:
         """Drops the lines after `step`, which a resumed run writes again."""
@@ -224,17 +224,23 @@ def make_accelerator(cfg: TrainConfig, run: Path) -> Accelerator:
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
     tracker = "tensorboard" if importlib.util.find_spec("tensorboard") else None
     accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[ddp], log_with=tracker, project_dir=str(run))
-    _check_world_size(accelerator)
+    check_processes(accelerator.num_processes)
     return accelerator
 
 
-def _check_world_size(accelerator: Accelerator) -> None:
-    """`accelerate launch --cpu --num_processes 2` starts one process and says nothing: say it."""
-    asked = int(os.environ.get("ACCELERATE_NUM_PROCESSES", "1") or 1)
-    if asked > accelerator.num_processes:
+def check_processes(started: int) -> None:
+    """Raises InputError if the launcher was asked for more processes than work together.
+
+    On CPUs, `accelerate launch --cpu --num_processes 2` quietly starts one process, and `torchrun` starts several that
+    do not know of each other.
+    """
+    world = os.environ.get("WORLD_SIZE")
+    # The launcher passes the number on to nobody; but for more than one it sets a port, and without ranks.
+    lonely = world is None and {"ACCELERATE_MIXED_PRECISION", "MASTER_PORT"} <= os.environ.keys()
+    if started == 1 and (lonely or int(world or 1) > 1):
         raise InputError(
-            f"{asked} processes were asked for and {accelerator.num_processes} was started. On CPUs use: "
-            f"ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes {asked} ..."
+            f"{world or 'several'} processes were asked for, but they do not work together. On CPUs start them with: "
+            f"ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes {world or 2} ..."
         )
 
 
@@ -298,8 +304,8 @@ class Trainer:
                 began = time.perf_counter()
                 metrics = self._optimizer_step(prepared, source)
                 self._after_step(time.perf_counter() - began, stop)
-                bar.set_postfix(loss=f"{metrics['loss']:.3f}", refresh=False)
-                bar.update()
+                bar.set_postfix(step=self.step, loss=f"{metrics['loss']:.3f}", refresh=False)
+                bar.update(100 * self.progress - bar.n)
                 if self.step % self.cfg.log_every == 0 or self.done:
                     self._log("train", metrics)
                 if self.step % self.cfg.validate_every == 0 or self.done:
@@ -322,9 +328,10 @@ class Trainer:
         return max(self.step / self.cfg.steps, by_time)
 
     def resume(self) -> bool:
-        """Goes on from the newest undamaged checkpoint, if there is one."""
+        """Goes on from the newest undamaged checkpoint, if there is one; otherwise the run starts anew."""
         state = latest_training(self.run.checkpoints)
         if state is None:
+            self._rewind()
             return False
         self._check_same_run(state.progress)
         load_into(self.model, state.model, self.run.checkpoints)
@@ -332,10 +339,13 @@ class Trainer:
         for name, value in state.average.items():
             self.average.values[name].copy_(value)
         self.step, self.seconds = state.progress["step"], state.progress["seconds"]
+        self._rewind()
+        return True
+
+    def _rewind(self) -> None:
         if self.accelerator.is_main_process:
             self.run.rewind(self.step)
         self.accelerator.wait_for_everyone()
-        return True
 
     def _check_same_run(self, progress: Mapping[str, Any]) -> None:
         if progress["world"] != self.accelerator.num_processes:
@@ -422,8 +432,14 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def _progress_bar(self) -> tqdm:
-        main = self.accelerator.is_main_process
-        return tqdm(total=self.cfg.steps, initial=self.step, disable=not main, unit="step", mininterval=5.0)
+        """Percent of the run, so that the remaining time is right whether steps or seconds end it."""
+        return tqdm(
+            total=100,
+            initial=100 * self.progress,
+            disable=not self.accelerator.is_main_process,
+            bar_format="{percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}{postfix}",
+            mininterval=2.0,
+        )
 
 
 @contextmanager

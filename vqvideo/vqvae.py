@@ -132,7 +132,6 @@ class VQVAE(HubModel):
     def forward(self, frames: Tensor) -> VQVAEOutput:
         """One training pass over clips (b, 1 + s k, c, h, w)."""
         target = self._checked(frames)
-        self.latent_length(target.shape[1])
         z, _ = self._latents(target, self.init_state(len(target)))
         quantized = self.quantizer(z)
         decoded, _ = self._frames(quantized.values, self.init_state(len(target)))
@@ -148,7 +147,6 @@ class VQVAE(HubModel):
     @torch.no_grad()
     def encode(self, frames: Tensor) -> Tensor:
         """Codes (b, 1 + k, h, w) of clips (b, 1 + s k, c, h, w)."""
-        self.latent_length(frames.shape[1])
         codes, _ = self.encode_step(frames, self.init_state(len(frames)))
         return codes
 
@@ -216,11 +214,12 @@ class VQVAE(HubModel):
     def _latents(self, frames: Tensor, state: TimeState) -> tuple[Tensor, TimeState]:
         """Signed frames to latents (b, t, h, w, d)."""
         s = self.stride
-        if not state.past and frames.shape[1] % s == 1 % s:
+        if not state.past:
+            self.latent_length(frames.shape[1])
             frames = torch.cat([frames[:, :1].expand(-1, s - 1, -1, -1, -1), frames], dim=1)
-        elif frames.shape[1] % s:
+        elif not frames.shape[1] or frames.shape[1] % s:
             raise InputError(f"{frames.shape[1]} frames to go on with, expected a multiple of the time stride {s}")
-        elif state.past and s > 1 and bool(state.fresh.any()):
+        elif s > 1 and bool(state.fresh.any()):
             first = frames[:, s - 1 : s].expand(-1, s, -1, -1, -1)
             first = torch.cat([first, frames[:, s:]], dim=1)
             frames = torch.where(rearrange(state.fresh, "b -> b 1 1 1 1"), first, frames)

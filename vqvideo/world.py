@@ -169,7 +169,9 @@ class WorldModel(HubModel):
         return step, WorldState(prior, decoder)
 
     def checked_actions(self, actions: ArrayLike) -> Tensor:
-        """Flat actions as a float tensor on the device of the model; InputError if outside their space."""
+        """Flat actions (b, t, a) as a float tensor on the device of the model; InputError if outside their space."""
+        if np.ndim(actions) != 3:
+            raise InputError(f"actions of shape {tuple(np.shape(actions))}, expected (b, t, {self.action_space.size})")
         if isinstance(actions, Tensor) and actions.device.type != "cpu":
             return actions.float()
         values = np.asarray(actions, dtype=np.float64)

@@ -82,15 +82,16 @@ class Clips(Dataset[Clip]):
 
     def spread(self, count: int) -> NDArray[np.int64]:
         """Indices of `count` clips for evaluation, always the same: from as many episodes as possible,
-        evenly spaced inside each, without overlap while there is room.
+        evenly spaced inside each, without overlap while there is room. Episodes that give a single clip give
+        it at different times, so that a few clips do not all show the same part of an episode.
 
         Fewer when there are fewer clips in all.
         """
         shares = self._shares(min(count, len(self)))
         firsts = self._ends - self._windows
         starts = [
-            first + _evenly(int(windows), int(share))
-            for first, windows, share in zip(firsts, self._windows, shares, strict=True)
+            first + (_evenly(int(windows), int(share)) if share != 1 else _scattered(int(windows), episode))
+            for episode, (first, windows, share) in enumerate(zip(firsts, self._windows, shares, strict=True))
         ]
         return np.concatenate(starts).astype(np.int64)
 
@@ -116,6 +117,11 @@ class Clips(Dataset[Clip]):
             self._room -= size
         # A copy: whoever changes a clip in place must not change the next epoch's.
         return self._cache[episode][start:stop].copy()
+
+
+def _scattered(size: int, number: int) -> NDArray[np.int64]:
+    """One of 0..size-1; consecutive `number`s are spread by the golden ratio."""
+    return np.array([int((number * 0.6180339887 + 0.5) % 1 * size)])
 
 
 def _evenly(size: int, count: int) -> NDArray[np.int64]:

@@ -1,0 +1,229 @@
+"""Cached codes: aligned with actions and rewards, complete to the last frame, never stale."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from stores import flip, make_episode, make_meta, make_store
+from torch import Tensor
+
+from vqvideo.data.codes import (
+    CodeArrays,
+    CodeClips,
+    SegmentConfig,
+    cached_codes,
+    encode_episode,
+    encode_split,
+    segment_starts,
+)
+from vqvideo.data.episode import Episode
+from vqvideo.data.store import Store, StoreWriter
+from vqvideo.errors import InputError
+
+CPU = torch.device("cpu")
+
+
+class IndexTokenizer:
+    """A latent step's single code is the number of its last frame, which frames of `make_episode` show in red."""
+
+    grid = (1, 1)
+
+    def __init__(self, stride: int) -> None:
+        self.stride = stride
+        self.encoded = 0
+
+    def clip_length(self, latent_steps: int) -> int:
+        return 1 + self.stride * (latent_steps - 1)
+
+    def encode(self, frames: Tensor) -> Tensor:
+        self.encoded += len(frames)
+        return frames[:, :: self.stride, 0, :1, :1].long()
+
+
+def counting_episode(length: int) -> Episode:
+    """Action t is t, reward t is t, and the episode terminates."""
+    return make_episode(length, actions=np.arange(length, dtype=np.float64)[:, None])
+
+
+# ---------------------------------------------------------------- alignment
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4])
+@pytest.mark.parametrize("length", [4, 9, 20, 37])
+def test_each_latent_step_has_the_actions_rewards_and_end_that_led_to_it(stride: int, length: int) -> None:
+    cfg = SegmentConfig(latent_steps=5, every=3)
+    arrays = encode_episode(IndexTokenizer(stride), counting_episode(length), cfg, CPU)
+    firsts = set(arrays.starts[:-1].tolist())
+    for k, frame in enumerate(arrays.codes[:, 0, 0].tolist()):
+        if k in firsts:
+            assert not arrays.actions[k].any()
+            assert arrays.rewards[k] == 0
+            assert not arrays.terminated[k]
+            continue
+        led_here = list(range(frame - stride, frame))
+        assert arrays.codes[k - 1, 0, 0] == frame - stride
+        assert arrays.actions[k, :, 0].tolist() == led_here
+        assert arrays.rewards[k] == sum(led_here)
+        assert arrays.terminated[k] == (frame == length)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4])
+@pytest.mark.parametrize("length", [4, 9, 20, 37])
+def test_the_last_segment_ends_with_the_last_frame(stride: int, length: int) -> None:
+    arrays = encode_episode(
+        IndexTokenizer(stride),
+        counting_episode(length),
+        SegmentConfig(5, 7),
+        CPU,
+    )
+    assert arrays.codes[-1, 0, 0] == length
+    assert arrays.terminated[-1]
+
+
+def test_segments_begin_at_every_phase_of_the_stride() -> None:
+    assert segment_starts(frames=30, length=9, every=7) == [0, 7, 14, 21]
+    assert segment_starts(frames=33, length=9, every=7) == [0, 7, 14, 21, 24]
+    assert segment_starts(frames=9, length=9, every=7) == [0]
+
+
+def test_an_episode_shorter_than_a_segment_makes_one_shorter_segment_at_each_end() -> None:
+    arrays = encode_episode(IndexTokenizer(2), counting_episode(5), SegmentConfig(13, 7), CPU)
+    assert arrays.codes[:, 0, 0].tolist() == [0, 2, 4, 1, 3, 5]
+    assert arrays.starts.tolist() == [0, 3, 6]
+
+
+def test_arrays_have_the_promised_types(tmp_path: Path) -> None:
+    arrays = encode_split(IndexTokenizer(2), make_store(tmp_path), "train", SegmentConfig(5, 3), CPU)
+    total = int(arrays.starts[-1])
+    assert (arrays.codes.shape, arrays.codes.dtype) == ((total, 1, 1), np.int32)
+    assert (arrays.actions.shape, arrays.actions.dtype) == ((total, 2, 1), np.float32)
+    assert (arrays.rewards.shape, arrays.rewards.dtype) == ((total,), np.float32)
+    assert (arrays.terminated.shape, arrays.terminated.dtype) == ((total,), np.bool_)
+
+
+def test_a_split_joins_its_episodes_in_order(tmp_path: Path) -> None:
+    store, cfg = make_store(tmp_path, [20, 1, 12]), SegmentConfig(5, 3)
+    whole = encode_split(IndexTokenizer(2), store, "train", cfg, CPU)
+    parts = [encode_episode(IndexTokenizer(2), store.episode(store.entries[i]), cfg, CPU) for i in (0, 2)]
+    for name in ("codes", "actions", "rewards", "terminated"):
+        assert np.array_equal(getattr(whole, name), np.concatenate([getattr(part, name) for part in parts]))
+    segments = np.concatenate([np.diff(part.starts) for part in parts])
+    assert np.array_equal(np.diff(whole.starts), segments)
+
+
+def test_a_split_without_long_enough_episodes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"has no episode of at least 4 steps in split train: record longer ones"):
+        encode_split(IndexTokenizer(4), make_store(tmp_path, [3, 2]), "train", SegmentConfig(), CPU)
+
+
+@pytest.mark.parametrize("settings", [{"latent_steps": 1}, {"every": 0}])
+def test_impossible_segments_are_refused(settings: dict[str, int]) -> None:
+    with pytest.raises(InputError, match="latent_steps is at least 2 and every at least 1"):
+        SegmentConfig(**settings)
+
+
+# ---------------------------------------------------------------- cache
+
+
+def from_cache(
+    tokenizer: IndexTokenizer, store: Store, fingerprint: str = "f" * 64, split: str = "train"
+) -> CodeArrays:
+    return cached_codes(tokenizer, fingerprint, store, split, SegmentConfig(5, 3), CPU)
+
+
+def caches(store: Store) -> list[Path]:
+    return sorted((store.path / "codes").iterdir())
+
+
+def test_a_store_is_encoded_once(tmp_path: Path) -> None:
+    store, tokenizer = make_store(tmp_path), IndexTokenizer(2)
+    made = from_cache(tokenizer, store)
+    count = tokenizer.encoded
+    read = from_cache(tokenizer, Store.open(tmp_path))
+    assert tokenizer.encoded == count > 0
+    assert all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(made, read, strict=True))
+    assert len(caches(store)) == 1
+
+
+def test_another_tokenizer_other_segments_and_a_longer_store_are_encoded_anew(tmp_path: Path) -> None:
+    store, tokenizer = make_store(tmp_path), IndexTokenizer(2)
+    first = from_cache(tokenizer, store)
+    from_cache(tokenizer, store, "e" * 64)
+    cached_codes(tokenizer, "f" * 64, store, "train", SegmentConfig(4, 3), CPU)
+    assert len(caches(store)) == 3
+    with StoreWriter.open(tmp_path, make_meta()) as writer:
+        writer.add(3, make_episode(20, 3), "train")
+    grown = from_cache(tokenizer, Store.open(tmp_path))
+    assert len(grown.codes) == len(first.codes) * 4 / 3
+    assert len(caches(store)) == 4
+
+
+def test_the_splits_have_caches_of_their_own(tmp_path: Path) -> None:
+    store = make_store(tmp_path, [20, 20])
+    with StoreWriter.open(tmp_path, make_meta()) as writer:
+        writer.add(2, make_episode(9, 2), "held_out")
+    store = Store.open(tmp_path)
+    assert len(from_cache(IndexTokenizer(2), store, split="held_out").codes) == 10
+    assert len(from_cache(IndexTokenizer(2), store).codes) > 10
+
+
+def test_a_damaged_cache_is_never_read(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    from_cache(IndexTokenizer(2), store)
+    file = caches(store)[0] / "codes.safetensors"
+    flip(file, file.stat().st_size - 3)
+    with pytest.raises(InputError, match=r"codes.safetensors: sha256 is .* damaged"):
+        from_cache(IndexTokenizer(2), store)
+
+
+def test_an_interrupted_cache_is_made_again(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    made = from_cache(IndexTokenizer(2), store)
+    (caches(store)[0] / "manifest.json").unlink()
+    tokenizer = IndexTokenizer(2)
+    assert np.array_equal(from_cache(tokenizer, store).codes, made.codes)
+    assert tokenizer.encoded > 0
+
+
+def test_a_tokenizer_with_the_same_first_digits_is_told_apart(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    from_cache(IndexTokenizer(2), store, "f" * 64)
+    with pytest.raises(InputError, match="was made by another tokenizer: remove it"):
+        from_cache(IndexTokenizer(2), store, "f" * 63 + "0")
+
+
+# ---------------------------------------------------------------- clips
+
+
+def test_clips_are_all_windows_inside_a_segment() -> None:
+    arrays = encode_episode(IndexTokenizer(2), counting_episode(20), SegmentConfig(6, 5), CPU)
+    clips = CodeClips(arrays, 4)
+    segments = len(arrays.starts) - 1
+    assert len(clips) == segments * 3
+    for i in range(len(clips)):
+        clip = clips[i]
+        frames = clip["codes"][:, 0, 0]
+        assert torch.equal(frames.diff(), torch.full((3,), 2))
+        assert torch.equal(clip["actions"][:, 1, 0], frames[1:].float() - 1)
+        assert torch.equal(clip["rewards"], 2 * frames[1:].float() - 3)
+        assert torch.equal(clip["terminated"], frames[1:] == 20)
+
+
+def test_clips_have_the_promised_types() -> None:
+    arrays = encode_episode(IndexTokenizer(2), counting_episode(20), SegmentConfig(6, 5), CPU)
+    clip = CodeClips(arrays, 4)[0]
+    assert {name: (tuple(value.shape), value.dtype) for name, value in clip.items()} == {
+        "codes": ((4, 1, 1), torch.int64),
+        "actions": ((3, 2, 1), torch.float32),
+        "rewards": ((3,), torch.float32),
+        "terminated": ((3,), torch.bool),
+    }
+
+
+def test_clips_longer_than_every_segment_are_refused() -> None:
+    arrays = encode_episode(IndexTokenizer(2), counting_episode(20), SegmentConfig(6, 5), CPU)
+    with pytest.raises(InputError, match=r"no segment of 7 latent steps; the longest has 6. Record longer episodes"):
+        CodeClips(arrays, 7)

@@ -1,0 +1,64 @@
+"""Losses: means over elements, in units of the data, and the numbers that two-hot targets stand for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vqvideo.losses import reconstruction_loss, symexp, symlog, two_hot
+
+
+@pytest.mark.parametrize(("l1_weight", "expected"), [(0.0, 10 / 4 / 4), (0.1, 10 / 4 / 4 + 0.1 * 4 / 4 / 2)])
+def test_the_reconstruction_loss_is_its_formula(l1_weight: float, expected: float) -> None:
+    target = torch.zeros(4)
+    predicted = torch.tensor([0.0, 1.0, 0.0, -3.0])
+    assert reconstruction_loss(predicted, target, torch.tensor(4.0), l1_weight).item() == pytest.approx(expected)
+
+
+def test_the_reconstruction_loss_is_a_mean() -> None:
+    predicted, target = torch.randn(2, 3, 3, 8, 8), torch.randn(2, 3, 3, 8, 8)
+    variance = torch.tensor(0.3)
+    one, many = (
+        reconstruction_loss(predicted.repeat(n, 1, 1, 1, 1), target.repeat(n, 1, 1, 1, 1), variance, 0.1)
+        for n in (1, 5)
+    )
+    torch.testing.assert_close(one, many)
+
+
+def test_the_reconstruction_loss_does_not_depend_on_the_units_of_the_data() -> None:
+    predicted, target = torch.randn(2, 2, 3, 8, 8)
+    dark, bright = (
+        reconstruction_loss(scale * predicted, scale * target, torch.tensor(scale**2), 0.1) for scale in (0.1, 1.0)
+    )
+    torch.testing.assert_close(dark, bright)
+
+
+def test_symlog_has_its_known_values_and_keeps_signs() -> None:
+    x = torch.tensor([-(torch.e - 1), 0.0, torch.e - 1, torch.e**3 - 1])
+    torch.testing.assert_close(symlog(x), torch.tensor([-1.0, 0.0, 1.0, 3.0]))
+
+
+@given(st.floats(-1e4, 1e4, width=32))
+def test_symexp_undoes_symlog(x: float) -> None:
+    value = torch.tensor(x, dtype=torch.float64)
+    torch.testing.assert_close(symexp(symlog(value)), value, rtol=1e-9, atol=1e-12)
+
+
+@given(st.lists(st.floats(-6, 6, width=32), min_size=1, max_size=8))
+def test_two_hot_weights_stand_for_their_number(values: list[float]) -> None:
+    bins = torch.linspace(-5, 5, 21)
+    x = torch.tensor(values)
+    weights = two_hot(x, bins)
+    assert weights.shape == (len(values), 21)
+    assert (weights >= 0).all()
+    assert ((weights > 0).sum(dim=-1) <= 2).all()
+    torch.testing.assert_close(weights.sum(dim=-1), torch.ones(len(values)))
+    torch.testing.assert_close(weights @ bins, x.clamp(-5, 5), atol=1e-5, rtol=0)
+
+
+def test_two_hot_puts_a_number_between_its_neighbours_also_when_bins_are_uneven() -> None:
+    weights = two_hot(torch.tensor([[-1.0, 0.5], [4.0, 99.0]]), torch.tensor([-1.0, 0.0, 2.0, 6.0]))
+    expected = [[[1, 0, 0, 0], [0, 0.75, 0.25, 0]], [[0, 0, 0.5, 0.5], [0, 0, 0, 1]]]
+    torch.testing.assert_close(weights, torch.tensor(expected, dtype=torch.float32))
