@@ -27,7 +27,6 @@ def quickstart(cfg: Experiment) -> dict[str, Any]:
     """Runs all stages and returns what is written to results.json."""
     from record import record
     from rollout import Options, rollout
-
     from vqvideo.data.store import Store
     from vqvideo.stages import train_prior, train_vqvae, world_folder
 
@@ -66,10 +65,11 @@ def headline(number: int, text: str) -> None:
 def imagination_speeds(cfg: Experiment) -> dict[str, float]:
     """Imagined frames per second for 1 and 16 streams."""
     from vqvideo.evaluation import imagination_speed
+    from vqvideo.hardware import default_device
     from vqvideo.stages import world_folder
     from vqvideo.world import WorldModel
 
-    world = WorldModel.from_pretrained(world_folder(cfg))
+    world = WorldModel.from_pretrained(world_folder(cfg)).to(default_device())
     return {f"frames_per_s_{streams}": imagination_speed(world, streams) for streams in (1, 16)}
 
 

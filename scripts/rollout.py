@@ -103,6 +103,7 @@ def rollout(options: Options) -> Result:
 
 def load_world(options: Options, name: str) -> WorldModel:
     """The world model, or an error with the commands that train one."""
+    from vqvideo.hardware import default_device
     from vqvideo.world import WorldModel
 
     folder = options.world or Path("runs") / name / "world"
@@ -113,7 +114,7 @@ def load_world(options: Options, name: str) -> WorldModel:
             f"  accelerate launch scripts/train_vqvae.py --name {name} --record.env {options.env}\n"
             f"  accelerate launch scripts/train_prior.py --name {name} --record.env {options.env}"
         )
-    return WorldModel.from_pretrained(folder)
+    return WorldModel.from_pretrained(folder).to(default_device())
 
 
 def clip_frames(options: Options, world: WorldModel) -> int:

@@ -14,13 +14,11 @@ from vqvideo import cli
 
 def main() -> None:
     """Reads the settings and trains."""
-    from accelerate import PartialState
-
     from vqvideo.config import Experiment, parse
     from vqvideo.data.store import Store
     from vqvideo.errors import InputError
     from vqvideo.stages import train_prior, vqvae_folder, world_folder
-    from vqvideo.training import check_processes
+    from vqvideo.training import join_processes
 
     @dataclass(frozen=True)
     class Options(Experiment):
@@ -30,14 +28,14 @@ def main() -> None:
         """Go on from the newest checkpoint."""
 
     cfg = parse(Options, CONFIG, __doc__ or "")
-    check_processes(PartialState().num_processes)
+    join_processes()
     if not vqvae_folder(cfg).is_dir():
         raise InputError(
             f"no tokenizer in {vqvae_folder(cfg)}. Train one: "
             f"accelerate launch scripts/train_vqvae.py --name {cfg.name}"
         )
     figures = train_prior(cfg, Store.open(cfg.record.folder), resume=cfg.resume)
-    if PartialState().is_main_process:
+    if join_processes().is_main_process:
         cli.report(f"world model in {world_folder(cfg)}", figures)
 
 

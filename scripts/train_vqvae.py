@@ -21,12 +21,11 @@ CONFIG = Path(__file__).parents[1] / "configs" / "car_racing.yaml"
 
 def open_store(cfg: Experiment) -> Store:
     """The experiment's episodes, recorded now if there are none yet (by the first process)."""
-    from accelerate import PartialState
-
     from vqvideo.data.store import Store
+    from vqvideo.training import join_processes
 
     folder = cfg.record.folder
-    with PartialState().local_main_process_first():
+    with join_processes().local_main_process_first():
         if not (folder / "manifest.jsonl").exists():
             from record import record
 
@@ -40,8 +39,6 @@ def open_store(cfg: Experiment) -> Store:
 
 def main() -> None:
     """Reads the settings and trains."""
-    from accelerate import PartialState
-
     from vqvideo.config import Experiment, parse
 
     @dataclass(frozen=True)
@@ -53,11 +50,10 @@ def main() -> None:
 
     cfg = parse(Options, CONFIG, __doc__ or "")
     from vqvideo.stages import train_vqvae, vqvae_folder
-    from vqvideo.training import check_processes
+    from vqvideo.training import join_processes
 
-    check_processes(PartialState().num_processes)
     figures = train_vqvae(cfg, open_store(cfg), resume=cfg.resume)
-    if PartialState().is_main_process:
+    if join_processes().is_main_process:
         cli.report(f"tokenizer in {vqvae_folder(cfg)}", figures)
 
 

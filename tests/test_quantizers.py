@@ -267,10 +267,11 @@ def test_the_average_is_the_one_of_the_paper() -> None:
     torch.testing.assert_close(quantizer.codebook, total / count[:, None])
 
 
-def test_two_micro_batches_are_one_big_batch() -> None:
-    one, two = ready(revive_below=0.0), ready(revive_below=0.0)
+@pytest.mark.parametrize("revive_below", [0.0, 0.2])
+def test_two_micro_batches_are_one_big_batch(revive_below: float) -> None:
+    one, two = ready(revive_below=revive_below), ready(revive_below=revive_below)
     for step in range(3):
-        z = latents(one, 400, seed=step)
+        z = latents(one, 400, seed=step) * torch.tensor([4.0, 1.0, 0.1, 0.1])
         observe(one, z)
         observe(two, z[:150])
         observe(two, z[150:])

@@ -36,6 +36,9 @@ class Point(NamedTuple):
     y: float
 
 
+ORIGIN = Point(0.0, 0.0)
+
+
 @dataclass(frozen=True)
 class Scene:
     name: str
@@ -45,7 +48,7 @@ class Scene:
     limit: float | None = None
     out: Path | None = None
     mode: Literal["auto", "no", "bf16"] = "auto"
-    centre: Point = Point(0.0, 0.0)
+    centre: Point = ORIGIN
     space: ActionSpace = DISCRETE
     inner: CircleConfig = field(default_factory=CircleConfig)
 

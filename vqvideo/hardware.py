@@ -19,6 +19,11 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def default_device() -> torch.device:
+    """The GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def configure_threads(threads: int | None, local_world: int = 1) -> int:
     """Sets the number of CPU threads and returns it.
 

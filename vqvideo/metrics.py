@@ -73,7 +73,7 @@ def effective_bits(counts: Tensor) -> float:
     Perplexity is 2 ** effective_bits. Both are biased low by small samples, so count a whole held-out set.
     """
     p = counts.double() / counts.sum()
-    return -(p * p.clamp(min=1e-12).log2()).sum().item()
+    return (p * -p.clamp(min=1e-12).log2()).sum().item()
 
 
 def repeat_rate(frames: Tensor, threshold: float = 1 / 255) -> float:

@@ -18,6 +18,9 @@ from torch import Tensor, nn
 
 from vqvideo.errors import InputError
 
+_LARGEST_POOL = 2**16
+"""Latents kept for revival; a loop that never calls `update` must not fill the memory."""
+
 
 class Quantized(NamedTuple):
     """What a quantizer makes of latents (..., d)."""
@@ -237,7 +240,8 @@ class EMAVQ(Quantizer):
         count, total = cluster_sums(z, indices.reshape(-1), self.codebook_size)
         self._count += count
         self._sum += total
-        self._pool = z
+        # All micro batches of an optimizer step, so that accumulation revives as one large batch does.
+        self._pool = z if self._pool is None else torch.cat([self._pool, z])[-_LARGEST_POOL:]
 
     def _average(self) -> None:
         # Counts as shares of the average use, so that thresholds do not depend on the batch size.

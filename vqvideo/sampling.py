@@ -18,8 +18,9 @@ class Sampling:
     """Divides the logits; 0 takes the likeliest code."""
     top_k: int = 0
     """Keep only the k likeliest codes; 0 keeps all."""
-    top_p: float = 1.0
-    """Keep the smallest set of codes that holds this probability."""
+    top_p: float = 0.9
+    """Keep the smallest set of codes that holds this probability; 1 keeps all. Tokens are drawn independently of
+    each other, so the unlikely tail shows as specks."""
 
     def __post_init__(self) -> None:
         if not self.temperature >= 0:

@@ -42,7 +42,7 @@ from vqvideo.hardware import best_precision, configure_threads
 from vqvideo.records import flat_settings, without_nan
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
+    from accelerate import Accelerator, PartialState
 
 log = logging.getLogger(__name__)
 
@@ -217,6 +217,7 @@ def make_accelerator(cfg: TrainConfig, run: Path) -> Accelerator:
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs
 
+    join_processes()
     local_world = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     configure_threads(cfg.threads, local_world)
     precision = best_precision() if cfg.precision == "auto" else cfg.precision
@@ -224,15 +225,27 @@ def make_accelerator(cfg: TrainConfig, run: Path) -> Accelerator:
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
     tracker = "tensorboard" if importlib.util.find_spec("tensorboard") else None
     accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[ddp], log_with=tracker, project_dir=str(run))
-    check_processes(accelerator.num_processes)
     return accelerator
 
 
-def check_processes(started: int) -> None:
-    """Raises InputError if the launcher was asked for more processes than work together.
+def join_processes() -> PartialState:
+    """The processes of this launch. Scripts call it before anything that only one of them must do.
 
-    On CPUs, `accelerate launch --cpu --num_processes 2` quietly starts one process, and `torchrun` starts several that
-    do not know of each other.
+    Raises:
+        InputError: the launcher was asked for more processes than work together.
+    """
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
+
+    # Left alone, `PartialState` takes the processes of a launch on CPUs for strangers: each would be the main one.
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
+    check_processes(state.num_processes)
+    return state
+
+
+def check_processes(started: int) -> None:
+    """Raises InputError if the launcher was asked for more processes than the number that was started: on CPUs,
+    `accelerate launch --cpu --num_processes 2` quietly starts one.
     """
     world = os.environ.get("WORLD_SIZE")
     # The launcher passes the number on to nobody; but for more than one it sets a port, and without ranks.
@@ -305,7 +318,7 @@ class Trainer:
                 metrics = self._optimizer_step(prepared, source)
                 self._after_step(time.perf_counter() - began, stop)
                 bar.set_postfix(step=self.step, loss=f"{metrics['loss']:.3f}", refresh=False)
-                bar.update(100 * self.progress - bar.n)
+                bar.update(100 * min(1.0, self.progress) - bar.n)
                 if self.step % self.cfg.log_every == 0 or self.done:
                     self._log("train", metrics)
                 if self.step % self.cfg.validate_every == 0 or self.done:
@@ -405,7 +418,8 @@ class Trainer:
 
     def _last_validation(self) -> dict[str, float]:
         held_out = [r for r in self.run.records() if r["split"] == "held_out"]
-        return {k: v for k, v in held_out[-1].items() if k not in ("step", "split", "seconds")} if held_out else {}
+        figures = {k: v for k, v in held_out[-1].items() if k not in ("step", "split", "seconds")} if held_out else {}
+        return {key: math.nan if value is None else value for key, value in figures.items()}
 
     def _log(self, split: str, metrics: Mapping[str, float]) -> None:
         if not self.accelerator.is_main_process:
@@ -453,11 +467,10 @@ def _maybe(condition: bool, context: Callable[[], Any]) -> Iterator[None]:
 
 def show_picture(accelerator: Accelerator, name: str, picture: Path, step: int) -> None:
     """Gives a PNG file to the experiment tracker, if there is one."""
-    from torchvision.io import decode_image
+    from PIL import Image
 
     for tracker in accelerator.trackers:
-        image = decode_image(str(picture)).permute(1, 2, 0)[None].numpy()
-        tracker.log_images({name: image}, step, dataformats="NHWC")
+        tracker.log_images({name: np.asarray(Image.open(picture))[None]}, step, dataformats="NHWC")
 
 
 def prepare_run(path: Path, *, resume: bool, settings: object, accelerator: Accelerator) -> RunFolder:

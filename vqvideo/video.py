@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from vqvideo.errors import InputError
@@ -53,38 +55,51 @@ def write_mp4(path: Path, frames: np.ndarray, fps: float, scale: int = 4) -> Non
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
         raise InputError(f"video of shape {frames.shape} {frames.dtype}, expected (t, h, w, 3) uint8 with t >= 1")
     frames = _even(upscale(frames, scale))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{path.name}")
-    with av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "16", "preset": "medium"})
+    with (
+        replacing(path) as temporary,
+        av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"}) as container,
+    ):
+        rate = Fraction(fps).limit_denominator(1001)
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "16", "preset": "medium"})
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
-    temporary.replace(path)
 
 
 def read_video(path: Path) -> np.ndarray:
-    """All frames of a video file, (t, h, w, 3) uint8."""
+    """All frames of a video file, (t, h, w, 3) uint8. InputError if there is none or it cannot be decoded."""
     import av
 
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        stream.thread_type = "NONE"
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "NONE"
+            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+    except (av.error.FFmpegError, IndexError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a video that can be decoded ({error})") from error
+    if not frames:
+        raise InputError(f"{path}: a video without frames")
     return np.stack(frames)
 
 
-def write_png(path: Path, image: np.ndarray) -> None:
-    """Writes (h, w, 3) uint8 as PNG, through a temporary name."""
-    from torchvision.io import encode_png
-
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`, which takes its place when all went well and is removed otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    png = encode_png(torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1))
     temporary = path.with_name(f".tmp-{path.name}")
-    temporary.write_bytes(png.numpy().tobytes())
-    temporary.replace(path)
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_png(path: Path, image: np.ndarray) -> None:
+    """Writes (h, w, 3) uint8 as PNG; the file appears under its name only when it is complete."""
+    with replacing(path) as temporary:
+        Image.fromarray(image).save(temporary, format="PNG")
 
 
 def stack_rows(rows: Sequence[np.ndarray], gap: int = 1) -> np.ndarray:

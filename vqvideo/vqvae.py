@@ -197,8 +197,8 @@ class VQVAE(HubModel):
     def initialize(self, frames: Tensor) -> None:
         """Fits data variance and codebook to first clips (b, 1 + s k, c, h, w), the same on every rank."""
         target = self._checked(frames)
-        self.variance.copy_(target.var().clamp(min=1e-4))
         z, _ = self._latents(target, self.init_state(len(target)))
+        self.variance.copy_(target.var().clamp(min=1e-4))
         self.quantizer.initialize(z.reshape(-1, self.quantizer.dim))
 
     def after_step(self) -> None:

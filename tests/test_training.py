@@ -1,0 +1,411 @@
+"""The training loop: resume equals never stopped, accumulation equals a large batch, bad ends are good ends."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from stores import flip
+from tiny_models import same_tensors, tiny_experiment, tiny_store, train_config
+from torch import Tensor, nn
+
+from vqvideo.checkpoint import load_training, training_checkpoints
+from vqvideo.config import Experiment
+from vqvideo.data.store import Store
+from vqvideo.errors import InputError
+from vqvideo.prior import Prior
+from vqvideo.stages import train_prior, train_vqvae, vqvae_folder, world_folder
+from vqvideo.training import (
+    AveragedWeights,
+    InterruptedRunError,
+    NonFiniteError,
+    RunFolder,
+    TrainConfig,
+    Trainer,
+    check_processes,
+    learning_rate,
+    make_accelerator,
+    make_optimizer,
+    prepare_run,
+    step_seed,
+)
+from vqvideo.vqvae import VQVAE
+from vqvideo.world import WorldModel
+
+Train = Callable[..., dict[str, float]]
+STAGES: dict[str, tuple[Train, type[nn.Module]]] = {"vqvae": (train_vqvae, VQVAE), "prior": (train_prior, Prior)}
+
+
+# ---------------------------------------------------------------- a model that the loop can train
+
+
+class ToyOutput(NamedTuple):
+    loss: Tensor
+    metrics: dict[str, Tensor]
+
+
+class Toy(nn.Module):
+    """A line to be fitted. It counts its `after_step` and gives NaN in one chosen step."""
+
+    def __init__(self, nan_at: int = -1) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.line = nn.Linear(3, 2)
+        self.steps, self.nan_at = 0, nan_at
+
+    def forward(self, x: Tensor, y: Tensor) -> ToyOutput:
+        error = (self.line(x) - y).square().mean()
+        return ToyOutput(error * torch.nan if self.steps == self.nan_at else error, {"error": error.detach()})
+
+    def after_step(self) -> None:
+        self.steps += 1
+
+
+def toy_batches(batch: int) -> Callable[[int, int], Iterator[dict[str, Tensor]]]:
+    """Micro batch i is rows i * batch .. (i + 1) * batch - 1 of one endless table."""
+
+    def batches(start: int, stop: int) -> Iterator[dict[str, Tensor]]:
+        for micro in range(start, stop):
+            x = torch.randn(4096, 3, generator=torch.Generator().manual_seed(7))[micro * batch : (micro + 1) * batch]
+            yield {"x": x, "y": x[:, :2] * 2 - 1}
+
+    return batches
+
+
+def toy_trainer(folder: Path, model: Toy | None = None, **changes: Any) -> Trainer:
+    cfg = train_config(**({"learning_rate": 0.1, "steps": 6} | changes))
+    accelerator = make_accelerator(cfg, folder)
+    run = prepare_run(folder, resume=False, settings=cfg, accelerator=accelerator)
+    return Trainer(model or Toy(), cfg, run, accelerator)
+
+
+def no_figures(model: nn.Module, step: int) -> dict[str, float]:
+    return {}
+
+
+# ---------------------------------------------------------------- whole stages
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return tiny_store(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, store: Store) -> Experiment:
+    """Both stages, trained without a stop."""
+    cfg = tiny_experiment(tmp_path_factory.mktemp("whole"))
+    train_vqvae(cfg, store)
+    train_prior(cfg, store)
+    return cfg
+
+
+def beside(cfg: Experiment, folder: Path, stage: str) -> Experiment:
+    """The same experiment in another folder; for the prior with the same trained tokenizer."""
+    other = tiny_experiment(folder)
+    if stage == "prior":
+        vqvae_folder(other).parent.mkdir(parents=True)
+        VQVAE.from_pretrained(vqvae_folder(cfg)).save_pretrained(vqvae_folder(other))
+    return other
+
+
+def results(cfg: Experiment, stage: str) -> dict[str, Any]:
+    """Weights, codebook, optimizer, averages and logged figures of a finished stage, but for the time it took."""
+    state = load_training(training_checkpoints(cfg.folder / stage / "checkpoints")[-1])
+    tensors = {f"{i}/{name}": value for i, part in enumerate(state[:3]) for name, value in part.items()}
+    records = RunFolder(cfg.folder / stage).records()
+    exported = vqvae_folder(cfg) if stage == "vqvae" else world_folder(cfg)
+    return {
+        "tensors": tensors,
+        "step": state.progress["step"],
+        "records": [{k: v for k, v in record.items() if k != "seconds"} for record in records],
+        "exported": (exported / "model.safetensors").read_bytes(),
+    }
+
+
+def assert_same_results(one: Experiment, two: Experiment, stage: str) -> None:
+    a, b = results(one, stage), results(two, stage)
+    assert same_tensors(a.pop("tensors"), b.pop("tensors"))
+    assert a == b
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, model: type[nn.Module], step: int) -> None:
+    """Sends this process SIGTERM in the midst of one training step."""
+    after_step, calls = model.after_step, iter(range(1, 1000))
+
+    def counting(self: nn.Module) -> None:
+        after_step(self)
+        if next(calls) == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(model, "after_step", counting)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_equal_seeds_train_equal_models(tmp_path: Path, store: Store, whole: Experiment, stage: str) -> None:
+    again = beside(whole, tmp_path, stage)
+    STAGES[stage][0](again, store)
+    assert_same_results(again, whole, stage)
+
+
+@pytest.mark.parametrize("stop", [1, 4, 5])
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stopped_and_resumed_run_equals_one_that_never_stopped(
+    tmp_path: Path, store: Store, whole: Experiment, stage: str, stop: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, model = STAGES[stage]
+    cfg = beside(whole, tmp_path, stage)
+    with monkeypatch.context() as patch:
+        stop_at(patch, model, stop)
+        with pytest.raises(InterruptedRunError, match=r"stopped by SIGTERM; go on with --resume") as stopped:
+            train(cfg, store)
+    assert stopped.value.exit_code == 143
+    assert results_step(cfg, stage) == stop
+    torch.manual_seed(stop)  # a resumed run must not depend on what happened before in the process
+    train(cfg, store, resume=True)
+    assert_same_results(cfg, whole, stage)
+
+
+def results_step(cfg: Experiment, stage: str) -> int:
+    return load_training(training_checkpoints(cfg.folder / stage / "checkpoints")[-1]).progress["step"]
+
+
+def test_a_damaged_newest_checkpoint_costs_only_the_steps_since_the_one_before(
+    tmp_path: Path, store: Store, whole: Experiment, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cfg = beside(whole, tmp_path, "prior")
+    with monkeypatch.context() as patch:
+        stop_at(patch, Prior, 5)
+        with pytest.raises(InterruptedRunError):
+            train_prior(cfg, store)
+    flip(training_checkpoints(cfg.folder / "prior" / "checkpoints")[-1] / "model.safetensors", -1)
+    with open(cfg.folder / "prior" / "metrics.jsonl", "a") as file:
+        file.write('{"step": 5, "split": "tr')
+    with caplog.at_level(logging.WARNING):
+        train_prior(cfg, store, resume=True)
+    assert "skipping a damaged checkpoint" in caplog.text
+    assert_same_results(cfg, whole, "prior")
+
+
+def test_resuming_a_finished_run_changes_nothing_and_returns_its_figures(
+    tmp_path: Path, store: Store, whole: Experiment
+) -> None:
+    cfg = beside(whole, tmp_path, "prior")
+    figures = train_prior(cfg, store)
+    assert train_prior(cfg, store, resume=True) == pytest.approx(figures, abs=0, rel=0, nan_ok=True)
+    assert_same_results(cfg, whole, "prior")
+
+
+def test_resuming_where_nothing_was_saved_starts_anew(tmp_path: Path, store: Store, whole: Experiment) -> None:
+    cfg = beside(whole, tmp_path, "prior")
+    (cfg.folder / "prior").mkdir()
+    (cfg.folder / "prior" / "metrics.jsonl").write_text('{"step": 1, "split": "train", "seconds": 1}\n{"st')
+    train_prior(cfg, store, resume=True)
+    assert_same_results(cfg, whole, "prior")
+
+
+def test_a_run_that_exists_is_not_overwritten_without_resume(store: Store, whole: Experiment) -> None:
+    files = {path: path.read_bytes() for path in whole.folder.rglob("*") if path.is_file()}
+    for train, _ in STAGES.values():
+        with pytest.raises(InputError, match="holds a run already: go on with --resume, or name a new one with --name"):
+            train(whole, store)
+    assert files == {path: path.read_bytes() for path in whole.folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_folder_holds_settings_figures_pictures_checkpoints_and_the_model(whole: Experiment) -> None:
+    for stage, picture in (("vqvae", "reconstruction"), ("prior", "dream")):
+        run = RunFolder(whole.folder / stage)
+        assert (run.path / "config.yaml").read_text().startswith("name: tiny\n")
+        assert {f"{picture}_{step:06d}.png" for step in (4, 8)} <= {path.name for path in run.media.iterdir()}
+        assert [path.name for path in training_checkpoints(run.checkpoints)] == ["step-00000006", "step-00000008"]
+        train = [record for record in run.records() if record["split"] == "train"]
+        held_out = [record for record in run.records() if record["split"] == "held_out"]
+        assert [record["step"] for record in train] == list(range(1, 9))
+        assert [record["step"] for record in held_out] == [4, 8]
+        assert {"loss", "learning_rate", "gradient_norm", "seconds"} <= train[0].keys()
+    assert (
+        VQVAE.from_pretrained(vqvae_folder(whole)).fingerprint()
+        == WorldModel.from_pretrained(world_folder(whole)).prior.spec.tokenizer
+    )
+
+
+def test_the_exported_weights_are_the_averaged_ones_beside_the_live_codebook(whole: Experiment) -> None:
+    state = load_training(training_checkpoints(whole.folder / "vqvae" / "checkpoints")[-1])
+    exported = VQVAE.from_pretrained(vqvae_folder(whole)).state_dict()
+    assert same_tensors(exported, state.model | state.average)
+    assert not torch.equal(
+        state.average["encoder.layers.0.project.weight"], state.model["encoder.layers.0.project.weight"]
+    )
+
+
+# ---------------------------------------------------------------- one step
+
+
+def test_accumulated_micro_batches_equal_one_large_batch(tmp_path: Path) -> None:
+    weights = []
+    for name, changes, micro in (("one", {"batch": 8}, 8), ("two", {"batch": 8, "accumulate": 2}, 4)):
+        trainer = toy_trainer(tmp_path / name, **changes)
+        trainer.fit(toy_batches(micro), no_figures)
+        weights.append(trainer.model.state_dict())
+    for name, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][name], atol=1e-5, rtol=1e-5)
+
+
+def test_accumulated_micro_batches_equal_one_large_batch_in_the_codebook_too(tmp_path: Path, store: Store) -> None:
+    states = []
+    for name, accumulate in (("one", 1), ("two", 2)):
+        cfg = tiny_experiment(tmp_path / name, batch=8, accumulate=accumulate)
+        train_vqvae(cfg, store)
+        states.append(load_training(training_checkpoints(cfg.folder / "vqvae" / "checkpoints")[-1]))
+    for name, value in states[0].model.items():
+        torch.testing.assert_close(value, states[1].model[name], atol=1e-5, rtol=1e-5)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_before_the_update(tmp_path: Path) -> None:
+    model = Toy(nan_at=4)
+    trainer = toy_trainer(tmp_path, model, checkpoint_every=2)
+    with pytest.raises(
+        NonFiniteError, match=r"step 4: the gradient is not finite \(norm nan\); nothing was updated"
+    ) as e:
+        trainer.fit(toy_batches(4), no_figures)
+    assert e.value.exit_code == 3
+    newest = load_training(training_checkpoints(trainer.run.checkpoints)[-1])
+    assert newest.progress["step"] == 4
+    assert same_tensors(newest.model, model.state_dict())
+    assert same_tensors(newest.average, trainer.average.values)
+
+
+def test_max_seconds_ends_a_run_in_good_order(tmp_path: Path) -> None:
+    trainer = toy_trainer(tmp_path, steps=10**6, max_seconds=0.2)
+    figures = trainer.fit(toy_batches(0), lambda model, step: {"at": step})
+    assert 0 < trainer.step < 10**6
+    assert figures == {"at": trainer.step}
+    assert load_training(training_checkpoints(trainer.run.checkpoints)[-1]).progress["step"] == trainer.step
+    assert trainer.run.records()[-2]["learning_rate"] < 0.05
+
+
+def test_validation_sees_the_averaged_weights_and_training_goes_on_with_its_own(tmp_path: Path) -> None:
+    seen: dict[int, dict[str, Tensor]] = {}
+
+    def remember(model: nn.Module, step: int) -> dict[str, float]:
+        assert not model.training
+        seen[step] = {name: value.clone() for name, value in model.state_dict().items()}
+        return {}
+
+    trainer = toy_trainer(tmp_path, validate_every=2)
+    trainer.fit(toy_batches(4), remember)
+    assert list(seen) == [2, 4, 6]
+    assert same_tensors(seen[6], trainer.average.values)
+    assert not same_tensors(seen[6], trainer.model.state_dict())
+
+
+def test_all_ranks_and_steps_have_randomness_of_their_own() -> None:
+    seeds = {step_seed(0, step, micro, rank) for step in range(20) for micro in range(3) for rank in range(3)}
+    assert len(seeds | {step_seed(1, 0, 0, 0)}) == 181
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_an_average_follows_its_definition_and_leaves_buffers_alone() -> None:
+    model = nn.BatchNorm1d(1)
+    average = AveragedWeights(model, decay=0.5)
+    expected = 1.0
+    for step in range(20):
+        with torch.no_grad():
+            model.weight.fill_(float(step))
+        average.update(step)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * step
+    assert average.values["weight"].item() == pytest.approx(expected, rel=1e-5)
+    assert set(average.values) == {"weight", "bias"}
+    with average.applied():
+        assert model.weight.item() == pytest.approx(expected, rel=1e-5)
+        assert average.values["weight"].item() == 19
+    assert model.weight.item() == 19
+
+
+def test_the_learning_rate_warms_up_and_decays_to_its_last_share() -> None:
+    cfg = TrainConfig(steps=1000, learning_rate=1.0, warmup=10, final_rate=0.1)
+    assert learning_rate(cfg, 0, 0.0) == pytest.approx(0.1)
+    assert learning_rate(cfg, 9, 0.0) == pytest.approx(1.0)
+    assert learning_rate(cfg, 500, 0.5) == pytest.approx(0.55)
+    assert learning_rate(cfg, 1000, 1.0) == pytest.approx(0.1)
+    assert learning_rate(cfg, 1000, 7.0) == pytest.approx(0.1)
+    rates = [learning_rate(cfg, step, step / 1000) for step in range(10, 1001)]
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_weight_decay_falls_on_matrices_only_and_frozen_weights_are_left_out() -> None:
+    model = nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2), nn.Linear(2, 2).requires_grad_(False))
+    optimizer = make_optimizer(model, TrainConfig(weight_decay=0.3))
+    decayed, plain = optimizer.param_groups
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.3, 0.0)
+    assert [p is model[0].weight for p in decayed["params"]] == [True]
+    assert len(plain["params"]) == 3
+
+
+# ---------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(("batch", "accumulate", "world", "micro"), [(8, 2, 2, 4), (8, 1, 4, 8), (6, 3, 2, 2)])
+def test_a_batch_is_split_over_micro_batches(batch: int, accumulate: int, world: int, micro: int) -> None:
+    assert TrainConfig(batch=batch, accumulate=accumulate).micro_batch(world) == micro
+
+
+def test_a_batch_that_cannot_be_split_is_refused() -> None:
+    with pytest.raises(InputError, match=r"batch of 8 clips cannot be split over 3 process\(es\) x 2 .* multiple of 6"):
+        TrainConfig(batch=8, accumulate=2).micro_batch(3)
+
+
+def test_a_checkpoint_of_another_number_of_processes_is_refused(tmp_path: Path) -> None:
+    trainer = toy_trainer(tmp_path)
+    trainer.fit(toy_batches(4), no_figures)
+    (path,) = [p for p in trainer.run.checkpoints.iterdir() if p.name.endswith("6")]
+    state = load_training(path)
+    from vqvideo.checkpoint import save_training
+
+    save_training(trainer.run.checkpoints, 6, state._replace(progress=state.progress | {"world": 4}), keep=2)
+    with pytest.raises(
+        InputError, match=r"was written by 4 process\(es\), now there are 1: resume with the same number"
+    ):
+        trainer.resume()
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"WORLD_SIZE": "2"}, "2 processes were asked for"),
+        ({"ACCELERATE_MIXED_PRECISION": "no", "MASTER_PORT": "29500"}, "several processes were asked for"),
+    ],
+)
+def test_processes_that_do_not_work_together_are_refused(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], message: str
+) -> None:
+    for name in ("WORLD_SIZE", "ACCELERATE_MIXED_PRECISION", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    check_processes(1)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    check_processes(2)
+    with pytest.raises(InputError, match=message + ".*ACCELERATE_USE_CPU=true accelerate launch --multi_gpu"):
+        check_processes(1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 0}, "at least 1"),
+        ({"batch": 0}, "at least 1"),
+        ({"accumulate": 0}, "at least 1"),
+        ({"keep": 1}, "train.keep is 1, expected at least 2: the newest one may be damaged"),
+        ({"average_decay": 1.0}, "train.average_decay is 1.0"),
+    ],
+)
+def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        TrainConfig(**settings)

@@ -1,0 +1,158 @@
+"""Playing one episode: a policy in an environment, frames at the stored size, everything checked on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vqvideo.data.episode import Episode
+from vqvideo.errors import InputError
+from vqvideo.spaces import ActionSpace
+
+if TYPE_CHECKING:
+    import gymnasium
+
+RESIZE_BATCH = 64
+
+
+class Policy(Protocol):
+    """Chooses actions; all its randomness comes from the generator that `reset` hands over."""
+
+    def reset(self, env: gymnasium.Env, rng: np.random.Generator) -> None:
+        """Begins an episode of `env`, which has just been reset."""
+        ...
+
+    def __call__(self, frame: NDArray[np.uint8]) -> Any:
+        """The action for `frame`, (h, w, 3) uint8, as `env.step` takes it."""
+        ...
+
+
+class EpisodeSeeds(NamedTuple):
+    """All the randomness of one episode."""
+
+    env: int
+    action_space: int
+    policy: np.random.SeedSequence
+
+
+def episode_seeds(seed: int, index: int) -> EpisodeSeeds:
+    """The seeds of episode `index` of a run with seed `seed`."""
+    env, action_space, policy = np.random.SeedSequence([seed, index]).spawn(3)
+    return EpisodeSeeds(_number(env), _number(action_space), policy)
+
+
+def _number(sequence: np.random.SeedSequence) -> int:
+    # Some environments refuse seeds of 32 bits and more.
+    return int(sequence.generate_state(1)[0] >> 1)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker must know to play any episode of the run."""
+
+    make_env: Callable[[], gymnasium.Env]
+    make_policy: Callable[[], Policy]
+    max_steps: int
+    frame_size: tuple[int, int]
+    seed: int
+
+
+@dataclass
+class FrameBuffer:
+    """Gathers frames at the stored size. Resizes in batches: one by one takes four times as long."""
+
+    size: tuple[int, int]
+    where: str
+    shape: tuple[int, ...] | None = None
+    fresh: list[NDArray[np.uint8]] = field(default_factory=list)
+    done: list[NDArray[np.uint8]] = field(default_factory=list)
+
+    def add(self, frame: Any, step: int) -> None:
+        """Takes the frame after `step` steps; a frame that is no frame is an InputError."""
+        self._check(frame, step)
+        # Some environments draw every frame into the same array.
+        self.fresh.append(frame.copy())
+        if len(self.fresh) == RESIZE_BATCH:
+            self._flush()
+
+    def finish(self) -> NDArray[np.uint8]:
+        """All frames, (t, h, w, 3) uint8."""
+        self._flush()
+        return np.concatenate(self.done)
+
+    def _flush(self) -> None:
+        if self.fresh:
+            self.done.append(resize(np.stack(self.fresh), self.size))
+            self.fresh = []
+
+    def _check(self, frame: Any, step: int) -> None:
+        if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+            got = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
+            raise InputError(f"{self.where}, step {step}: the frame is {got}; expected (h, w, 3) uint8.")
+        if self.shape is None:
+            self.shape = frame.shape
+        if frame.shape != self.shape:
+            raise InputError(
+                f"{self.where}, step {step}: the frame's shape changed from {self.shape} to {frame.shape}. "
+                "Frames of an episode have one size."
+            )
+
+
+def resize(frames: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Frames (t, h, w, 3) uint8 at `size` (height, width), antialiased."""
+    if frames.shape[1:3] == tuple(size):
+        return frames
+    import torch
+    from torchvision.transforms.v2.functional import resize as resize_video
+
+    video = torch.from_numpy(frames).permute(0, 3, 1, 2)  # t c h w, channels last in memory
+    return np.ascontiguousarray(resize_video(video, list(size), antialias=True).permute(0, 2, 3, 1).numpy())
+
+
+def play(job: Job, index: int, env: gymnasium.Env, policy: Policy, on_step: Callable[[int], None]) -> Episode:
+    """Plays episode `index`. `on_step(step)` is called before each step, with the steps that are done."""
+    seeds = episode_seeds(job.seed, index)
+    where = f"episode {index} (seed {seeds.env})"
+    space = ActionSpace.from_gymnasium(env.action_space)
+    frames = FrameBuffer(job.frame_size, where)
+    actions, rewards, ends = [], [], []
+    env.action_space.seed(seeds.action_space)
+    frame, _ = env.reset(seed=seeds.env)
+    frames.add(frame, 0)
+    policy.reset(env, np.random.default_rng(seeds.policy))
+    for step in range(job.max_steps):
+        on_step(step)
+        action = policy(frame)
+        actions.append(_flatten(space, action, f"{where}, step {step}"))
+        frame, reward, terminated, truncated, _ = env.step(action)
+        frames.add(frame, step + 1)
+        rewards.append(_finite(reward, f"{where}, step {step}"))
+        ends.append((bool(terminated), bool(truncated) or (step + 1 == job.max_steps and not terminated)))
+        if any(ends[-1]):
+            break
+    terminations, truncations = np.array(ends, bool).T.copy()
+    return Episode(
+        frames=frames.finish(),
+        actions=np.stack(actions),
+        rewards=np.array(rewards, np.float32),
+        terminated=terminations,
+        truncated=truncations,
+        seed=seeds.env,
+    )
+
+
+def _flatten(space: ActionSpace, action: Any, where: str) -> NDArray[np.float64]:
+    try:
+        return space.flatten(action)
+    except InputError as error:
+        raise InputError(f"{where}: the policy's action {action!r} is not in {space}: {error}") from error
+
+
+def _finite(reward: Any, where: str) -> float:
+    if not np.isfinite(reward):
+        raise InputError(f"{where}: the environment's reward is {reward}; expected a finite number.")
+    return float(reward)
