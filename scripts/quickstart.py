@@ -92,8 +92,10 @@ def summary(
     }
 
 
-def print_table(results: dict[str, Any]) -> None:
+def print_table(cfg: Experiment, results: dict[str, Any]) -> None:
     """The figures that matter most."""
+    from vqvideo.stages import world_folder
+
     tokenizer, prior, speed = results["tokenizer"], results["prior"], results["speed"]
     gains = prior["psnr_gain_db"][:8]
     print(f"""
@@ -104,7 +106,10 @@ prior       {sum(gains) / len(gains):+.1f} dB over repeating the last frame (mea
 speed       {speed["frames_per_s_1"]:.0f} imagined frames/s for 1 stream, {speed["frames_per_s_16"]:.0f} for 16
 time        {results["seconds"]:.0f} s
 video       {results["video"]}
-picture     {results["picture"]}""")
+picture     {results["picture"]}
+
+What if it had steered left?
+    python scripts/rollout.py --world {world_folder(cfg)} --store {cfg.record.folder} --actions left""")
 
 
 def main() -> None:
@@ -121,7 +126,7 @@ def main() -> None:
     results = quickstart(cfg)
     text = json.dumps(without_nan(results), indent=2, allow_nan=False)
     durable.write_file(cfg.folder / "results.json", (text + "\n").encode())
-    print_table(results)
+    print_table(cfg, results)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import tyro
+
 from vqvideo import cli
 from vqvideo.errors import InputError, suggest
 from vqvideo.recording import snake_case
@@ -50,7 +52,7 @@ class Options:
     """Latent steps to imagine."""
     actions: str = "true"
     """true (those of the episode), a constant action by name or as numbers, or a policy: random, smooth, ..."""
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: tyro.conf.OmitArgPrefixes[Sampling] = field(default_factory=Sampling)
     """How codes are drawn."""
     seed: int = 0
     """Equal seeds dream equal dreams."""
@@ -142,7 +144,8 @@ def other_actions(options: Options, world: WorldModel, count: int) -> list[list[
     from vqvideo import envs
     from vqvideo.envs.policies import POLICIES, imagined_actions
 
-    named = envs.resolve(options.env).actions
+    preset = envs.resolve(world.env.env_id)
+    named = preset.actions
     if options.actions in named:
         return [list(named[options.actions])] * count
     try:
@@ -151,15 +154,13 @@ def other_actions(options: Options, world: WorldModel, count: int) -> list[list[
         if options.actions not in POLICIES:
             known = ["true", *named, *POLICIES]
             raise InputError(f"--actions {options.actions!r}: {suggest(options.actions, known)}") from None
-        return imagined_actions(options.actions, envs.make(envs.resolve(options.env)), count, options.seed)
+        return imagined_actions(options.actions, envs.make(preset), count, options.seed)
     world.action_space.validate(constant, "--actions")
     return [constant] * count
 
 
 def main() -> None:
     """Reads the command line and imagines."""
-    import tyro
-
     rollout(tyro.cli(Options, description=__doc__))
 
 

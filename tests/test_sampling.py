@@ -25,14 +25,14 @@ def test_temperature_0_takes_the_likeliest_code_and_needs_no_randomness() -> Non
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
 def test_codes_come_as_often_as_the_softmax_says(temperature: float) -> None:
-    counts = torch.bincount(draws(Sampling(temperature=temperature)), minlength=5).double()
+    counts = torch.bincount(draws(Sampling(temperature=temperature, top_p=1.0)), minlength=5).double()
     expected = (LOGITS.double() / temperature).softmax(dim=-1) * 20_000
     chi_square = ((counts - expected) ** 2 / expected).sum()
     assert chi_square < 18.5  # the 99.9th percentile with 4 degrees of freedom
 
 
 def test_tokens_of_a_step_are_drawn_independently() -> None:
-    pairs = sample(torch.zeros(20_000, 2, 3), Sampling(), torch.Generator().manual_seed(0))
+    pairs = sample(torch.zeros(20_000, 2, 3), Sampling(top_p=1.0), torch.Generator().manual_seed(0))
     counts = torch.bincount(pairs[:, 0] * 3 + pairs[:, 1], minlength=9).double()
     assert ((counts - 20_000 / 9) ** 2 / (20_000 / 9)).sum() < 26.1  # 99.9 %, 8 degrees of freedom
 
@@ -41,7 +41,7 @@ def test_tokens_of_a_step_are_drawn_independently() -> None:
     ("k", "support"), [(1, {0}), (2, {0, 1}), (4, {0, 1, 2, 3}), (5, set(range(5))), (99, set(range(5)))]
 )
 def test_top_k_keeps_the_k_likeliest_codes(k: int, support: set[int]) -> None:
-    assert set(draws(Sampling(top_k=k)).tolist()) == support
+    assert set(draws(Sampling(top_k=k, top_p=1.0)).tolist()) == support
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_the_global_randomness_is_not_touched() -> None:
 
 
 def test_half_precision_logits_are_drawn_in_full_precision() -> None:
-    codes = draws(Sampling(), logits=torch.zeros(1000, dtype=torch.bfloat16))
+    codes = draws(Sampling(top_p=1.0), logits=torch.zeros(1000, dtype=torch.bfloat16))
     assert len(codes.unique()) > 990
 
 

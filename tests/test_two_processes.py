@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,7 @@ def test_both_ranks_hold_the_same_codebook_bit_by_bit_after_every_step(folder: P
     first, second = codebooks(folder, 0), codebooks(folder, 1)
     assert len(first) == STEPS
     assert torch.equal(first, second)
-    assert all(not torch.equal(a, b) for a, b in zip(first[:-1], first[1:], strict=True))
+    assert all(not torch.equal(a, b) for a, b in pairwise(first))
 
 
 def test_one_process_with_the_same_batch_learns_the_same_codebook(folder: Path, tmp_path: Path) -> None:

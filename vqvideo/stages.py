@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -31,6 +32,9 @@ from vqvideo.training import (
 )
 from vqvideo.vqvae import VQVAE
 from vqvideo.world import EnvFacts, WorldModel
+
+if TYPE_CHECKING:
+    from vqvideo.training import Accelerator
 
 MODEL = "model"
 """Folder of the exported tokenizer inside its stage's run folder."""
@@ -134,7 +138,7 @@ def action_stats(arrays: CodeArrays) -> ActionStats:
     )
 
 
-def _open_run(cfg: Experiment, stage: str, resume: bool, accelerator) -> RunFolder:  # type: ignore[no-untyped-def]
+def _open_run(cfg: Experiment, stage: str, resume: bool, accelerator: Accelerator) -> RunFolder:
     run = prepare_run(cfg.folder / stage, resume=resume, settings=cfg, accelerator=accelerator)
     if accelerator.is_main_process:
         durable.write_file(run.path / "config.yaml", write_yaml(cfg).encode())
@@ -150,8 +154,8 @@ def _frames_only(clips: list[Clip]) -> dict[str, Tensor]:
     return {"frames": torch.stack([rearrange(clip["frames"], "t h w c -> t c h w") for clip in clips])}
 
 
-def _loader(  # type: ignore[no-untyped-def]
-    dataset: Dataset, train: TrainConfig, accelerator, collate: Callable | None = None
+def _loader(
+    dataset: Dataset, train: TrainConfig, accelerator: Accelerator, collate: Callable | None = None
 ) -> Callable[[int, int], Iterable[Batch]]:
     world, rank = accelerator.num_processes, accelerator.process_index
     batch = train.micro_batch(world)

@@ -62,6 +62,14 @@ class VQVAE(HubModel):
 
     Frames at the public door are (b, t, c, h, w) with c = 3: uint8, or float in 0 .. 1.
     Codes are (b, 1 + k, h, w) int64.
+
+    Example:
+        >>> vqvae = VQVAEConfig().build((64, 64))
+        >>> vqvae.initialize(frames)  # scale and codebook from first clips, many enough for k-means
+        >>> vqvae(frames).loss.backward()
+        >>> optimizer.step()
+        >>> vqvae.after_step()  # the codebook is moved by statistics, not by the gradient
+        >>> codes = vqvae.eval().encode(frames)
     """
 
     kind = "vqvae"
