@@ -110,11 +110,14 @@ def load_world(options: Options, name: str) -> WorldModel:
 
     folder = options.world or Path("runs") / name / "world"
     if not folder.is_dir():
+        config = Path(__file__).parents[1] / "configs" / f"{name}.yaml"
+        settings = f"--config configs/{name}.yaml" if config.is_file() else f"--name {name} --record.env {options.env}"
         raise InputError(
             f"no world model in {folder}. Train one:\n"
-            f"  python scripts/record.py --env {options.env}\n"
-            f"  accelerate launch scripts/train_vqvae.py --name {name} --record.env {options.env}\n"
-            f"  accelerate launch scripts/train_prior.py --name {name} --record.env {options.env}"
+            f"  accelerate launch scripts/train_vqvae.py {settings}\n"
+            f"  accelerate launch scripts/train_prior.py {settings}\n"
+            "or take the quickstart's (python scripts/quickstart.py, CarRacing, about nine minutes):\n"
+            "  python scripts/rollout.py --world runs/quickstart/world --store data/quickstart"
         )
     return WorldModel.from_pretrained(folder).to(default_device())
 

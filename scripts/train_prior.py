@@ -17,8 +17,8 @@ def main() -> None:
     from vqvideo.config import Experiment, parse
     from vqvideo.data.store import Store
     from vqvideo.errors import InputError
+    from vqvideo.launch import join_processes
     from vqvideo.stages import train_prior, vqvae_folder, world_folder
-    from vqvideo.training import join_processes
 
     @dataclass(frozen=True)
     class Options(Experiment):

@@ -22,7 +22,7 @@ CONFIG = Path(__file__).parents[1] / "configs" / "car_racing.yaml"
 def open_store(cfg: Experiment) -> Store:
     """The experiment's episodes, recorded now if there are none yet (by the first process)."""
     from vqvideo.data.store import Store
-    from vqvideo.training import join_processes
+    from vqvideo.launch import join_processes
 
     folder = cfg.record.folder
     with join_processes().local_main_process_first():
@@ -49,8 +49,8 @@ def main() -> None:
         """Go on from the newest checkpoint."""
 
     cfg = parse(Options, CONFIG, __doc__ or "")
+    from vqvideo.launch import join_processes
     from vqvideo.stages import train_vqvae, vqvae_folder
-    from vqvideo.training import join_processes
 
     figures = train_vqvae(cfg, open_store(cfg), resume=cfg.resume)
     if join_processes().is_main_process:

@@ -71,8 +71,8 @@ def inside(module: str, *rooms: str) -> bool:
 # ---------------------------------------------------------------- heavy packages
 
 
-def test_accelerate_is_imported_in_training_and_scripts_only_and_not_before_it_is_needed() -> None:
-    assert all(inside(by, "vqvideo.training", "scripts") for by in importers("accelerate"))
+def test_accelerate_is_imported_at_the_launch_and_in_scripts_only_and_not_before_it_is_needed() -> None:
+    assert all(inside(by, "vqvideo.launch", "scripts") for by in importers("accelerate"))
     assert not [i for i in IMPORTS if i.of.startswith("accelerate") and i.at_top]
 
 
@@ -107,7 +107,7 @@ FLOORS = (
     {"errors"},
     {"durable", "records", "sampling", "losses", "metrics", "hardware", "recording", "spaces", "nn"},
     {"data", "checkpoint", "video"},
-    {"hub", "backbones", "quantizers", "training"},
+    {"hub", "backbones", "quantizers", "run_folder", "training", "launch"},
     {"vqvae", "prior", "playing"},
     {"world", "config", "workers"},
     {"imagined_env", "evaluation", "media", "collect"},

@@ -19,20 +19,18 @@ from vqvideo.checkpoint import load_training, training_checkpoints
 from vqvideo.config import Experiment
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
+from vqvideo.launch import check_processes, make_accelerator
 from vqvideo.prior import Prior
+from vqvideo.run_folder import RunFolder, prepare_run
 from vqvideo.stages import train_prior, train_vqvae, vqvae_folder, world_folder
 from vqvideo.training import (
     AveragedWeights,
     InterruptedRunError,
     NonFiniteError,
-    RunFolder,
     TrainConfig,
     Trainer,
-    check_processes,
     learning_rate,
-    make_accelerator,
     make_optimizer,
-    prepare_run,
     step_seed,
 )
 from vqvideo.vqvae import VQVAE
@@ -78,10 +76,10 @@ def toy_batches(batch: int) -> Callable[[int, int], Iterator[dict[str, Tensor]]]
     return batches
 
 
-def toy_trainer(folder: Path, model: Toy | None = None, **changes: Any) -> Trainer:
+def toy_trainer(folder: Path, model: Toy | None = None, *, resume: bool = False, **changes: Any) -> Trainer:
     cfg = train_config(**({"learning_rate": 0.1, "steps": 6} | changes))
     accelerator = make_accelerator(cfg, folder)
-    run = prepare_run(folder, resume=False, settings=cfg, accelerator=accelerator)
+    run = prepare_run(folder, resume=resume, settings=cfg, accelerator=accelerator)
     return Trainer(model or Toy(), cfg, run, accelerator)
 
 
@@ -374,6 +372,28 @@ def test_a_checkpoint_of_another_number_of_processes_is_refused(tmp_path: Path) 
         InputError, match=r"was written by 4 process\(es\), now there are 1: resume with the same number"
     ):
         trainer.resume()
+
+
+def test_a_run_is_not_resumed_with_settings_that_shape_other_weights(tmp_path: Path) -> None:
+    toy_trainer(tmp_path).fit(toy_batches(4), no_figures)
+    trainer = toy_trainer(tmp_path, resume=True, learning_rate=0.5, seed=7, log_every=3)
+    with pytest.raises(InputError, match=r"learning_rate .* -> 0.5, seed 0 -> 7. Resume with the same ones") as refused:
+        trainer.resume()
+    assert "log_every" not in str(refused.value)
+    assert trainer.step == 0
+
+
+def test_a_resumed_run_keeps_the_precision_and_the_threads_that_were_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = toy_trainer(tmp_path)
+    trainer.fit(toy_batches(4), no_figures)
+    (newest,) = [p for p in trainer.run.checkpoints.iterdir() if p.name.endswith("6")]
+    recorded = load_training(newest).progress
+    assert (recorded["precision"], recorded["threads"]) == ("no", torch.get_num_threads())
+    monkeypatch.setattr("vqvideo.launch.best_precision", lambda: pytest.fail("measured again"))
+    cfg = TrainConfig(precision="auto")
+    assert make_accelerator(cfg, tmp_path, resume=True).mixed_precision == "no"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 import train_vqvae
-from vqvideo.training import join_processes
+from vqvideo.launch import join_processes
 from vqvideo.vqvae import VQVAE
 
 

@@ -204,6 +204,16 @@ def load_training(path: Path) -> TrainingState:
     return TrainingState(model, optimizer, average, manifest.info)
 
 
+def newest_progress(folder: Path) -> dict[str, Any]:
+    """The progress that the newest checkpoint with a readable manifest records; empty if there is none."""
+    for path in reversed(training_checkpoints(folder)):
+        try:
+            return durable.read_manifest(path).info
+        except InputError as error:
+            log.warning("skipping a damaged checkpoint: %s", error)
+    return {}
+
+
 def latest_training(folder: Path) -> TrainingState | None:
     """The newest undamaged checkpoint, or None. A damaged one is skipped with a warning."""
     for path in reversed(training_checkpoints(folder)):

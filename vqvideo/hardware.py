@@ -50,11 +50,13 @@ def _bf16_is_faster() -> bool:
 
 
 def _faster_thread_count(most: int) -> int:
-    seconds = {}
-    for threads in (1, most):
-        torch.set_num_threads(threads)
-        seconds[threads] = _seconds(lambda: _work(torch.float32))
-    return min(seconds, key=lambda threads: seconds[threads])
+    """1 or `most`. Only a clear advantage makes it 1: a short disturbance must not halve a long run."""
+    seconds = {1: [], most: []}  # type: dict[int, list[float]]
+    for _ in range(2):
+        for threads, times in seconds.items():
+            torch.set_num_threads(threads)
+            times.append(_seconds(lambda: _work(torch.float32)))
+    return 1 if min(seconds[1]) < 0.9 * min(seconds[most]) else most
 
 
 def _work(dtype: torch.dtype) -> None:

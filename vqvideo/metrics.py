@@ -35,11 +35,12 @@ def ssim(predicted: Tensor, target: Tensor) -> Tensor:
     """Structural similarity, one per frame: (..., c, h, w) -> (...).
 
     Wang et al. 2004, "Image quality assessment": 11 x 11 Gaussian window with sigma 1.5, K1 = 0.01, K2 = 0.03,
-    per channel, averaged over the positions where the window fits. Frames are at least 11 pixels wide and high.
+    per channel, averaged over the positions where the window fits. Frames of fewer than 11 pixels get the largest
+    window that fits.
     """
     shape = predicted.shape
     x, y = (v.float().reshape(-1, 1, *shape[-2:]) for v in (predicted, target))
-    window = _gaussian_window(11, 1.5).to(x.device)
+    window = _gaussian_window(min(11, *shape[-2:]), 1.5).to(x.device)
 
     def blur(v: Tensor) -> Tensor:
         return F.conv2d(F.conv2d(v, window[None, None, :, None]), window[None, None, None, :])

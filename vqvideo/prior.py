@@ -305,6 +305,9 @@ class Prior(nn.Module):
             rewards: (b, t - 1), summed over each step.
             terminated: (b, t - 1) bool, whether the episode ends in the step.
         """
+        if codes.ndim != 4 or tuple(codes.shape[2:]) != self.spec.grid or codes.shape[1] < 2:
+            h, w = self.spec.grid
+            raise InputError(f"codes of shape {tuple(codes.shape)}, expected (b, t, {h}, {w}) with t >= 2")
         self.check_actions(actions, len(codes), codes.shape[1] - 1)
         flat = rearrange(codes, "b t h w -> b t (h w)")
         target = flat[:, 1:]

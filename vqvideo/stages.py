@@ -18,23 +18,17 @@ from vqvideo.data.clips import Clip, Clips, StepBatches
 from vqvideo.data.codes import CodeArrays, CodeClips, cached_codes
 from vqvideo.data.store import Store
 from vqvideo.evaluation import evaluate_prior, evaluate_tokenizer, stack_frames
+from vqvideo.launch import make_accelerator
 from vqvideo.media import dream_rows, reconstruction_rows, save_media
 from vqvideo.prior import ActionStats, PriorSpec
 from vqvideo.records import write_yaml
-from vqvideo.training import (
-    Batch,
-    RunFolder,
-    TrainConfig,
-    Trainer,
-    make_accelerator,
-    prepare_run,
-    show_picture,
-)
+from vqvideo.run_folder import RunFolder, prepare_run, show_picture
+from vqvideo.training import Batch, TrainConfig, Trainer
 from vqvideo.vqvae import VQVAE
 from vqvideo.world import EnvFacts, WorldModel
 
 if TYPE_CHECKING:
-    from vqvideo.training import Accelerator
+    from vqvideo.launch import Accelerator
 
 MODEL = "model"
 """Folder of the exported tokenizer inside its stage's run folder."""
@@ -53,7 +47,7 @@ def world_folder(cfg: Experiment) -> Path:
 def train_vqvae(cfg: Experiment, store: Store, *, resume: bool = False) -> dict[str, float]:
     """Trains the tokenizer and exports it with its averaged weights. Returns its held-out figures."""
     stage, train = cfg.vqvae, cfg.vqvae.train
-    accelerator = make_accelerator(train, cfg.folder / "vqvae")
+    accelerator = make_accelerator(train, cfg.folder / "vqvae", resume=resume)
     torch.manual_seed(train.seed)
     model = stage.model.build(store.meta.frame_size)
     clips = Clips(store, "train", model.clip_length(stage.latent_steps))
@@ -79,7 +73,7 @@ def train_vqvae(cfg: Experiment, store: Store, *, resume: bool = False) -> dict[
 def train_prior(cfg: Experiment, store: Store, *, resume: bool = False) -> dict[str, float]:
     """Encodes the store, trains the prior and exports the world model. Returns the held-out figures."""
     stage, train = cfg.prior, cfg.prior.train
-    accelerator = make_accelerator(train, cfg.folder / "prior")
+    accelerator = make_accelerator(train, cfg.folder / "prior", resume=resume)
     vqvae = VQVAE.from_pretrained(vqvae_folder(cfg)).to(accelerator.device)
     with accelerator.main_process_first():
         arrays, held_out_arrays = (
@@ -182,4 +176,6 @@ def _export(trainer: Trainer, save: Callable[[], object]) -> None:
         with trainer.average.applied():
             save()
     trainer.accelerator.wait_for_everyone()
-    trainer.accelerator.end_training()
+    # Not `end_training`: it would also part the processes, which the next stage needs.
+    for tracker in trainer.accelerator.trackers:
+        tracker.finish()

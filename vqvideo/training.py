@@ -6,8 +6,6 @@ A model gives the loop `forward(**batch) -> .loss, .metrics` and `after_step()`.
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import logging
 import math
 import os
@@ -15,7 +13,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -26,7 +24,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from vqvideo import durable
 from vqvideo.checkpoint import (
     TrainingState,
     latest_training,
@@ -35,18 +32,22 @@ from vqvideo.checkpoint import (
     model_tensors,
     optimizer_tensors,
     save_training,
-    training_checkpoints,
 )
 from vqvideo.errors import InputError, RunStoppedError
-from vqvideo.hardware import best_precision, configure_threads
-from vqvideo.records import flat_settings, without_nan
+from vqvideo.records import to_plain
+from vqvideo.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator, PartialState
+    from accelerate import Accelerator
 
 log = logging.getLogger(__name__)
 
 Batch = Mapping[str, Tensor]
+
+MAY_CHANGE = {"steps", "max_seconds", "threads", "workers", "validate_every", "checkpoint_every", "keep", "log_every"}
+"""Settings that a resumed run may have different; all others shape the samples or the weights."""
+MOST_SKIPS = 50
+"""Steps in a row that the loss scaler of fp16 may skip while it looks for its scale."""
 
 
 @dataclass(frozen=True)
@@ -132,32 +133,6 @@ class InterruptedRunError(RunStoppedError):
         self.exit_code = 128 + number
 
 
-class RunFolder:
-    """Where a stage of a run writes: `metrics.jsonl`, `media/`, `checkpoints/`."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.metrics = path / "metrics.jsonl"
-        self.media = path / "media"
-        self.checkpoints = path / "checkpoints"
-
-    def log(self, record: Mapping[str, Any]) -> None:
-        """Adds a line to metrics.jsonl."""
-        with open(self.metrics, "a") as file:
-            file.write(json.dumps(without_nan(record), allow_nan=False) + "\n")
-
-    def records(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl. What a killed process left after the last newline is not one."""
-        if not self.metrics.exists():
-            return []
-        return [json.loads(line) for line in self.metrics.read_text().split("\n")[:-1]]
-
-    def rewind(self, step: int) -> None:
-        """Drops the lines after `step`, which a resumed run writes again."""
-        kept = [json.dumps(r) + "\n" for r in self.records() if r["step"] <= step]
-        durable.write_file(self.metrics, "".join(kept).encode())
-
-
 class AveragedWeights:
     """An exponential moving average of the parameters. Buffers (a codebook) are not averaged: they are taken over."""
 
@@ -212,51 +187,6 @@ class StopSignal:
         self.number = number
 
 
-def make_accelerator(cfg: TrainConfig, run: Path) -> Accelerator:
-    """An Accelerator with the threads and the precision that suit this machine."""
-    from accelerate import Accelerator
-    from accelerate.utils import DistributedDataParallelKwargs
-
-    join_processes()
-    local_world = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    configure_threads(cfg.threads, local_world)
-    precision = best_precision() if cfg.precision == "auto" else cfg.precision
-    # Codebook statistics are all-reduced where they are made, so broadcasting buffers would be waste.
-    ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
-    tracker = "tensorboard" if importlib.util.find_spec("tensorboard") else None
-    accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[ddp], log_with=tracker, project_dir=str(run))
-    return accelerator
-
-
-def join_processes() -> PartialState:
-    """The processes of this launch. Scripts call it before anything that only one of them must do.
-
-    Raises:
-        InputError: the launcher was asked for more processes than work together.
-    """
-    from accelerate import PartialState
-    from accelerate.utils import parse_flag_from_env
-
-    # Left alone, `PartialState` takes the processes of a launch on CPUs for strangers: each would be the main one.
-    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
-    check_processes(state.num_processes)
-    return state
-
-
-def check_processes(started: int) -> None:
-    """Raises InputError if the launcher was asked for more processes than the number that was started: on CPUs,
-    `accelerate launch --cpu --num_processes 2` quietly starts one.
-    """
-    world = os.environ.get("WORLD_SIZE")
-    # The launcher passes the number on to nobody; but for more than one it sets a port, and without ranks.
-    lonely = world is None and {"ACCELERATE_MIXED_PRECISION", "MASTER_PORT"} <= os.environ.keys()
-    if started == 1 and (lonely or int(world or 1) > 1):
-        raise InputError(
-            f"{world or 'several'} processes were asked for, but they do not work together. On CPUs start them with: "
-            f"ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes {world or 2} ..."
-        )
-
-
 def learning_rate(cfg: TrainConfig, step: int, progress: float) -> float:
     """Linear warm-up over steps, then cosine decay over `progress` (0 .. 1) down to `final_rate` of the peak."""
     warm = min(1.0, (step + 1) / max(1, cfg.warmup))
@@ -289,6 +219,7 @@ class Trainer:
         self.average = AveragedWeights(self.model, cfg.average_decay)
         self.step = 0
         self.seconds = 0.0
+        self._skips = 0
 
     def fit(
         self,
@@ -361,6 +292,16 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def _check_same_run(self, progress: Mapping[str, Any]) -> None:
+        changed = [
+            f"{key} {progress['train'][key]!r} -> {value!r}"
+            for key, value in to_plain(self.cfg).items()
+            if key not in MAY_CHANGE and progress["train"].get(key, value) != value
+        ]
+        if changed:
+            raise InputError(
+                f"{self.run.checkpoints} was trained with other settings: {', '.join(changed)}. "
+                "Resume with the same ones, or start a new run with --name"
+            )
         if progress["world"] != self.accelerator.num_processes:
             raise InputError(
                 f"{self.run.checkpoints} was written by {progress['world']} process(es), now there are "
@@ -374,15 +315,20 @@ class Trainer:
             group["lr"] = rate
         micros = [self._micro_step(model, next(source), micro) for micro in range(self.cfg.accumulate)]
         norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), self.cfg.clip_norm))
-        if not math.isfinite(norm):
+        if not math.isfinite(norm) and not self._skip_allowed():
             # After the all-reduce the norm is the same on all ranks, so all of them stop here.
             raise NonFiniteError(f"step {self.step}: the gradient is not finite (norm {norm}); nothing was updated")
+        self._skips = 0 if math.isfinite(norm) else self._skips + 1
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.model.after_step()  # type: ignore[operator]
         self.average.update(self.step)
         means = {key: sum(float(m[key]) for m in micros) / len(micros) for key in micros[0]}
         return means | {"learning_rate": rate, "gradient_norm": norm}
+
+    def _skip_allowed(self) -> bool:
+        """In fp16 the loss scaler itself leaves out a step that overflowed, and lowers its scale."""
+        return self.accelerator.scaler is not None and self._skips < MOST_SKIPS
 
     def _micro_step(self, model: nn.Module, batch: Batch, micro: int) -> dict[str, Tensor]:
         rank = self.accelerator.process_index
@@ -433,7 +379,9 @@ class Trainer:
                 "step": self.step,
                 "seconds": self.seconds,
                 "world": self.accelerator.num_processes,
-                "train": asdict(self.cfg),
+                "train": to_plain(self.cfg),
+                "precision": self.accelerator.mixed_precision,
+                "threads": torch.get_num_threads(),
             }
             optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
             state = TrainingState(
@@ -463,33 +411,3 @@ def _maybe(condition: bool, context: Callable[[], Any]) -> Iterator[None]:
             yield
     else:
         yield
-
-
-def show_picture(accelerator: Accelerator, name: str, picture: Path, step: int) -> None:
-    """Gives a PNG file to the experiment tracker, if there is one."""
-    from PIL import Image
-
-    for tracker in accelerator.trackers:
-        tracker.log_images({name: np.asarray(Image.open(picture))[None]}, step, dataformats="NHWC")
-
-
-def prepare_run(path: Path, *, resume: bool, settings: object, accelerator: Accelerator) -> RunFolder:
-    """The folder of a stage. Without `resume` it must not hold another run's checkpoints.
-
-    Raises:
-        InputError: there are checkpoints and `resume` was not asked for; nothing was overwritten.
-    """
-    run = RunFolder(path)
-    if not resume and training_checkpoints(run.checkpoints):
-        raise InputError(f"{path} holds a run already: go on with --resume, or name a new one with --name")
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        run.media.mkdir(parents=True, exist_ok=True)
-        run.checkpoints.mkdir(exist_ok=True)
-        durable.clean_temporaries(run.checkpoints)
-        if not resume:
-            run.metrics.unlink(missing_ok=True)
-    if accelerator.log_with:
-        accelerator.init_trackers("tensorboard", config=flat_settings(settings))
-    accelerator.wait_for_everyone()
-    return run

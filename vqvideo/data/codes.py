@@ -146,7 +146,11 @@ def cached_codes(
         info = {"tokenizer": fingerprint, "store": store.digest, "split": split}
         durable.commit_folder(folder, {"codes.safetensors": save_arrays(arrays._asdict())}, info, replace=True)
         return arrays
-    if durable.verify_folder(folder).info["tokenizer"] != fingerprint:
+    try:
+        manifest = durable.verify_folder(folder)
+    except InputError as error:
+        raise InputError(f"{error}. It is only a cache: remove {folder}, and it is made again") from error
+    if manifest.info["tokenizer"] != fingerprint:
         raise InputError(f"{folder} was made by another tokenizer: remove it")
     return CodeArrays(**load_arrays((folder / "codes.safetensors").read_bytes()))
 
