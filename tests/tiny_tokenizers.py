@@ -8,7 +8,18 @@ import torch
 from torch import Tensor, nn
 
 from vqvideo.backbones import BackboneConfig, ConvConfig, FactorisedConv
-from vqvideo.quantizers import EMAVQConfig, FSQConfig, Quantizer, QuantizerConfig
+from vqvideo.quantizers import (
+    BSQConfig,
+    CosineVQConfig,
+    EMAVQConfig,
+    FSQConfig,
+    GradientVQConfig,
+    LFQConfig,
+    Quantizer,
+    QuantizerConfig,
+    ResidualVQConfig,
+    SimVQConfig,
+)
 from vqvideo.vqvae import VQVAE, VQVAEConfig
 
 BACKBONES = get_args(BackboneConfig)
@@ -17,7 +28,13 @@ STRIDES = (1, 2, 4)
 
 SMALL: dict[type, dict[str, Any]] = {
     EMAVQConfig: {"codebook_size": 32, "dim": 4},
+    CosineVQConfig: {"codebook_size": 32, "dim": 4},
+    GradientVQConfig: {"codebook_size": 32, "dim": 4},
+    SimVQConfig: {"codebook_size": 32, "dim": 4},
     FSQConfig: {"levels": (5, 4, 3)},
+    LFQConfig: {"bits_per_token": 5},
+    BSQConfig: {"bits_per_token": 5},
+    ResidualVQConfig: {"stages": 2, "stage": EMAVQConfig(codebook_size=6, dim=4)},
 }
 """Settings that make a quantizer small; one that is not listed is tested with its defaults."""
 

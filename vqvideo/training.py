@@ -195,12 +195,13 @@ def learning_rate(cfg: TrainConfig, step: int, progress: float) -> float:
 
 
 def make_optimizer(model: nn.Module, cfg: TrainConfig) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices only: norms, biases and positions are left alone."""
+    """AdamW with weight decay on matrices only: norms, biases and positions are left alone, and so are parameters
+    marked `no_decay`, such as a codebook, whose vectors must not be drawn to the origin.
+    """
     parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": cfg.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    decayed = [p for p in parameters if p.ndim >= 2 and not getattr(p, "no_decay", False)]
+    plain = [p for p in parameters if p.ndim < 2 or getattr(p, "no_decay", False)]
+    groups = [{"params": decayed, "weight_decay": cfg.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=cfg.learning_rate, betas=cfg.betas)
 
 

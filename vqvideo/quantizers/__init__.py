@@ -1,0 +1,51 @@
+"""Quantizers: continuous latents to codes and back, behind one contract, one file per kind.
+
+A new one is a class with the contract of `base.Quantizer`, a frozen config with `build`, and its line in the union.
+"""
+
+from vqvideo.quantizers.base import (
+    Quantized,
+    Quantizer,
+    cluster_sums,
+    k_means,
+    nearest,
+    rotated,
+    straight_through,
+)
+from vqvideo.quantizers.ema_vq import EMAVQ, CosineVQ, CosineVQConfig, EMAVQConfig
+from vqvideo.quantizers.fsq import FSQ, FSQConfig
+from vqvideo.quantizers.gradient_vq import GradientVQ, GradientVQConfig
+from vqvideo.quantizers.lookup_free import BSQ, LFQ, BSQConfig, LFQConfig
+from vqvideo.quantizers.residual_vq import ResidualVQ, ResidualVQConfig
+from vqvideo.quantizers.sim_vq import SimVQ, SimVQConfig
+
+QuantizerConfig = (
+    EMAVQConfig | CosineVQConfig | GradientVQConfig | FSQConfig | LFQConfig | BSQConfig | SimVQConfig | ResidualVQConfig
+)
+
+__all__ = [
+    "BSQ",
+    "EMAVQ",
+    "FSQ",
+    "LFQ",
+    "BSQConfig",
+    "CosineVQ",
+    "CosineVQConfig",
+    "EMAVQConfig",
+    "FSQConfig",
+    "GradientVQ",
+    "GradientVQConfig",
+    "LFQConfig",
+    "Quantized",
+    "Quantizer",
+    "QuantizerConfig",
+    "ResidualVQ",
+    "ResidualVQConfig",
+    "SimVQ",
+    "SimVQConfig",
+    "cluster_sums",
+    "k_means",
+    "nearest",
+    "rotated",
+    "straight_through",
+]

@@ -1,0 +1,88 @@
+"""The original vector quantizer: Neural Discrete Representation Learning (van den Oord et al. 2017, 1711.00937)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vqvideo.errors import InputError
+from vqvideo.quantizers.base import (
+    Gradient,
+    Quantized,
+    Quantizer,
+    broadcast_from_first,
+    enough_latents,
+    fp32,
+    k_means,
+    nearest,
+    pass_gradient,
+)
+
+
+@dataclass(frozen=True)
+class GradientVQConfig:
+    """Nearest code vector, codebook learnt by gradient: equation 3 of the paper."""
+
+    codebook_size: int = 1024
+    """Number of codes k."""
+    dim: int = 8
+    """Width d of a code vector."""
+    commitment: float = 0.25
+    """Weight beta of the commitment loss; the codebook loss has weight 1. Both are means over all elements."""
+    gradient: Gradient = "straight_through"
+    """How the gradient passes the quantizer: straight_through or rotation."""
+    seed: int = 0
+    """Seed of the k-means start."""
+
+    def __post_init__(self) -> None:
+        if self.codebook_size < 2 or self.dim < 1:
+            raise InputError(f"quantizer: codebook_size {self.codebook_size} and dim {self.dim}: too small")
+
+    def build(self) -> GradientVQ:
+        return GradientVQ(self)
+
+
+class GradientVQ(Quantizer):
+    """Codebook loss |sg[z] - e|^2 moves the codes, commitment loss beta |z - sg[e]|^2 the encoder."""
+
+    initialized: Tensor
+
+    def __init__(self, cfg: GradientVQConfig) -> None:
+        super().__init__()
+        self.cfg, self.codebook_size, self.dim = cfg, cfg.codebook_size, cfg.dim
+        generator = torch.Generator().manual_seed(cfg.seed)
+        self.codebook = nn.Parameter(torch.randn(cfg.codebook_size, cfg.dim, generator=generator))
+        # Decay would draw the codes to the origin, the unused ones first.
+        self.codebook.no_decay = True  # type: ignore[attr-defined]
+        self.register_buffer("initialized", torch.zeros((), dtype=torch.bool))
+
+    def codes(self) -> Tensor:
+        """All code vectors (k, d), with their gradient."""
+        return self.codebook
+
+    def forward(self, z: Tensor) -> Quantized:
+        with fp32(z):
+            z = z.float()
+            indices = self.encode(z)
+            q = F.embedding(indices, self.codes())
+            loss = F.mse_loss(q, z.detach()) + self.cfg.commitment * F.mse_loss(z, q.detach())
+            return Quantized(pass_gradient(z, q, self.cfg.gradient), indices, loss)
+
+    @torch.no_grad()
+    def encode(self, z: Tensor) -> Tensor:
+        with fp32(z):
+            return nearest(z.float().reshape(-1, self.dim), self.codes()).reshape(z.shape[:-1])
+
+    def decode(self, indices: Tensor) -> Tensor:
+        return F.embedding(indices, self.codes())
+
+    @torch.no_grad()
+    def initialize(self, z: Tensor) -> None:
+        """K-means start. Every rank must pass the same latents; those of rank 0 decide."""
+        enough_latents(z, self.codebook_size)
+        generator = torch.Generator().manual_seed(self.cfg.seed)
+        self.codebook.copy_(broadcast_from_first(k_means(z.float(), self.codebook_size, 10, generator)))
+        self.initialized.fill_(True)
