@@ -162,15 +162,23 @@ def test_bsq_codes_have_length_one_and_its_error_is_bounded() -> None:
     assert ((F.normalize(z, dim=1) - out.values).norm(dim=1) < 2**0.5).all()
 
 
-def test_the_entropy_term_is_that_of_the_full_table_of_codes() -> None:
-    cfg = LFQConfig(bits_per_token=4, inverse_temperature=0.7)
+@pytest.mark.parametrize("bits", [1, 4, 5])
+def test_the_entropy_term_of_lfq_is_that_of_the_full_table_of_codes(bits: int) -> None:
+    cfg = LFQConfig(bits_per_token=bits, inverse_temperature=0.7)
     quantizer = cfg.build()
-    z, corners = latents(20, 4), quantizer.decode(torch.arange(16))
+    z, corners = latents(20, bits), quantizer.decode(torch.arange(2**bits))
     p = (-cfg.inverse_temperature * torch.cdist(z, corners).square()).softmax(dim=1)
     own = -(p * p.log()).sum(dim=1).mean()
-    bits = torch.stack([p[:, (torch.arange(16) >> i & 1) == 1].sum(dim=1).mean() for i in range(4)])
-    overall = -(bits * bits.log() + (1 - bits) * (1 - bits).log()).sum()
+    overall = -(p.mean(dim=0) * p.mean(dim=0).log()).sum()
     assert quantizer.entropy_loss(z).item() == pytest.approx((own - overall).item(), abs=1e-4)
+
+
+def test_the_entropy_of_use_of_bsq_is_a_bound_from_above() -> None:
+    exact, bound = LFQConfig(bits_per_token=4).build(), BSQConfig(bits_per_token=4).build()
+    ones = latents(50, 4).sigmoid()
+    assert bound.entropy_of_use(ones) >= exact.entropy_of_use(ones)
+    even = torch.full((50, 4), 0.5)
+    assert bound.entropy_of_use(even).item() == pytest.approx(exact.entropy_of_use(even).item(), rel=1e-5)
 
 
 def test_the_entropy_term_prefers_sure_latents_and_even_use() -> None:

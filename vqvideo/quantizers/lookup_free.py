@@ -39,7 +39,7 @@ class BitQuantizer(Quantizer):
     def __init__(self, cfg: BitConfig) -> None:
         super().__init__()
         self.cfg, self.dim, self.codebook_size = cfg, cfg.bits_per_token, 2**cfg.bits_per_token
-        self.register_buffer("places", 2 ** torch.arange(self.dim), persistent=False)
+        self.register_buffer("places", 2 ** torch.arange(self.dim).flip(0), persistent=False)
 
     @property
     @abstractmethod
@@ -67,17 +67,20 @@ class BitQuantizer(Quantizer):
         return torch.where(bits, self.size, -self.size)
 
     def entropy_loss(self, z: Tensor) -> Tensor:
-        """Mean entropy of a latent's bits minus the entropy of the batch's mean bits, in nats per token.
+        """Mean entropy of the soft code of a latent minus the entropy of the mean soft code, in nats per token.
 
-        Softmax over all codes of -|z - c|^2 / temperature is a product over the dimensions, so the entropy of a latent
-        is exactly the sum over its bits. The entropy of the mean code distribution is taken over bits as well (Zhao
-        et al. 2024, arXiv:2406.07548, section 3.2), an upper bound that needs no table of 2 ** d codes. The mean goes
-        over all ranks: bits that are even within no rank can still be even over all.
+        The soft code is the softmax over all codes of -|z - c|^2 times the inverse temperature. It is a product over
+        the dimensions, so its entropy is exactly the sum over the bits, and no table of codes is needed.
         """
-        logits = 4 * self.cfg.inverse_temperature * self.size * z.reshape(-1, self.dim)
-        own = _bit_entropy(logits.sigmoid()).sum(dim=-1).mean()
-        overall = _bit_entropy(mean_over_ranks(logits.sigmoid().mean(dim=0))).sum()
-        return own - overall
+        ones = (4 * self.cfg.inverse_temperature * self.size * z.reshape(-1, self.dim)).sigmoid()
+        return _bit_entropy(ones).sum(dim=-1).mean() - self.entropy_of_use(ones)
+
+    @abstractmethod
+    def entropy_of_use(self, ones: Tensor) -> Tensor:
+        """Entropy in nats of the mean soft code over batch and ranks. `ones`: probabilities (n, d) of set bits.
+
+        Over all ranks, since codes that no rank uses evenly can still be used evenly by all.
+        """
 
     def _combine(self, z: Tensor) -> Tensor:
         return ((z > 0).long() * self.places).sum(dim=-1)
@@ -86,6 +89,14 @@ class BitQuantizer(Quantizer):
 def _bit_entropy(p: Tensor) -> Tensor:
     p = p.clamp(1e-6, 1 - 1e-6)
     return -(p * p.log() + (1 - p) * (1 - p).log())
+
+
+def _joint(ones: Tensor) -> Tensor:
+    """Probabilities (n, 2 ** m) of all values of m independent bits with probabilities (n, m) of being set."""
+    p = ones.new_ones(len(ones), 1)
+    for bit in ones.unbind(dim=1):
+        p = torch.cat([p * (1 - bit[:, None]), p * bit[:, None]], dim=1)
+    return p
 
 
 @dataclass(frozen=True)
@@ -106,6 +117,14 @@ class LFQ(BitQuantizer):
     def bound(self, z: Tensor) -> Tensor:
         return z
 
+    def entropy_of_use(self, ones: Tensor) -> Tensor:
+        """Exact. The mean of a product of two halves of the bits is one matrix product of (n, 2 ** (d / 2)) tables, so
+        the (n, 2 ** d) table of all latents and codes never exists.
+        """
+        first, second = _joint(ones[:, : self.dim // 2]), _joint(ones[:, self.dim // 2 :])
+        p = mean_over_ranks(first.T @ second / len(ones))
+        return -(p * p.clamp(min=1e-20).log()).sum()
+
 
 @dataclass(frozen=True)
 class BSQConfig(BitConfig):
@@ -124,3 +143,7 @@ class BSQ(BitQuantizer):
 
     def bound(self, z: Tensor) -> Tensor:
         return F.normalize(z, dim=-1, eps=1e-6)
+
+    def entropy_of_use(self, ones: Tensor) -> Tensor:
+        """Sum over the bits (section 3.2 of the paper): an upper bound of the exact one, at the cost of d numbers."""
+        return _bit_entropy(mean_over_ranks(ones.mean(dim=0))).sum()
