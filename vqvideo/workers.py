@@ -45,6 +45,7 @@ def _work(pipe: connection.Connection, pickled: bytes, step: Any) -> None:
     index = None
     try:
         import torch
+        import torchvision.transforms.v2.functional  # noqa: F401 - here, where time for imports is allowed for
 
         torch.set_num_threads(1)
         job: Job = cloudpickle.loads(pickled)
