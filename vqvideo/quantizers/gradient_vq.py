@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -35,33 +36,26 @@ class GradientVQConfig:
     gradient: Gradient = "straight_through"
     """How the gradient passes the quantizer: straight_through or rotation."""
     seed: int = 0
-    """Seed of the k-means start."""
+    """Seed of the start."""
 
     def __post_init__(self) -> None:
         if self.codebook_size < 2 or self.dim < 1:
             raise InputError(f"quantizer: codebook_size {self.codebook_size} and dim {self.dim}: too small")
 
-    def build(self) -> GradientVQ:
+    def build(self) -> LearntVQ:
         return GradientVQ(self)
 
 
-class GradientVQ(Quantizer):
+class LearntVQ(Quantizer):
     """Codebook loss |sg[z] - e|^2 moves the codes, commitment loss beta |z - sg[e]|^2 the encoder."""
-
-    initialized: Tensor
 
     def __init__(self, cfg: GradientVQConfig) -> None:
         super().__init__()
         self.cfg, self.codebook_size, self.dim = cfg, cfg.codebook_size, cfg.dim
-        generator = torch.Generator().manual_seed(cfg.seed)
-        self.codebook = nn.Parameter(torch.randn(cfg.codebook_size, cfg.dim, generator=generator))
-        # Decay would draw the codes to the origin, the unused ones first.
-        self.codebook.no_decay = True  # type: ignore[attr-defined]
-        self.register_buffer("initialized", torch.zeros((), dtype=torch.bool))
 
+    @abstractmethod
     def codes(self) -> Tensor:
         """All code vectors (k, d), with their gradient."""
-        return self.codebook
 
     def forward(self, z: Tensor) -> Quantized:
         with fp32(z):
@@ -77,7 +71,28 @@ class GradientVQ(Quantizer):
             return nearest(z.float().reshape(-1, self.dim), self.codes()).reshape(z.shape[:-1])
 
     def decode(self, indices: Tensor) -> Tensor:
-        return F.embedding(indices, self.codes())
+        with fp32(indices):
+            return F.embedding(indices, self.codes())
+
+    def _random_codes(self) -> Tensor:
+        generator = torch.Generator().manual_seed(self.cfg.seed)
+        return torch.randn(self.codebook_size, self.dim, generator=generator)
+
+
+class GradientVQ(LearntVQ):
+    """The code vectors are parameters."""
+
+    initialized: Tensor
+
+    def __init__(self, cfg: GradientVQConfig) -> None:
+        super().__init__(cfg)
+        self.codebook = nn.Parameter(self._random_codes())
+        # Decay would draw the codes to the origin, the unused ones first.
+        self.codebook.no_decay = True  # type: ignore[attr-defined]
+        self.register_buffer("initialized", torch.zeros((), dtype=torch.bool))
+
+    def codes(self) -> Tensor:
+        return self.codebook
 
     @torch.no_grad()
     def initialize(self, z: Tensor) -> None:
