@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -13,19 +13,8 @@ from numpy.typing import NDArray
 
 from vqvideo.envs.car_racing import Drive
 from vqvideo.errors import InputError, suggest
+from vqvideo.playing import Policy
 from vqvideo.spaces import ActionSpace
-
-
-class Policy(Protocol):
-    """Chooses actions. All its randomness comes from the generator that `reset` hands over."""
-
-    def reset(self, env: gymnasium.Env, rng: np.random.Generator) -> None:
-        """Begins an episode of `env`, which has just been reset."""
-        ...
-
-    def __call__(self, frame: NDArray[np.uint8]) -> Any:
-        """The action for `frame`, (h, w, 3) uint8, as `env.step` takes it."""
-        ...
 
 
 class Random:

@@ -1,6 +1,6 @@
 """Trains the same tokenizer with one quantizer after the other on one store and prints one table.
 
-    python scripts/bakeoff.py                                  all of them, a minute each
+    python scripts/bakeoff.py                                  all of them, two minutes each
     python scripts/bakeoff.py --kinds EMAVQ FSQ --vqvae.train.max-seconds 300
 
 Backbone, data, order, loss and time are the same for all; only the quantizer changes, at about 10 bits per token.

@@ -30,7 +30,7 @@ def quickstart(cfg: Experiment) -> dict[str, Any]:
     from vqvideo.data.store import Store
     from vqvideo.stages import train_prior, train_vqvae, world_folder
 
-    began = time.perf_counter()
+    began, earlier = time.perf_counter(), trained_seconds(cfg)
     headline(1, f"recording {cfg.record.episodes} episodes of {cfg.record.env}")
     store = Store.open(record(cfg.record))
     headline(2, "training the tokenizer: video to codes")
@@ -50,11 +50,19 @@ def quickstart(cfg: Experiment) -> dict[str, Any]:
     speeds = imagination_speeds(cfg)
     figures = summary(cfg, tokenizer, prior, result.report, speeds)
     return {
-        "seconds": round(time.perf_counter() - began, 1),
+        "seconds": round(time.perf_counter() - began + earlier, 1),
         **figures,
         "video": str(result.video),
         "picture": str(result.picture),
     }
+
+
+def trained_seconds(cfg: Experiment) -> float:
+    """Training time of an earlier call that this one continues; 0 for a first one."""
+    from vqvideo.run_folder import RunFolder
+
+    logs = [RunFolder(cfg.folder / stage).records() for stage in ("vqvae", "prior")]
+    return sum(log[-1]["seconds"] for log in logs if log)
 
 
 def headline(number: int, text: str) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vqvideo.data.clips import Clips
+    from vqvideo.data.store import Store
     from vqvideo.evaluation import HorizonReport
     from vqvideo.world import WorldModel
 
@@ -36,12 +37,14 @@ class Options:
 
     env: str = "CarRacing"
     """Environment that was recorded: a preset or a Gymnasium id."""
+    name: str | None = None
+    """Name of the run that trained the world model; by default the environment's, such as car_racing."""
     world: Path | None = None
-    """Folder of the world model; by default runs/<env>/world."""
+    """Folder of the world model; by default runs/<name>/world."""
     store: Path | None = None
-    """Folder of the episodes; by default data/<env>."""
+    """Folder of the episodes; by default data/<environment>, such as data/car_racing."""
     out: Path | None = None
-    """Where the results go; by default runs/<env>/rollout."""
+    """Where the results go; by default runs/<name>/rollout."""
     clips: int = 4
     """Clips in the video."""
     evaluate: int = 32
@@ -72,22 +75,21 @@ class Result(NamedTuple):
 def rollout(options: Options) -> Result:
     """Writes video, contact sheet and figures."""
     from vqvideo import durable
-    from vqvideo.data.clips import Clips
     from vqvideo.data.store import Store
     from vqvideo.evaluation import evaluate_world, stack_frames
     from vqvideo.hardware import configure_threads
     from vqvideo.media import dream_rows, save_media
 
     configure_threads(options.threads)
-    name = snake_case(options.env)
+    name = options.name or snake_case(options.env)
     world = load_world(options, name)
-    store = Store.open(options.store or Path("data") / name)
+    store = Store.open(options.store or Path("data") / snake_case(options.env))
     if store.meta.action_space != world.action_space:
         raise InputError(
             f"the store has actions {store.meta.action_space}, the world model takes {world.action_space}: "
             "they are of different environments"
         )
-    clips = Clips(store, "held_out", clip_frames(options, world))
+    clips = held_out_clips(options, world, store)
     picks = clips.spread(options.clips).tolist()
     actions = chosen_actions(options, world, clips, picks)
     rows = dream_rows(world, stack_frames(clips, picks), actions, options.context, options.sampling, options.seed)
@@ -122,12 +124,17 @@ def load_world(options: Options, name: str) -> WorldModel:
     return WorldModel.from_pretrained(folder).to(default_device())
 
 
-def clip_frames(options: Options, world: WorldModel) -> int:
-    """Frames of a clip: context and horizon."""
+def held_out_clips(options: Options, world: WorldModel, store: Store) -> Clips:
+    """Held-out clips that hold context and horizon."""
+    from vqvideo.data.clips import Clips
+
     for name in ("context", "length", "clips"):
         if getattr(options, name) < 1:
             raise InputError(f"--{name} is {getattr(options, name)}; it must be at least 1")
-    return world.vqvae.clip_length(options.context + options.length)
+    try:
+        return Clips(store, "held_out", world.vqvae.clip_length(options.context + options.length))
+    except InputError as error:
+        raise InputError(f"{error}: here with --context {options.context} and --length {options.length}") from error
 
 
 def chosen_actions(options: Options, world: WorldModel, clips: Clips, picks: list[int]) -> Tensor:

@@ -6,6 +6,8 @@ accelerate launch scripts/train_prior.py --config configs/car_racing.yaml --resu
 
 from __future__ import annotations
 
+import shlex
+import sys
 from dataclasses import dataclass
 
 from train_vqvae import CONFIG
@@ -30,9 +32,10 @@ def main() -> None:
     cfg = parse(Options, CONFIG, __doc__ or "")
     join_processes()
     if not vqvae_folder(cfg).is_dir():
+        same = shlex.join(word for word in sys.argv[1:] if word != "--resume")
         raise InputError(
-            f"no tokenizer in {vqvae_folder(cfg)}. Train one: "
-            f"accelerate launch scripts/train_vqvae.py --name {cfg.name}"
+            f"no tokenizer in {vqvae_folder(cfg)}. Train one, which also records the episodes if there are none: "
+            f"accelerate launch scripts/train_vqvae.py {same}"
         )
     figures = train_prior(cfg, Store.open(cfg.record.folder), resume=cfg.resume)
     if join_processes().is_main_process:

@@ -26,15 +26,20 @@ def open_store(cfg: Experiment) -> Store:
 
     folder = cfg.record.folder
     with join_processes().local_main_process_first():
-        if not (folder / "manifest.jsonl").exists():
+        manifest = folder / "manifest.jsonl"
+        if not manifest.exists() or not manifest.stat().st_size:
             from record import record
 
-            print(
-                f"no episodes in {folder}: recording {cfg.record.episodes} of {cfg.record.env} first",
-                flush=True,
-            )
+            print(f"no episodes in {folder}: recording {cfg.record.episodes} of {cfg.record.env} first", flush=True)
             record(cfg.record)
-    return Store.open(folder)
+    store = Store.open(folder)
+    if len(store.entries) < cfg.record.episodes:
+        print(
+            f"note: {folder} holds {len(store.entries)} of {cfg.record.episodes} episodes. Record the others: "
+            f"python scripts/record.py --env {cfg.record.env} --out {folder} --episodes {cfg.record.episodes} "
+            f"--steps {cfg.record.steps} --frame-size {cfg.record.frame_size}"
+        )
+    return store
 
 
 def main() -> None:

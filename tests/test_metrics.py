@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import log2, log10
+from math import isnan, log2, log10
 
 import numpy as np
 import pytest
@@ -38,13 +38,17 @@ def test_psnr_averages_over_the_pixels_of_a_frame() -> None:
     assert metrics.psnr(predicted, target).item() == pytest.approx(20.0)
 
 
+def changed_psnr(predicted: torch.Tensor, target: torch.Tensor) -> float:
+    return metrics.changed_pixel_psnr(*metrics.changed_pixel_error(predicted, target))
+
+
 def test_only_changed_pixels_count_for_the_changed_pixel_psnr() -> None:
     target = torch.zeros(1, 3, 3, 4, 4)
     target[:, 1, 0, 0, 0] = 1.0  # one channel of one pixel comes at frame 1 and goes at frame 2
     predicted = target + 0.5
     predicted[:, 1, :, 0, 0] = target[:, 1, :, 0, 0] + 0.1
     predicted[:, 2, :, 0, 0] = target[:, 2, :, 0, 0] - 0.3
-    found = metrics.changed_pixel_psnr(predicted, target).item()
+    found = changed_psnr(predicted, target)
     assert found == pytest.approx(-10 * log10((0.01 + 0.09) / 2), abs=1e-4)
 
 
@@ -54,11 +58,20 @@ def test_the_changed_pixel_psnr_ignores_the_first_frame_and_small_changes() -> N
     predicted = target.clone()
     predicted[:, 0] = 1.0
     predicted[:, 1, :, 1, 1] = 1.0
-    assert metrics.changed_pixel_psnr(predicted, target).item() == pytest.approx(100.0, abs=1e-3)
+    assert changed_psnr(predicted, target) == pytest.approx(100.0, abs=1e-3)
 
 
 def test_the_changed_pixel_psnr_of_a_still_clip_is_not_a_number() -> None:
-    assert metrics.changed_pixel_psnr(torch.rand(1, 3, 3, 4, 4), torch.zeros(1, 3, 3, 4, 4)).isnan()
+    assert isnan(changed_psnr(torch.rand(1, 3, 3, 4, 4), torch.zeros(1, 3, 3, 4, 4)))
+
+
+def test_the_changed_pixel_psnr_does_not_depend_on_how_clips_are_batched() -> None:
+    generator = torch.Generator().manual_seed(0)
+    predicted, target = (torch.rand(4, 3, 3, 4, 4, generator=generator) for _ in range(2))
+    target[0] = target[0, :1]  # a still clip counts for nothing, not as a clip of its own
+    parts = [metrics.changed_pixel_error(p[None], t[None]) for p, t in zip(predicted, target, strict=True)]
+    error, count = (torch.stack(values).sum() for values in zip(*parts, strict=True))
+    assert metrics.changed_pixel_psnr(error, count) == pytest.approx(changed_psnr(predicted, target), rel=1e-6)
 
 
 # ---------------------------------------------------------------- SSIM
@@ -118,11 +131,6 @@ def test_code_counts_add_up_over_batches() -> None:
 )
 def test_effective_bits_is_the_entropy(counts: list[int], bits: float) -> None:
     assert metrics.effective_bits(torch.tensor(counts)) == pytest.approx(bits)
-
-
-@pytest.mark.parametrize(("tokens", "codes", "bits"), [(64, 1024, 640), (16, 2, 16), (1, 1000, log2(1000))])
-def test_bits_per_step(tokens: int, codes: int, bits: float) -> None:
-    assert metrics.bits_per_step(tokens, codes) == pytest.approx(bits)
 
 
 def test_repeat_rate_counts_the_steps_that_do_not_move() -> None:

@@ -96,6 +96,7 @@ def test_the_car_racing_preset_records_64_pixel_frames_of_driving(tmp_path: Path
         ({"action_repeat": 0}, "action repeat is 0"),
         ({"frame_size": 0}, "frame_size"),
         ({"held_out_every": -1}, "held-out-every"),
+        ({"workers": -1}, "workers"),
     ],
 )
 def test_wrong_settings_are_explained(tmp_path: Path, wrong: dict[str, object], message: str) -> None:

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from vqvideo.data.store import Store
 from vqvideo.errors import InputError
 from vqvideo.launch import check_processes, make_accelerator
 from vqvideo.prior import Prior
+from vqvideo.records import read_yaml, typed
 from vqvideo.run_folder import RunFolder, prepare_run
 from vqvideo.stages import train_prior, train_vqvae, vqvae_folder, world_folder
 from vqvideo.training import (
@@ -377,10 +379,63 @@ def test_a_checkpoint_of_another_number_of_processes_is_refused(tmp_path: Path) 
 def test_a_run_is_not_resumed_with_settings_that_shape_other_weights(tmp_path: Path) -> None:
     toy_trainer(tmp_path).fit(toy_batches(4), no_figures)
     trainer = toy_trainer(tmp_path, resume=True, learning_rate=0.5, seed=7, log_every=3)
-    with pytest.raises(InputError, match=r"learning_rate .* -> 0.5, seed 0 -> 7. Resume with the same ones") as refused:
+    with pytest.raises(InputError, match=r"learning_rate .* -> 0.5, train.seed 0 -> 7. Resume") as refused:
         trainer.resume()
     assert "log_every" not in str(refused.value)
     assert trainer.step == 0
+
+
+def test_a_prior_is_not_resumed_on_another_tokenizer_nor_with_another_model(tmp_path: Path, store: Store) -> None:
+    cfg = tiny_experiment(tmp_path)
+    train_vqvae(cfg, store)
+    train_prior(cfg, store)
+    world = WorldModel.from_pretrained(world_folder(cfg)).fingerprint()
+    other = replace(cfg, prior=replace(cfg.prior, model=replace(cfg.prior.model, window=2)))
+    with pytest.raises(InputError, match=r"model.window \d -> 2"):
+        train_prior(other, store, resume=True)
+    longer = replace(cfg.vqvae.train, steps=cfg.vqvae.train.steps + 2)
+    train_vqvae(replace(cfg, vqvae=replace(cfg.vqvae, train=longer)), store, resume=True)
+    with pytest.raises(InputError, match=r"tokenizer '[0-9a-f]{64}' -> .* or remove .*prior"):
+        train_prior(cfg, store, resume=True)
+    assert WorldModel.from_pretrained(world_folder(cfg)).fingerprint() == world
+
+
+def test_a_refused_resume_leaves_the_recorded_settings_and_they_can_be_given_to_any_script(
+    tmp_path: Path, store: Store
+) -> None:
+    cfg = tiny_experiment(tmp_path)
+    train_vqvae(cfg, store)
+    recorded = cfg.folder / "vqvae" / "config.yaml"
+    before = recorded.read_bytes()
+    wrong = replace(cfg.vqvae.train, batch=2 * cfg.vqvae.train.batch)
+    with pytest.raises(InputError, match=r"other settings: train\.batch"):
+        train_vqvae(replace(cfg, vqvae=replace(cfg.vqvae, train=wrong)), store, resume=True)
+    assert recorded.read_bytes() == before
+    assert typed(Experiment, read_yaml(recorded)) == cfg
+
+
+def test_stages_may_have_different_precisions(tmp_path: Path, store: Store) -> None:
+    cfg = tiny_experiment(tmp_path)
+    half = replace(cfg.prior, train=replace(cfg.prior.train, precision="bf16"))
+    train_vqvae(cfg, store)
+    train_prior(replace(cfg, prior=half), store)
+    newest = training_checkpoints(cfg.folder / "prior" / "checkpoints")[-1]
+    assert load_training(newest).progress["precision"] == "bf16"
+
+
+def test_damaged_checkpoints_do_not_push_out_good_ones(tmp_path: Path) -> None:
+    trainer = toy_trainer(tmp_path, checkpoint_every=2)
+    trainer.fit(toy_batches(4), no_figures)
+    older, newest = training_checkpoints(trainer.run.checkpoints)
+    (newest / "model.safetensors").write_bytes(b"damaged")
+    again = toy_trainer(tmp_path, resume=True, checkpoint_every=2)
+    assert again.resume()
+    assert again.step == 4
+    assert [p.name for p in training_checkpoints(again.run.checkpoints)] == [older.name]
+    assert (again.run.checkpoints / f"damaged-{newest.name}").is_dir()
+    (older / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(InputError, match=r"none of its 1 checkpoints can be read\. Remove the folder"):
+        toy_trainer(tmp_path, resume=True).resume()
 
 
 def test_a_resumed_run_keeps_the_precision_and_the_threads_that_were_measured(
@@ -419,6 +474,10 @@ def test_processes_that_do_not_work_together_are_refused(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"validate_every": 0}, "train.validate_every is 0, expected at least 1"),
+        ({"checkpoint_every": 0}, "train.checkpoint_every is 0"),
+        ({"seed": -1}, "train.seed is -1, expected at least 0"),
+        ({"max_seconds": 0.0}, "train.max_seconds is 0.0, expected more than 0"),
         ({"steps": 0}, "at least 1"),
         ({"batch": 0}, "at least 1"),
         ({"accumulate": 0}, "at least 1"),

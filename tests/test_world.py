@@ -12,9 +12,11 @@ from stores import flip
 from tiny_models import FIVE, SIZE, STEERING, make_spec, noise_frames, tiny_prior, tiny_vqvae, tiny_world
 from torch import Tensor
 
+from vqvideo.backbones import FactorisedConv
 from vqvideo.errors import InputError
+from vqvideo.records import without_defaults
 from vqvideo.sampling import Sampling
-from vqvideo.vqvae import VQVAE
+from vqvideo.vqvae import VQVAE, VQVAEConfig
 from vqvideo.world import EnvFacts, Imagination, WorldModel, WorldStep
 
 
@@ -248,3 +250,37 @@ def test_a_damaged_world_is_never_loaded(tmp_path: Path, name: str) -> None:
     flip(folder / name, (folder / name).stat().st_size // 2)
     with pytest.raises(InputError, match=name):
         WorldModel.from_pretrained(folder)
+
+
+# ---------------------------------------------------------------- at the door
+
+
+def test_frames_may_come_from_numpy_and_must_be_frames() -> None:
+    world = tiny_world()
+    frames, actions = noise_frames(1, 3), torch.zeros(1, 4, world.action_space.size)
+    shown = world.imagine(frames, actions, seed=0).frames
+    assert torch.equal(world.imagine(frames.numpy(), actions.numpy(), seed=0).frames, shown)
+    assert torch.equal(world.imagine(frames / 255, actions, seed=0).frames, shown)
+    with pytest.raises(InputError, match=r"float frames from \d+ to 25\d, expected 0..1"):
+        world.imagine(frames.float(), actions)
+    with pytest.raises(InputError, match=r"float frames from nan"):
+        world.imagine(torch.full((1, 3, 3, SIZE, SIZE), torch.nan), actions)
+    with pytest.raises(InputError, match=r"frames of shape \(3, 3, 16, 16\), expected \(b, t, 3, 16, 16\)"):
+        world.imagine(frames[0], actions)
+
+
+def test_a_model_card_may_be_edited(tmp_path: Path) -> None:
+    world = tiny_world()
+    world.save_pretrained(tmp_path / "world")
+    with open(tmp_path / "world" / "README.md", "a") as card:
+        card.write("Trained on a rainy day.\n")
+    assert WorldModel.from_pretrained(tmp_path / "world").fingerprint() == world.fingerprint()
+
+
+def test_a_setting_added_later_does_not_make_a_stranger_of_a_tokenizer() -> None:
+    config = VQVAEConfig(backbone=FactorisedConv(strides=(1, 8, 8), widths=(8, 8)))
+    assert without_defaults(config) == {
+        "kind": "VQVAE",
+        "backbone": {"kind": "FactorisedConv", "strides": [1, 8, 8], "widths": [8, 8]},
+        "quantizer": {"kind": "EMAVQ"},
+    }

@@ -99,7 +99,12 @@ def load_model(folder: Path, kind: str) -> SavedModel:
     if not (folder / durable.MANIFEST).is_file():
         found = "a folder without a manifest" if folder.is_dir() else "no such folder"
         raise InputError(f"{folder}: {found}, expected a saved {kind} (config.json, model.safetensors, manifest.json)")
-    durable.verify_folder(folder)
+    manifest = durable.read_manifest(folder)
+    for name in ("config.json", "model.safetensors"):
+        # Not the model card: people edit it, on the Hub too.
+        if name not in manifest.files:
+            raise InputError(f"{folder}: its manifest lists no {name}")
+        durable.verify_file(folder / name, manifest.files[name])
     config = durable.parse_json(durable.read_small(folder / "config.json"), str(folder / "config.json"))
     if config.get("format") != f"vqvideo-{kind}":
         raise InputError(f"{folder} holds a {config.get('format')}, expected a vqvideo-{kind}")
@@ -215,10 +220,27 @@ def newest_progress(folder: Path) -> dict[str, Any]:
 
 
 def latest_training(folder: Path) -> TrainingState | None:
-    """The newest undamaged checkpoint, or None. A damaged one is skipped with a warning."""
-    for path in reversed(training_checkpoints(folder)):
+    """The newest undamaged checkpoint, or None if there is none at all. A damaged one is skipped with a warning.
+
+    Raises:
+        InputError: there are checkpoints, and every one is damaged.
+    """
+    paths = training_checkpoints(folder)
+    for path in reversed(paths):
         try:
             return load_training(path)
         except InputError as error:
             log.warning("skipping a damaged checkpoint: %s", error)
+    if paths:
+        raise InputError(f"{folder}: none of its {len(paths)} checkpoints can be read. Remove the folder to start anew")
     return None
+
+
+def set_aside_after(folder: Path, step: int) -> None:
+    """Renames checkpoints after `step`, which could not be read: they must not count among those that are kept."""
+    for path in training_checkpoints(folder):
+        if int(path.name.removeprefix("step-")) > step:
+            aside = path.with_name(f"damaged-{path.name}")
+            if aside.exists():
+                durable.remove_folder(aside)
+            path.rename(aside)

@@ -19,6 +19,12 @@ from vqvideo.vqvae import VQVAEConfig
 E = TypeVar("E", bound="Experiment")
 
 
+def _at_least(stage: str, settings: object, **least: int) -> None:
+    for name, low in least.items():
+        if getattr(settings, name) < low:
+            raise InputError(f"{stage}.{name} is {getattr(settings, name)}, expected at least {low}")
+
+
 @dataclass(frozen=True)
 class VQVAEStage:
     """The tokenizer and its training."""
@@ -31,6 +37,9 @@ class VQVAEStage:
     """Latent steps of a training clip, the first frame's included."""
     validation_clips: int = 32
     """Held-out clips for the validations during training."""
+
+    def __post_init__(self) -> None:
+        _at_least("vqvae", self, latent_steps=2, validation_clips=1)
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,9 @@ class PriorStage:
     """How episodes are cut up for encoding."""
     validation_clips: int = 64
     """Held-out clips for the validations during training."""
+
+    def __post_init__(self) -> None:
+        _at_least("prior", self, latent_steps=2, validation_clips=1)
 
 
 @dataclass(frozen=True)

@@ -45,12 +45,12 @@ def evaluate_tokenizer(vqvae: VQVAE, clips: Clips, count: int, batch: int = 16) 
         counts += metrics.code_counts(codes, vqvae.quantizer.codebook_size).cpu()
         psnr.append(metrics.psnr(decoded, target).flatten())
         ssim.append(metrics.ssim(decoded, target).flatten())
-        changed.append(metrics.changed_pixel_psnr(decoded, target))
+        changed.append(torch.stack(metrics.changed_pixel_error(decoded, target)))
     bits = metrics.effective_bits(counts)
     return {
         "psnr_db": torch.cat(psnr).mean().item(),
         "ssim": torch.cat(ssim).mean().item(),
-        "changed_psnr_db": torch.stack(changed).nanmean().item(),
+        "changed_psnr_db": metrics.changed_pixel_psnr(*torch.stack(changed).sum(dim=0)),
         "codes_used": metrics.usage(counts),
         "effective_bits": bits,
         "perplexity": 2**bits,
@@ -113,6 +113,8 @@ class HorizonReport:
     """Baseline: the last context frame, repeated."""
     repeat_rate: float
     """Share of imagined steps that merely repeat the step before."""
+    repeat_rate_real: float
+    """The same of the real frames: a car may stand still."""
 
     @property
     def psnr_gain_db(self) -> list[float]:
@@ -151,7 +153,10 @@ class HorizonReport:
                 f"{k:4d} {imagined:9.2f} {repeat:12.2f} {other:14.2f} {ceiling:14.2f} {gain:+6.2f} {ssim:6.3f} "
                 f"{ssim_repeat:12.3f}"
             )
-        lines.append(f"controllability {self.controllability_db:+.2f} dB   repeat rate {self.repeat_rate:.1%}")
+        lines.append(
+            f"controllability {self.controllability_db:+.2f} dB   repeat rate {self.repeat_rate:.1%} "
+            f"(real frames {self.repeat_rate_real:.1%})"
+        )
         return "\n".join(lines)
 
 
@@ -175,12 +180,13 @@ def evaluate_world(
         raise InputError(f"{len(indices)} held-out clip(s), expected at least 2 to compare actions: record more")
     parts = [_horizon(world, clips, part.tolist(), context, sampling, seed) for part in _chunks(indices, batch)]
     rows = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-    means = {key: value.mean(dim=0).tolist() for key, value in rows.items() if key != "last_frames"}
+    means = {key: value.mean(dim=0).tolist() for key, value in rows.items() if not key.endswith("_frames")}
     return HorizonReport(
         clips=len(indices),
         context=context,
         seed=seed,
-        repeat_rate=metrics.repeat_rate(rows["last_frames"]),
+        repeat_rate=metrics.repeat_rate(rows["imagined_frames"]),
+        repeat_rate_real=metrics.repeat_rate(rows["real_frames"]),
         **means,
     )
 
@@ -214,7 +220,8 @@ def _horizon(
         "psnr_other_actions_db": per_step(metrics.psnr(to_unit(other.frames), real)),
         "ssim": per_step(metrics.ssim(imagined, real)),
         "ssim_repeat": per_step(metrics.ssim(repeated, real)),
-        "last_frames": imagined[:, s - 1 :: s],
+        "imagined_frames": torch.cat([to_unit(frames[:, seen - 1 : seen]), imagined[:, s - 1 :: s]], dim=1),
+        "real_frames": to_unit(frames[:, seen - 1 :: s]),
     }
 
 

@@ -24,22 +24,28 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def configure_threads(threads: int | None, local_world: int = 1) -> int:
+def configure_threads(threads: int | None, local_world: int = 1, *, on_cpu: bool | None = None) -> int:
     """Sets the number of CPU threads and returns it.
 
     By default the machine's cores are shared out among the processes, and a measurement decides between all of them
-    and one: on busy cores, spinning threads can be many times slower than a single one.
+    and one: on busy cores, spinning threads can be many times slower than a single one. With a GPU one is enough.
+
+    Args:
+        threads: how many, or None to measure.
+        local_world: processes on this machine.
+        on_cpu: whether the work is done by the CPU; by default if there is no GPU.
     """
+    on_cpu = not torch.cuda.is_available() if on_cpu is None else on_cpu
     share = max(1, available_cores() // local_world)
     if threads is None:
-        threads = 1 if torch.cuda.is_available() or share == 1 else _faster_thread_count(share)
+        threads = _faster_thread_count(share) if on_cpu and share > 1 else 1
     torch.set_num_threads(threads)
     return threads
 
 
-def best_precision() -> str:
-    """ "bf16" where the hardware is faster with it, otherwise "no"."""
-    if torch.cuda.is_available():
+def best_precision(*, on_cpu: bool) -> str:
+    """ "bf16" where the hardware is faster with it, otherwise "no", or "fp16" on GPUs without bf16."""
+    if not on_cpu:
         return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
     return "bf16" if _bf16_is_faster() else "no"
 

@@ -55,8 +55,14 @@ class HubModel(nn.Module, ModelHubMixin):
         return next(self.parameters()).device
 
     def fingerprint(self) -> str:
-        """SHA-256 of configuration and weights."""
-        return fingerprint(self.config(), model_tensors(self))
+        """SHA-256 of configuration and weights. Settings at their default count as if they were not there, so that a
+        setting which a later version adds does not make strangers of old models.
+        """
+        return fingerprint(self.identity(), model_tensors(self))
+
+    def identity(self) -> dict[str, Any]:
+        """The part of `config` that the fingerprint is taken over."""
+        return self.config()
 
     def save_pretrained(
         self,

@@ -30,13 +30,17 @@ def make_accelerator(cfg: TrainConfig, run: Path, *, resume: bool = False) -> Ac
         resume: whether an earlier run's checkpoints are continued.
     """
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedDataParallelKwargs
 
-    join_processes()
+    on_cpu = join_processes().device.type == "cpu"
     local_world = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    # The state is shared by all Accelerators of a process, and would refuse another precision for the next stage.
+    AcceleratorState._reset_state(reset_partial_state=False)
     earlier = newest_progress(run / "checkpoints") if resume else {}
-    configure_threads(cfg.threads or earlier.get("threads"), local_world)
-    precision = earlier.get("precision") or best_precision() if cfg.precision == "auto" else cfg.precision
+    configure_threads(cfg.threads or earlier.get("threads"), local_world, on_cpu=on_cpu)
+    measured = earlier.get("precision") or best_precision(on_cpu=on_cpu)
+    precision = measured if cfg.precision == "auto" else cfg.precision
     # Codebook statistics are all-reduced where they are made, so broadcasting buffers would be waste.
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
     tracker = "tensorboard" if importlib.util.find_spec("tensorboard") else None

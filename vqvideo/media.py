@@ -77,7 +77,7 @@ def save_media(stem: Path, clips: list[list[Frames]], fps: float, columns: int =
         The picture, and the video or None.
     """
     labels = LABELS[: len(clips[0])]
-    picture, video = stem.with_suffix(".png"), stem.with_suffix(".mp4")
+    picture, video = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.mp4")
     sheets = [[contact_sheet(row, columns)[None] for row in rows] for rows in clips]
     labelled = [add_labels(stack_rows(rows), labels) for rows in sheets]
     write_png(picture, stack_rows(labelled, gap=6)[0])

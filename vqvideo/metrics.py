@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import log2
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,20 +13,24 @@ def psnr(predicted: Tensor, target: Tensor) -> Tensor:
     return -10 * mse.clamp(min=1e-10).log10()
 
 
-def changed_pixel_psnr(predicted: Tensor, target: Tensor, threshold: float = 0.05) -> Tensor:
-    """PSNR in dB over the pixels that changed since the frame before, where quality shows: a scalar.
+def changed_pixel_error(predicted: Tensor, target: Tensor, threshold: float = 0.05) -> tuple[Tensor, Tensor]:
+    """Sum and number of the squared errors at the pixels that changed since the frame before, where quality shows.
 
     Args:
         predicted, target: (b, t, c, h, w) with t >= 2; the first frame only serves as the past of the second.
         threshold: a pixel changed if a channel moved by more than this.
 
     Returns:
-        A scalar; nan if no pixel changed.
+        Two scalars; add them up over batches, then `changed_pixel_psnr`.
     """
     moved = (target[:, 1:] - target[:, :-1]).abs().amax(dim=2, keepdim=True) > threshold
     error = (predicted[:, 1:] - target[:, 1:]).square()
-    mse = (error * moved).sum() / (moved.sum() * error.shape[2])
-    return -10 * mse.clamp(min=1e-10).log10()
+    return (error * moved).double().sum(), moved.sum() * error.shape[2]
+
+
+def changed_pixel_psnr(error: Tensor, count: Tensor) -> float:
+    """PSNR in dB of the sums of `changed_pixel_error`; nan if no pixel changed."""
+    return (-10 * (error / count).clamp(min=1e-10).log10()).item()
 
 
 def ssim(predicted: Tensor, target: Tensor) -> Tensor:
@@ -86,11 +88,6 @@ def repeat_rate(frames: Tensor, threshold: float = 1 / 255) -> float:
     """
     change = (frames[:, 1:] - frames[:, :-1]).abs().mean(dim=(-3, -2, -1))
     return (change < threshold).double().mean().item()
-
-
-def bits_per_step(tokens: int, codebook_size: int) -> float:
-    """Bits that a latent step of n tokens takes without entropy coding."""
-    return tokens * log2(codebook_size)
 
 
 def average_precision(scores: Tensor, labels: Tensor) -> float:

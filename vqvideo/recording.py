@@ -17,9 +17,9 @@ class RecordConfig:
     """A preset (CarRacing, CarRacingAnywhere, TinyWorld) or any Gymnasium id, or package:id."""
     out: Path | None = None
     """Folder of the store; by default data/<environment>, such as data/car_racing."""
-    episodes: int = 36
+    episodes: int = 120
     """Episodes that the store holds in the end."""
-    steps: int = 150
+    steps: int = 200
     """Longest episode, in stored steps."""
     frame_size: int = 64
     """Height and width of the stored frames in pixels."""
@@ -37,8 +37,8 @@ class RecordConfig:
     """Processes; by default one per core. 0 plays in this process."""
 
     def __post_init__(self) -> None:
-        for name, least in (("episodes", 1), ("steps", 1), ("seed", 0), ("held_out_every", 0)):
-            if getattr(self, name) < least:
+        for name, least in (("episodes", 1), ("steps", 1), ("seed", 0), ("held_out_every", 0), ("workers", 0)):
+            if getattr(self, name) is not None and getattr(self, name) < least:
                 flag = name.replace("_", "-")
                 raise InputError(f"--{flag} is {getattr(self, name)}; it must be at least {least}.")
 

@@ -41,6 +41,20 @@ def to_plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def without_defaults(value: Any) -> Any:
+    """`to_plain` of a dataclass, less the fields that have their default; what is a dataclass itself is kept, with its
+    `kind`.
+    """
+    plain: dict[str, Any] = {"kind": kind_of(type(value))}
+    for field in dataclasses.fields(value):
+        item = getattr(value, field.name)
+        if dataclasses.is_dataclass(item):
+            plain[field.name] = without_defaults(item)
+        elif item != field.default:
+            plain[field.name] = to_plain(item)
+    return plain
+
+
 def from_plain(hint: Any, plain: Any, where: str = "config") -> Any:
     """The value of type `hint` that `plain` describes.
 

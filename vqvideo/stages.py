@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,8 @@ from vqvideo.evaluation import evaluate_prior, evaluate_tokenizer, stack_frames
 from vqvideo.launch import make_accelerator
 from vqvideo.media import dream_rows, reconstruction_rows, save_media
 from vqvideo.prior import ActionStats, PriorSpec
-from vqvideo.records import write_yaml
-from vqvideo.run_folder import RunFolder, prepare_run, show_picture
+from vqvideo.records import to_plain, write_yaml
+from vqvideo.run_folder import prepare_run, show_picture
 from vqvideo.training import Batch, TrainConfig, Trainer
 from vqvideo.vqvae import VQVAE
 from vqvideo.world import EnvFacts, WorldModel
@@ -52,10 +53,13 @@ def train_vqvae(cfg: Experiment, store: Store, *, resume: bool = False) -> dict[
     model = stage.model.build(store.meta.frame_size)
     clips = Clips(store, "train", model.clip_length(stage.latent_steps))
     held_out = Clips(store, "held_out", model.clip_length(stage.latent_steps))
-    run = _open_run(cfg, "vqvae", resume, accelerator)
-    trainer = Trainer(model, train, run, accelerator)
-    if not (resume and trainer.resume()):
-        # Every rank reads the same first clips: one codebook, no communication.
+    run = prepare_run(cfg.folder / "vqvae", resume=resume, settings=cfg, accelerator=accelerator)
+    identity = {"model": to_plain(stage.model), "latent_steps": stage.latent_steps, "store": store.digest}
+    trainer = Trainer(model, train, run, accelerator, identity)
+    resumed = resume and trainer.resume()
+    _write_config(cfg, trainer)
+    if not resumed:
+        # Every rank reads the same first clips, and rank 0's codebook counts.
         count = max(train.batch, _clips_to_start(model, stage.latent_steps))
         model.initialize(stack_frames(clips, clips.spread(count).tolist()).to(accelerator.device))
 
@@ -83,10 +87,18 @@ def train_prior(cfg: Experiment, store: Store, *, resume: bool = False) -> dict[
     clips, held_out = CodeClips(arrays, stage.latent_steps), CodeClips(held_out_arrays, stage.latent_steps)
     torch.manual_seed(train.seed)
     prior = stage.model.build(prior_spec(vqvae, store, arrays), vqvae.codebook)
-    run = _open_run(cfg, "prior", resume, accelerator)
-    trainer = Trainer(prior, train, run, accelerator)
+    run = prepare_run(cfg.folder / "prior", resume=resume, settings=cfg, accelerator=accelerator)
+    identity = {
+        "model": to_plain(stage.model),
+        "latent_steps": stage.latent_steps,
+        "segments": to_plain(stage.segments),
+        "store": store.digest,
+        "tokenizer": prior.spec.tokenizer,
+    }
+    trainer = Trainer(prior, train, run, accelerator, identity)
     if resume:
         trainer.resume()
+    _write_config(cfg, trainer)
     env = EnvFacts(store.meta.env_id, store.meta.fps, store.meta.action_repeat)
     shown = Clips(store, "held_out", vqvae.clip_length(stage.latent_steps))
 
@@ -132,16 +144,17 @@ def action_stats(arrays: CodeArrays) -> ActionStats:
     )
 
 
-def _open_run(cfg: Experiment, stage: str, resume: bool, accelerator: Accelerator) -> RunFolder:
-    run = prepare_run(cfg.folder / stage, resume=resume, settings=cfg, accelerator=accelerator)
-    if accelerator.is_main_process:
-        durable.write_file(run.path / "config.yaml", write_yaml(cfg).encode())
-    return run
+def _write_config(cfg: Experiment, trainer: Trainer) -> None:
+    """Puts the settings into the run folder, as a file that `--config` takes; not before a resume was accepted."""
+    if trainer.accelerator.is_main_process:
+        plain = to_plain(cfg)
+        own = {field.name: plain[field.name] for field in fields(Experiment)}
+        durable.write_file(trainer.run.path / "config.yaml", write_yaml(own).encode())
 
 
 def _clips_to_start(model: VQVAE, latent_steps: int) -> int:
-    """Clips that hold eight latents for each code, so that k-means has something to average."""
-    return -(-8 * model.quantizer.codebook_size // (latent_steps * model.tokens))
+    """Clips that hold as many latents as the quantizer wants to start from."""
+    return -(-model.quantizer.latents_to_start // (latent_steps * model.tokens))
 
 
 def _frames_only(clips: list[Clip]) -> dict[str, Tensor]:

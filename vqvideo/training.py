@@ -32,9 +32,10 @@ from vqvideo.checkpoint import (
     model_tensors,
     optimizer_tensors,
     save_training,
+    set_aside_after,
 )
 from vqvideo.errors import InputError, RunStoppedError
-from vqvideo.records import to_plain
+from vqvideo.records import flat_settings, to_plain
 from vqvideo.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -45,7 +46,9 @@ log = logging.getLogger(__name__)
 Batch = Mapping[str, Tensor]
 
 MAY_CHANGE = {"steps", "max_seconds", "threads", "workers", "validate_every", "checkpoint_every", "keep", "log_every"}
-"""Settings that a resumed run may have different; all others shape the samples or the weights."""
+"""Settings that a resumed run may have different: a longer run, another machine, other reports. With another length
+the learning rate decays differently from there on; all other settings must be the same.
+"""
 MOST_SKIPS = 50
 """Steps in a row that the loss scaler of fp16 may skip while it looks for its scale."""
 
@@ -94,8 +97,16 @@ class TrainConfig:
     """Seed of the weights, the data order and the training noise."""
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch < 1 or self.accumulate < 1:
-            raise InputError("train: steps, batch and accumulate are at least 1")
+        for name in ("steps", "batch", "accumulate", "validate_every", "checkpoint_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"train.{name} is {getattr(self, name)}, expected at least 1")
+        for name in ("seed", "workers", "warmup"):
+            if getattr(self, name) < 0:
+                raise InputError(f"train.{name} is {getattr(self, name)}, expected at least 0")
+        if self.max_seconds is not None and not self.max_seconds > 0:
+            raise InputError(f"train.max_seconds is {self.max_seconds}, expected more than 0, or none for no limit")
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"train.threads is {self.threads}, expected at least 1")
         if self.keep < 2:
             raise InputError(f"train.keep is {self.keep}, expected at least 2: the newest one may be damaged")
         if not 0 <= self.average_decay < 1:
@@ -213,8 +224,19 @@ def step_seed(seed: int, step: int, micro: int, rank: int) -> int:
 class Trainer:
     """One run of one model: prepared model, optimizer, averaged weights, progress."""
 
-    def __init__(self, model: nn.Module, cfg: TrainConfig, run: RunFolder, accelerator: Accelerator) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        cfg: TrainConfig,
+        run: RunFolder,
+        accelerator: Accelerator,
+        identity: Mapping[str, Any] | None = None,
+    ) -> None:
+        """What the weights also depend on (model settings, data, tokenizer) is `identity`: plain values, recorded in
+        every checkpoint and compared on resume.
+        """
         self.cfg, self.run, self.accelerator = cfg, run, accelerator
+        self.identity = dict(identity or {})
         self.model = model.to(accelerator.device)
         self.optimizer = make_optimizer(self.model, cfg)
         self.average = AveragedWeights(self.model, cfg.average_decay)
@@ -290,24 +312,27 @@ class Trainer:
     def _rewind(self) -> None:
         if self.accelerator.is_main_process:
             self.run.rewind(self.step)
+            set_aside_after(self.run.checkpoints, self.step)
         self.accelerator.wait_for_everyone()
 
     def _check_same_run(self, progress: Mapping[str, Any]) -> None:
-        changed = [
-            f"{key} {progress['train'][key]!r} -> {value!r}"
-            for key, value in to_plain(self.cfg).items()
-            if key not in MAY_CHANGE and progress["train"].get(key, value) != value
-        ]
+        before, now = progress["settings"], self._settings()
+        changed = [f"{key} {before.get(key)!r} -> {now.get(key)!r}" for key in now if before.get(key) != now[key]]
         if changed:
             raise InputError(
                 f"{self.run.checkpoints} was trained with other settings: {', '.join(changed)}. "
-                "Resume with the same ones, or start a new run with --name"
+                f"Resume with the same ones, start a new run with --name, or remove {self.run.path}"
             )
         if progress["world"] != self.accelerator.num_processes:
             raise InputError(
                 f"{self.run.checkpoints} was written by {progress['world']} process(es), now there are "
                 f"{self.accelerator.num_processes}: resume with the same number"
             )
+
+    def _settings(self) -> dict[str, Any]:
+        """All that shapes samples and weights, by dotted name."""
+        settings = flat_settings(self.identity | {"train": to_plain(self.cfg)})
+        return {key: value for key, value in settings.items() if key.removeprefix("train.") not in MAY_CHANGE}
 
     def _optimizer_step(self, model: nn.Module, source: Iterator[Batch]) -> dict[str, float]:
         model.train()
@@ -380,7 +405,7 @@ class Trainer:
                 "step": self.step,
                 "seconds": self.seconds,
                 "world": self.accelerator.num_processes,
-                "train": to_plain(self.cfg),
+                "settings": self._settings(),
                 "precision": self.accelerator.mixed_precision,
                 "threads": torch.get_num_threads(),
             }

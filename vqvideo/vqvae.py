@@ -24,7 +24,7 @@ from vqvideo.hub import HubModel
 from vqvideo.losses import reconstruction_loss
 from vqvideo.nn import TimeState, TimeWalk
 from vqvideo.quantizers import EMAVQConfig, QuantizerConfig
-from vqvideo.records import to_plain, typed
+from vqvideo.records import to_plain, typed, without_defaults
 from vqvideo.video import from_signed, to_signed
 
 
@@ -93,6 +93,9 @@ class VQVAE(HubModel):
     def config(self) -> dict[str, Any]:
         return {"model": to_plain(self.cfg), "frame_size": list(self.frame_size)}
 
+    def identity(self) -> dict[str, Any]:
+        return {"model": without_defaults(self.cfg), "frame_size": list(self.frame_size)}
+
     @classmethod
     def from_config(cls, config: dict[str, Any], source: str) -> Self:
         """The untrained tokenizer that `config` describes."""
@@ -139,7 +142,7 @@ class VQVAE(HubModel):
 
     def forward(self, frames: Tensor) -> VQVAEOutput:
         """One training pass over clips (b, 1 + s k, c, h, w)."""
-        target = self._checked(frames)
+        target = self._signed(frames)
         z, _ = self._latents(target, self.init_state(len(target)))
         quantized = self.quantizer(z)
         decoded, _ = self._frames(quantized.values, self.init_state(len(target)))
@@ -180,7 +183,7 @@ class VQVAE(HubModel):
         Returns:
             Codes (b, m, h, w) (1 + m for a start) and the new state.
         """
-        z, state = self._latents(self._checked(frames), state)
+        z, state = self._latents(self._signed(frames), state)
         return self.quantizer.encode(z), state
 
     @torch.no_grad()
@@ -204,20 +207,29 @@ class VQVAE(HubModel):
     @torch.no_grad()
     def initialize(self, frames: Tensor) -> None:
         """Fits data variance and codebook to first clips (b, 1 + s k, c, h, w), the same on every rank."""
-        target = self._checked(frames)
-        z, _ = self._latents(target, self.init_state(len(target)))
+        target = self._signed(frames)
+        # In parts: a large codebook wants many clips, more than memory holds activations for.
+        parts = [self._latents(part, self.init_state(len(part)))[0].flatten(0, -2) for part in target.split(32)]
         self.variance.copy_(target.var().clamp(min=1e-4))
-        self.quantizer.initialize(z.reshape(-1, self.quantizer.dim))
+        self.quantizer.initialize(torch.cat(parts))
 
     def after_step(self) -> None:
         """Called by the training loop after each optimizer step, on every rank."""
         self.quantizer.update()
 
-    def _checked(self, frames: Tensor) -> Tensor:
+    def checked(self, frames: Tensor) -> Tensor:
+        """The same frames (b, t, 3, h, w); InputError if they have another shape, type or range."""
         if frames.ndim != 5 or tuple(frames.shape[2:]) != (3, *self.frame_size):
             h, w = self.frame_size
             raise InputError(f"frames of shape {tuple(frames.shape)}, expected (b, t, 3, {h}, {w})")
-        return to_signed(frames)
+        # NaN fails both comparisons.
+        if frames.is_floating_point() and frames.numel() and not (frames.min() >= 0 and frames.max() <= 1):
+            low, high = float(frames.min()), float(frames.max())
+            raise InputError(f"float frames from {low:.4g} to {high:.4g}, expected 0..1 (or uint8 in 0..255)")
+        return frames
+
+    def _signed(self, frames: Tensor) -> Tensor:
+        return to_signed(self.checked(frames))
 
     def _latents(self, frames: Tensor, state: TimeState) -> tuple[Tensor, TimeState]:
         """Signed frames to latents (b, t, h, w, d)."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 from einops import rearrange
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from vqvideo.checkpoint import SavedModel, load_into
@@ -107,7 +107,7 @@ class WorldModel(HubModel):
 
     def imagine(
         self,
-        frames: Tensor,
+        frames: Tensor | NDArray[Any],
         actions: ArrayLike,
         *,
         sampling: Sampling | None = None,
@@ -125,6 +125,7 @@ class WorldModel(HubModel):
         Raises:
             InputError: frames or actions of another shape, actions outside the space.
         """
+        frames = self.vqvae.checked(torch.as_tensor(frames))
         flat = self.checked_actions(actions)
         context = self.stride * (self.vqvae.latent_length(frames.shape[1]) - 1)
         future = flat.shape[1] - context
@@ -142,8 +143,9 @@ class WorldModel(HubModel):
             steps.append(step)
         return _joined(steps)
 
-    def start(self, frames: Tensor, actions: ArrayLike) -> WorldState:
+    def start(self, frames: Tensor | NDArray[Any], actions: ArrayLike) -> WorldState:
         """Reads a context: frames (b, 1 + s c, 3, h, w) and the flat actions (b, s c, a) between them."""
+        frames = self.vqvae.checked(torch.as_tensor(frames))
         codes = self.vqvae.encode(frames.to(self.device))
         flat = self.checked_actions(actions)
         expected = (len(frames), frames.shape[1] - 1)
@@ -169,12 +171,15 @@ class WorldModel(HubModel):
         return step, WorldState(prior, decoder)
 
     def checked_actions(self, actions: ArrayLike) -> Tensor:
-        """Flat actions (b, t, a) as a float tensor on the device of the model; InputError if outside their space."""
+        """Flat actions (b, t, a) as a float tensor on the device of the model.
+
+        Raises:
+            InputError: another shape, not finite, or outside their space.
+        """
         if np.ndim(actions) != 3:
             raise InputError(f"actions of shape {tuple(np.shape(actions))}, expected (b, t, {self.action_space.size})")
-        if isinstance(actions, Tensor) and actions.device.type != "cpu":
-            return actions.float()
-        values = np.asarray(actions, dtype=np.float64)
+        # On the CPU also when they come from a GPU: one bad index there would end the whole process.
+        values = np.asarray(actions.detach().cpu() if isinstance(actions, Tensor) else actions, dtype=np.float64)
         self.action_space.validate(values, "actions")
         return torch.as_tensor(values, dtype=torch.float32, device=self.device)
 

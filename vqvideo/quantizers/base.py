@@ -43,6 +43,11 @@ class Quantizer(nn.Module, ABC):
     """k, the number of codes."""
 
     @property
+    def latents_to_start(self) -> int:
+        """How many latents `initialize` wants; any number by default."""
+        return 0
+
+    @property
     def bits(self) -> float:
         """Bits per token: log2 k."""
         return log2(self.codebook_size)
@@ -137,6 +142,10 @@ def broadcast_from_first(x: Tensor) -> Tensor:
     if dist.is_available() and dist.is_initialized():
         dist.broadcast(x, src=0)
     return x
+
+
+LATENTS_PER_CODE = 8
+"""Latents per code that a k-means start wants, so that there is something to average."""
 
 
 def enough_latents(z: Tensor, k: int) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vqvideo.errors import InputError
 from vqvideo.quantizers.base import (
+    LATENTS_PER_CODE,
     Gradient,
     Quantized,
     Quantizer,
@@ -71,7 +72,6 @@ class EMAVQ(Quantizer):
     ema_count: Tensor
     ema_sum: Tensor
     steps: Tensor
-    initialized: Tensor
     _count: Tensor
     _sum: Tensor
 
@@ -84,10 +84,13 @@ class EMAVQ(Quantizer):
         self.register_buffer("ema_count", torch.ones(cfg.codebook_size))
         self.register_buffer("ema_sum", codebook.clone())
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("initialized", torch.zeros((), dtype=torch.bool))
         self.register_buffer("_count", torch.zeros(cfg.codebook_size), persistent=False)
         self.register_buffer("_sum", torch.zeros_like(codebook), persistent=False)
         self._pool: Tensor | None = None
+
+    @property
+    def latents_to_start(self) -> int:
+        return LATENTS_PER_CODE * self.codebook_size
 
     def project(self, x: Tensor) -> Tensor:
         """Where latents and code vectors (..., d) live: here anywhere."""
@@ -123,7 +126,6 @@ class EMAVQ(Quantizer):
         # On trial, like a revived code: one that the moving encoder leaves behind is replaced at once.
         self.ema_count.fill_(self.cfg.revive_below)
         self.ema_sum.copy_(centroids * self.cfg.revive_below)
-        self.initialized.fill_(True)
 
     @torch.no_grad()
     def update(self) -> None:

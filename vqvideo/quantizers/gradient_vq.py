@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vqvideo.errors import InputError
 from vqvideo.quantizers.base import (
+    LATENTS_PER_CODE,
     Gradient,
     Quantized,
     Quantizer,
@@ -82,14 +83,15 @@ class LearntVQ(Quantizer):
 class GradientVQ(LearntVQ):
     """The code vectors are parameters."""
 
-    initialized: Tensor
-
     def __init__(self, cfg: GradientVQConfig) -> None:
         super().__init__(cfg)
         self.codebook = nn.Parameter(self._random_codes())
         # Decay would draw the codes to the origin, the unused ones first.
         self.codebook.no_decay = True  # type: ignore[attr-defined]
-        self.register_buffer("initialized", torch.zeros((), dtype=torch.bool))
+
+    @property
+    def latents_to_start(self) -> int:
+        return LATENTS_PER_CODE * self.codebook_size
 
     def codes(self) -> Tensor:
         return self.codebook
@@ -100,4 +102,3 @@ class GradientVQ(LearntVQ):
         enough_latents(z, self.codebook_size)
         generator = torch.Generator().manual_seed(self.cfg.seed)
         self.codebook.copy_(broadcast_from_first(k_means(z.float(), self.codebook_size, 10, generator)))
-        self.initialized.fill_(True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vqvideo.errors import InputError
-from vqvideo.quantizers.base import Quantized, Quantizer, fp32, straight_through
+from vqvideo.quantizers.base import Quantized, Quantizer, fp32, pass_gradient
 from vqvideo.quantizers.ema_vq import EMAVQ, EMAVQConfig
 
 
@@ -43,6 +43,10 @@ class ResidualVQ(Quantizer):
         self._stages = [EMAVQ(cfg.stage) for _ in range(cfg.stages)]
         self.stages = nn.ModuleList(self._stages)
 
+    @property
+    def latents_to_start(self) -> int:
+        return max(stage.latents_to_start for stage in self._stages)
+
     def forward(self, z: Tensor) -> Quantized:
         with fp32(z):
             z = z.float()
@@ -53,7 +57,11 @@ class ResidualVQ(Quantizer):
                 parts.append(stage(z - sum(done) if done else z))
             values = torch.stack([part.values.detach() for part in parts]).sum(dim=0)
             indices = self._combine([part.indices for part in parts])
-            return Quantized(straight_through(z, values), indices, torch.stack([part.loss for part in parts]).sum())
+            return Quantized(
+                pass_gradient(z, values, self.cfg.stage.gradient),
+                indices,
+                torch.stack([part.loss for part in parts]).sum(),
+            )
 
     @torch.no_grad()
     def encode(self, z: Tensor) -> Tensor:

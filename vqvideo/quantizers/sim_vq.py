@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from vqvideo.quantizers.base import LATENTS_PER_CODE
 from vqvideo.quantizers.gradient_vq import GradientVQConfig, LearntVQ
 
 
@@ -31,6 +32,10 @@ class SimVQ(LearntVQ):
         nn.init.zeros_(self.map.bias)
         # Decay would draw all codes to one point.
         self.map.weight.no_decay = True  # type: ignore[attr-defined]
+
+    @property
+    def latents_to_start(self) -> int:
+        return LATENTS_PER_CODE * self.dim**2
 
     def codes(self) -> Tensor:
         return self.map(self.frozen)
