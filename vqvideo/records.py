@@ -164,8 +164,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if path.stat().st_size > 2**20:
         raise InputError(f"{path}: larger than 1 MiB, that is no configuration file")
     try:
-        # The loader derives from SafeLoader: no tag can construct an object.
-        plain = yaml.load(path.read_text(), Loader=_StrictLoader)
+        # A safe loader: no tag can construct an object.
+        plain = _StrictLoader(path.read_text()).get_single_data()
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
