@@ -44,7 +44,7 @@ class Options:
     store: Path | None = None
     """Folder of the episodes; by default data/<environment>, such as data/car_racing."""
     out: Path | None = None
-    """Where the results go; by default runs/<name>/rollout."""
+    """Where the results go; by default rollout/ beside the world model."""
     clips: int = 4
     """Clips in the video."""
     evaluate: int = 32
@@ -93,7 +93,8 @@ def rollout(options: Options) -> Result:
     picks = clips.spread(options.clips).tolist()
     actions = chosen_actions(options, world, clips, picks)
     rows = dream_rows(world, stack_frames(clips, picks), actions, options.context, options.sampling, options.seed)
-    out = options.out or Path("runs") / name / "rollout"
+    beside = options.world.parent if options.world else Path("runs") / name
+    out = options.out or beside / "rollout"
     stem = out / f"dream_{options.actions.replace(',', '_')}"
     picture, video = save_media(stem, rows, store.meta.fps)
     report = None
