@@ -79,6 +79,13 @@ PRESETS: dict[str, Preset] = {
         },
         wrap=DrawOnDemand,
     ),
+    "Doom": Preset(
+        env_id="vqvideo/Doom-v0",
+        action_repeat=4,
+        pixels_key="screen",
+        fps=35.0,
+        extra="doom",
+    ),
     "TinyWorld": Preset(
         env_id="vqvideo/TinyWorld-v0",
         fps=10.0,
@@ -89,6 +96,7 @@ PRESETS: dict[str, Preset] = {
 # The same road and car, with a start on another piece of the track in each episode.
 PRESETS["CarRacingAnywhere"] = replace(PRESETS["CarRacing"], wrap=draw_anywhere)
 
+gymnasium.register(id="vqvideo/Doom-v0", entry_point="vqvideo.envs.doom:my_way_home")
 gymnasium.register(id="vqvideo/TinyWorld-v0", entry_point="vqvideo.envs.tiny_world:TinyWorld", max_episode_steps=200)
 
 

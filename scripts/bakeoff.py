@@ -1,19 +1,22 @@
-"""Trains the same tokenizer with one quantizer after the other on one store and prints one table.
+"""Trains variants of one tokenizer on one store under equal conditions and prints one table.
 
-    python scripts/bakeoff.py                                  all of them, two minutes each
-    python scripts/bakeoff.py --kinds EMAVQ FSQ --vqvae.train.max-seconds 300
+    python scripts/bakeoff.py                                               what to build a tokenizer from
+    python scripts/bakeoff.py --suite configs/bakeoff/quantizers.yaml       one quantizer after the other
+    python scripts/bakeoff.py --only default "no L1" --seeds 0 1 2          some of them, three seeds each
 
-Backbone, data, order, loss and time are the same for all; only the quantizer changes, at about 10 bits per token.
+A suite is a YAML file with a line per variant; what all share is the experiment (--config, and flags). Any store will do
+(--record.out). Interrupted, it goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from statistics import mean
+from typing import TYPE_CHECKING
 
-from quickstart import CONFIG
 from train_vqvae import open_store
 from vqvideo import cli
 
@@ -21,64 +24,110 @@ if TYPE_CHECKING:
     from vqvideo.config import Experiment
     from vqvideo.data.store import Store
 
-COLUMNS = ("psnr_db", "ssim", "changed_psnr_db", "codes_used", "effective_bits")
+CONFIG = Path(__file__).parents[1] / "configs" / "bakeoff.yaml"
+SUITE = CONFIG.parent / "bakeoff" / "tokenizer.yaml"
+
+COLUMNS = {
+    "bits_per_pixel": ".4f", "psnr_db": ".2f", "ssim": ".4f", "changed_psnr_db": ".2f", "codes_used": ".0%",
+    "effective_bits": ".2f", "parameters": ",.0f", "steps": ".0f", "seconds": ".0f", "encode_frames_per_s": ".0f",
+    "decode_frames_per_s": ".0f",
+}  # fmt: skip
+WITH_SPREAD = ("psnr_db", "changed_psnr_db")
+
+Row = dict[str, float]
 
 
-def contestants(kinds: Iterable[str]) -> dict[str, Any]:
-    """Quantizer configs by kind, all at about 10 bits; InputError for a kind that does not exist."""
-    from typing import get_args
-
-    from vqvideo.errors import InputError, suggest
-    from vqvideo.quantizers import QuantizerConfig
-    from vqvideo.records import kind_of
-
-    known = {kind_of(config): config() for config in get_args(QuantizerConfig)}
-    if unknown := [kind for kind in kinds if kind not in known]:
-        raise InputError(f"--kinds {unknown[0]}: {suggest(unknown[0], known)}")
-    return {kind: config for kind, config in known.items() if not kinds or kind in kinds}
-
-
-def measure(cfg: Experiment, store: Store, kind: str, quantizer: Any) -> dict[str, float]:
-    """Held-out figures of one quantizer, and how far its training came."""
+def measure(cfg: Experiment, store: Store) -> Row:
+    """Trains one variant, or takes the run that is there, and measures it: held-out figures, size, rate, speed."""
+    from vqvideo.data.clips import Clips
+    from vqvideo.evaluation import reconstruction_speed
     from vqvideo.run_folder import RunFolder
-    from vqvideo.stages import train_vqvae
+    from vqvideo.stages import train_vqvae, vqvae_folder
+    from vqvideo.vqvae import VQVAE
 
-    model = replace(cfg.vqvae.model, quantizer=quantizer)
-    own = replace(cfg, name=f"{cfg.name}/bakeoff/{kind}", vqvae=replace(cfg.vqvae, model=model))
-    figures = train_vqvae(own, store, resume=True)
-    last = RunFolder(own.folder / "vqvae").records()[-1]
-    return {"bits": quantizer.build().bits, **figures, "steps": last["step"], "seconds": last["seconds"]}
+    figures = train_vqvae(cfg, store, resume=True)
+    last = RunFolder(cfg.folder / "vqvae").records()[-1]
+    vqvae = VQVAE.from_pretrained(vqvae_folder(cfg))
+    clips = Clips(store, "held_out", vqvae.clip_length(cfg.vqvae.latent_steps))
+    return {
+        "bits_per_pixel": vqvae.bits_per_pixel,
+        **figures,
+        "parameters": sum(p.numel() for p in vqvae.parameters()),
+        "steps": last["step"],
+        "seconds": last["seconds"],
+        **reconstruction_speed(vqvae, clips),
+    }
 
 
-def table(rows: dict[str, dict[str, float]]) -> str:
-    """The figures as a Markdown table."""
-    names = ("bits", *COLUMNS, "steps", "seconds")
-    lines = ["| quantizer | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    lines += [f"| {kind} | " + " | ".join(f"{row[name]:.4g}" for name in names) + " |" for kind, row in rows.items()]
+class Results:
+    """What is measured so far, by variant and seed, in a file that later calls add to."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        known = json.loads(path.read_text())["variants"] if path.exists() else {}
+        self.rows: dict[str, dict[int, Row]] = {
+            name: {int(seed): row for seed, row in by_seed.items()} for name, by_seed in known.items()
+        }
+
+    def add(self, name: str, seed: int, row: Row) -> None:
+        """Adds a row and writes the file."""
+        from vqvideo import durable
+        from vqvideo.hardware import describe
+        from vqvideo.records import without_nan
+
+        self.rows.setdefault(name, {})[seed] = row
+        content = without_nan({"hardware": describe(), "variants": self.rows})
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        durable.write_file(self.path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+
+
+def table(rows: Mapping[str, Mapping[int, Row]]) -> str:
+    """Means over seeds as a Markdown table, with half the range of the seeds where it matters."""
+    lines = [f"| variant | seeds | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 2) + "|"]
+    for name, by_seed in rows.items():
+        seeds = list(by_seed.values())
+        cells = [_cell(column, form, [row[column] for row in seeds]) for column, form in COLUMNS.items()]
+        lines.append(f"| {name} | {len(by_seed)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
+def _cell(column: str, form: str, values: list[float]) -> str:
+    spread = f" ± {(max(values) - min(values)) / 2:{form}}" if column in WITH_SPREAD and len(values) > 1 else ""
+    return f"{mean(values):{form}}{spread}"
+
+
 def main() -> None:
-    """Reads the settings and runs all quantizers."""
-    from vqvideo import durable
+    """Reads the settings and runs the variants."""
     from vqvideo.config import Experiment, parse
-    from vqvideo.records import without_nan
+    from vqvideo.recording import snake_case
+    from vqvideo.suites import Suite
 
     @dataclass(frozen=True)
     class Options(Experiment):
         """Settings of the experiment."""
 
-        kinds: tuple[str, ...] = ()
-        """Quantizers to compare, by kind; all by default."""
+        suite: Path = SUITE
+        """The variants to compare."""
+        only: tuple[str, ...] = ()
+        """Names of the variants to run; all by default."""
+        seeds: tuple[int, ...] = (0,)
+        """Training seeds, one run of each variant for each."""
 
     cfg = parse(Options, CONFIG, __doc__ or "")
-    chosen = contestants(cfg.kinds)
+    suite = Suite.read(cfg.suite)
+    chosen = suite.chosen(cfg.only)
+    variants = {name: suite.experiment(cfg, name) for name in chosen}
     store = open_store(cfg)
-    rows = {kind: measure(cfg, store, kind, quantizer) for kind, quantizer in chosen.items()}
-    out = cfg.folder / "bakeoff"
-    text = json.dumps(without_nan(rows), indent=2, allow_nan=False) + "\n"
-    durable.write_file(out / "results.json", text.encode())
-    print(f"seed {cfg.vqvae.train.seed}, {cfg.vqvae.validation_clips} held-out clips\n{table(rows)}")
+    results = Results(cfg.folder / suite.name / "results.json")
+    for seed in cfg.seeds:
+        for name, variant in variants.items():
+            train = replace(variant.vqvae.train, seed=seed)
+            run = f"{cfg.name}/{suite.name}/{snake_case(name)}/seed{seed}"
+            own = replace(variant, name=run, vqvae=replace(variant.vqvae, train=train))
+            results.add(name, seed, measure(own, store))
+            print(table({name: results.rows[name]}), flush=True)
+    clips = next(iter(variants.values())).vqvae.validation_clips
+    print(f"suite {suite.name}, seeds {list(cfg.seeds)}, {clips} held-out clips of {store.path}\n{table(results.rows)}")
 
 
 if __name__ == "__main__":

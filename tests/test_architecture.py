@@ -105,11 +105,12 @@ def test_the_library_imports_no_script_and_no_test() -> None:
 
 FLOORS = (
     {"errors"},
-    {"durable", "records", "sampling", "losses", "metrics", "hardware", "recording", "spaces", "nn"},
-    {"data", "checkpoint", "video"},
-    {"hub", "backbones", "quantizers", "run_folder", "training", "launch"},
+    {"durable", "records", "sampling", "losses", "metrics", "hardware", "recording", "spaces", "nn"}
+    | {"train_config", "finite", "averaging", "signals"},
+    {"data", "checkpoint", "video", "optimizers", "features"},
+    {"hub", "backbones", "quantizers", "run_folder", "training", "launch", "perceptual", "discriminator"},
     {"vqvae", "prior", "playing"},
-    {"world", "config", "workers"},
+    {"world", "config", "workers", "suites", "objective"},
     {"imagined_env", "evaluation", "media", "collect"},
     {"stages"},
     {"cli"},
@@ -140,9 +141,10 @@ def test_no_two_modules_import_each_other() -> None:
 
 
 def test_loop_and_checkpoints_know_no_model() -> None:
-    models = ("vqvae", "prior", "world", "backbones", "quantizers", "nn", "config", "stages")
+    models = ("vqvae", "prior", "world", "backbones", "quantizers", "nn", "config", "stages", "objective")
     rooms = tuple(f"vqvideo.{name}" for name in models)
-    assert [i for i in IMPORTS if i.by in ("vqvideo.training", "vqvideo.checkpoint") and inside(i.of, *rooms)] == []
+    loop = [f"vqvideo.{name}" for name in ("training", "optimizers", "averaging", "finite", "checkpoint")]
+    assert [i for i in IMPORTS if i.by in loop and inside(i.of, *rooms)] == []
 
 
 def test_models_know_no_loop_and_no_store() -> None:
@@ -191,7 +193,9 @@ def test_models_data_and_training_run_without_gymnasium_and_av() -> None:
 
 @pytest.mark.parametrize("path", ALL, ids=module_name)
 def test_nothing_that_is_loaded_is_pickled(path: Path) -> None:
-    """Safetensors, JSON and plain YAML only. (The recorder's workers get their job from their own parent, by pipe.)"""
+    """Safetensors, JSON and plain YAML only. (The recorder's workers get their job from their own parent, by pipe; and
+    one known weights file of another package is read by the reader that makes nothing but tensors.)
+    """
     forbidden = {
         "pickle.load",
         "pickle.loads",
@@ -203,6 +207,8 @@ def test_nothing_that_is_loaded_is_pickled(path: Path) -> None:
     }
     tree = ast.parse(path.read_text())
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    if module_name(path) == "vqvideo.features":
+        calls = [call for call in calls if "weights_only=True" not in map(ast.unparse, call.keywords)]
     found = {ast.unparse(call.func) for call in calls} & forbidden
     keywords = {k.arg for call in calls for k in call.keywords if ast.unparse(k.value) == "True"}
     assert not found

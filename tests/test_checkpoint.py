@@ -217,3 +217,13 @@ def test_nothing_on_disk_is_pickled(tmp_path: Path) -> None:
         else:
             tensors: dict[str, Tensor] = read_tensors(path)
             assert isinstance(tensors, dict)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_model_of_format_1_names_its_loss_terms_as_format_2_does(nested: bool) -> None:
+    old = {"model": {"backbone": {"kind": "FullConv"}, "l1_weight": 0.3}, "frame_size": [64, 64]}
+    new = {"model": {"backbone": {"kind": "FullConv"}, "reconstruction": {"l1": 0.3}}, "frame_size": [64, 64]}
+    config = {"env": {"fps": 25}, "vqvae": old} if nested else old
+    expected = {"env": {"fps": 25}, "vqvae": new} if nested else new
+    assert checkpoint.UPGRADES[1](config) == expected
+    assert checkpoint.UPGRADES[1](expected) == expected

@@ -26,7 +26,10 @@ from vqvideo.spaces import ActionSpace
 
 @pytest.fixture(params=sorted(envs.PRESETS))
 def preset(request: pytest.FixtureRequest) -> envs.Preset:
-    return envs.PRESETS[request.param]
+    preset = envs.PRESETS[request.param]
+    if preset.extra == "doom":
+        pytest.importorskip("vizdoom", reason="pip install 'vqvideo[doom]'")
+    return preset
 
 
 def test_every_preset_observes_uint8_frames_and_steps(preset: envs.Preset) -> None:
@@ -46,6 +49,18 @@ def test_every_named_action_of_a_preset_is_in_its_space(preset: envs.Preset) -> 
     space = ActionSpace.from_gymnasium(env.action_space)
     for vector in preset.actions.values():
         assert space.unflatten(vector) in env.action_space
+
+
+def test_doom_leaves_nothing_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("vizdoom", reason="pip install 'vqvideo[doom]'")
+    monkeypatch.chdir(tmp_path)
+    env = envs.make(envs.PRESETS["Doom"])
+    for seed in (0, 1):
+        env.reset(seed=seed)
+        env.step(env.action_space.sample())
+    env.close()
+    assert list(tmp_path.iterdir()) == []
+    assert Path.cwd() == tmp_path
 
 
 def test_a_misspelt_environment_is_answered_with_a_suggestion() -> None:

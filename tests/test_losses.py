@@ -7,30 +7,71 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vqvideo.losses import reconstruction_loss, symexp, symlog, two_hot
+from vqvideo.errors import InputError
+from vqvideo.losses import ReconstructionConfig, reconstruction_loss, symexp, symlog, two_hot
 
 
-@pytest.mark.parametrize(("l1_weight", "expected"), [(0.0, 10 / 4 / 4), (0.1, 10 / 4 / 4 + 0.1 * 4 / 4 / 2)])
-def test_the_reconstruction_loss_is_its_formula(l1_weight: float, expected: float) -> None:
-    target = torch.zeros(4)
-    predicted = torch.tensor([0.0, 1.0, 0.0, -3.0])
-    assert reconstruction_loss(predicted, target, torch.tensor(4.0), l1_weight).item() == pytest.approx(expected)
+PLAIN = ReconstructionConfig()
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        ({"l1": 0.0}, 10 / 8 / 4),
+        ({"l1": 0.1}, 10 / 8 / 4 + 0.1 * 4 / 8 / 2),
+        ({"l1": 0.0, "difference": 2.0}, (10 / 8 + 2 * (1 + 9) / 4) / 4),
+        ({"l1": 0.0, "worst": 3.0}, (10 / 8 + 3 * (0 + 9) / 2) / 4),
+    ],
+)
+def test_the_reconstruction_loss_is_its_formula(weights: dict[str, float], expected: float) -> None:
+    target = torch.zeros(1, 2, 1, 2, 2)
+    predicted = torch.zeros(1, 2, 1, 2, 2)
+    predicted[0, 1, 0] = torch.tensor([[0.0, 1.0], [0.0, -3.0]])
+    loss = reconstruction_loss(predicted, target, torch.tensor(4.0), ReconstructionConfig(**weights))
+    assert loss.item() == pytest.approx(expected)
+
+
+def test_moving_pixels_count_more_and_others_do_not() -> None:
+    target = torch.zeros(1, 2, 3, 2, 2)
+    target[0, 1, :, 0, 0] = 0.5
+    cfg = ReconstructionConfig(l1=0, moving=4.0)
+    moving, resting = target.clone(), target.clone()
+    moving[0, 1, :, 0, 0] += 1
+    resting[0, 1, :, 1, 1] += 1
+    on, off = (reconstruction_loss(p, target, torch.tensor(1.0), cfg).item() for p in (moving, resting))
+    assert on == pytest.approx(5 * off)
+
+
+@pytest.mark.parametrize("term", ["difference", "moving"])
+def test_terms_about_change_leave_a_still_alone(term: str) -> None:
+    predicted, target = torch.randn(2, 2, 1, 3, 4, 4)
+    with_term = reconstruction_loss(predicted, target, torch.tensor(1.0), ReconstructionConfig(**{term: 5.0}))
+    torch.testing.assert_close(with_term, reconstruction_loss(predicted, target, torch.tensor(1.0), PLAIN))
+
+
+def test_a_negative_weight_is_refused() -> None:
+    with pytest.raises(InputError, match=r"reconstruction\.worst is -1"):
+        ReconstructionConfig(worst=-1)
+
+
+EVERYTHING = ReconstructionConfig(l1=0.1, difference=0.5, moving=2.0, worst=0.1)
 
 
 def test_the_reconstruction_loss_is_a_mean() -> None:
-    predicted, target = torch.randn(2, 3, 3, 8, 8), torch.randn(2, 3, 3, 8, 8)
+    predicted, target = torch.randn(2, 3, 3, 3, 8, 8)
     variance = torch.tensor(0.3)
     one, many = (
-        reconstruction_loss(predicted.repeat(n, 1, 1, 1, 1), target.repeat(n, 1, 1, 1, 1), variance, 0.1)
+        reconstruction_loss(predicted.repeat(n, 1, 1, 1, 1), target.repeat(n, 1, 1, 1, 1), variance, EVERYTHING)
         for n in (1, 5)
     )
     torch.testing.assert_close(one, many)
 
 
 def test_the_reconstruction_loss_does_not_depend_on_the_units_of_the_data() -> None:
-    predicted, target = torch.randn(2, 2, 3, 8, 8)
+    predicted, target = torch.randn(2, 2, 2, 3, 8, 8)
+    cfg = ReconstructionConfig(l1=0.1, difference=0.5, worst=0.1)
     dark, bright = (
-        reconstruction_loss(scale * predicted, scale * target, torch.tensor(scale**2), 0.1) for scale in (0.1, 1.0)
+        reconstruction_loss(scale * predicted, scale * target, torch.tensor(scale**2), cfg) for scale in (0.1, 1.0)
     )
     torch.testing.assert_close(dark, bright)
 

@@ -313,7 +313,7 @@ def test_all_ranks_and_steps_have_randomness_of_their_own() -> None:
 
 def test_an_average_follows_its_definition_and_leaves_buffers_alone() -> None:
     model = nn.BatchNorm1d(1)
-    average = AveragedWeights(model, decay=0.5)
+    average = AveragedWeights(dict(model.named_parameters()), decay=0.5)
     expected = 1.0
     for step in range(20):
         with torch.no_grad():

@@ -530,7 +530,7 @@ WIDER = {"backbone": {"strides": [2, 4, 4], "patch": 2, "widths": [8, 24], "enco
     ("change", "message"),
     [
         ({"format": "vqvideo-world"}, "holds a vqvideo-world, expected a vqvideo-vqvae"),
-        ({"format_version": 99}, "format 99, this vqvideo reads up to 1: install a newer one"),
+        ({"format_version": 99}, "format 99, this vqvideo reads up to 2: install a newer one"),
         ({"format_version": "1"}, "format 1, this vqvideo reads up to"),
         ({"model": None}, "model is None, expected keys and values of VQVAE"),
         ({"model": {"quantiser": {}}}, "quantiser is not a setting: did you mean quantizer"),
@@ -546,3 +546,32 @@ def test_a_config_that_does_not_fit_is_refused(tmp_path: Path, change: dict[str,
     rewrite(tmp_path / "model", change)
     with pytest.raises(InputError, match=message):
         VQVAE.from_pretrained(tmp_path / "model")
+
+
+def test_codes_do_not_depend_on_autocast() -> None:
+    vqvae, frames = small_vqvae(), noise(4, 5)
+    codes = vqvae.encode(frames)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(vqvae.encode(frames), codes)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
+def test_frames_of_an_unsupported_type_are_refused(dtype: torch.dtype) -> None:
+    with pytest.raises(InputError, match=r"frames of type torch\.\w+, expected uint8 in 0\.\.255 or float in 0\.\.1"):
+        small_vqvae().encode(torch.zeros(1, 1, 3, 16, 16, dtype=dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_frames_of_any_float_type_are_frames(dtype: torch.dtype) -> None:
+    vqvae, frames = small_vqvae(), (noise(2, 3) > 127).to(dtype)
+    assert torch.equal(vqvae.encode(frames), vqvae.encode(frames.float()))
+    assert vqvae(frames).loss.dtype == torch.float32
+
+
+def test_codes_of_any_whole_type_are_codes_and_others_are_refused() -> None:
+    vqvae = small_vqvae()
+    codes = vqvae.encode(noise(1, 3))
+    for dtype in (torch.uint8, torch.int16, torch.uint16, torch.int32):
+        assert torch.equal(vqvae.decode(codes.to(dtype)), vqvae.decode(codes))
+    with pytest.raises(InputError, match=r"codes of type torch\.float32, expected whole numbers"):
+        vqvae.decode(codes.float())

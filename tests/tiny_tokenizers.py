@@ -10,20 +10,20 @@ from torch import Tensor, nn
 from vqvideo.backbones import BackboneConfig, ConvConfig, FactorisedConv
 from vqvideo.quantizers import (
     BSQConfig,
+    BuiltInConfig,
     CosineVQConfig,
     EMAVQConfig,
     FSQConfig,
     GradientVQConfig,
     LFQConfig,
     Quantizer,
-    QuantizerConfig,
     ResidualVQConfig,
     SimVQConfig,
 )
 from vqvideo.vqvae import VQVAE, VQVAEConfig
 
 BACKBONES = get_args(BackboneConfig)
-QUANTIZERS = get_args(QuantizerConfig)
+QUANTIZERS = get_args(BuiltInConfig)
 STRIDES = (1, 2, 4)
 
 SMALL: dict[type, dict[str, Any]] = {

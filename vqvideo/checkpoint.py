@@ -21,8 +21,19 @@ from vqvideo.errors import InputError
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+def _name_the_loss_terms(config: dict[str, Any]) -> dict[str, Any]:
+    """Format 1 knew one weight, `l1_weight`, where format 2 has a group of them."""
+    config = {key: _name_the_loss_terms(value) if key == "vqvae" else value for key, value in config.items()}
+    model = config.get("model")
+    if isinstance(model, dict) and "l1_weight" in model:
+        kept = {key: value for key, value in model.items() if key != "l1_weight"}
+        config["model"] = {**kept, "reconstruction": {"l1": model["l1_weight"]}}
+    return config
+
+
+FORMAT_VERSION = 2
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _name_the_loss_terms}
 """From format n to n + 1: one named, tested function per retired format."""
 
 _STEP = re.compile(r"step-(\d{8})")

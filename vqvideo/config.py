@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from vqvideo.data.codes import SegmentConfig
+from vqvideo.data.images import StillsConfig
+from vqvideo.discriminator import AdversarialConfig, NoAdversary
 from vqvideo.errors import InputError
+from vqvideo.perceptual import NoPerceptual, PerceptualConfig
 from vqvideo.prior import PriorConfig
 from vqvideo.recording import RecordConfig
 from vqvideo.records import read_yaml, typed
@@ -34,12 +37,18 @@ class VQVAEStage:
     train: TrainConfig = field(default_factory=TrainConfig)
     """Its training."""
     latent_steps: int = 5
-    """Latent steps of a training clip, the first frame's included."""
+    """Latent steps of a training clip, the first frame's included; 1 trains on single frames alone."""
+    stills: StillsConfig = field(default_factory=StillsConfig)
+    """Images beside the clips."""
+    perceptual: PerceptualConfig = field(default_factory=NoPerceptual)
+    """A perceptual term of the loss."""
+    adversarial: AdversarialConfig = field(default_factory=NoAdversary)
+    """An adversarial term of the loss."""
     validation_clips: int = 32
     """Held-out clips for the validations during training."""
 
     def __post_init__(self) -> None:
-        _at_least("vqvae", self, latent_steps=2, validation_clips=1)
+        _at_least("vqvae", self, latent_steps=1, validation_clips=1)
 
 
 @dataclass(frozen=True)

@@ -46,8 +46,10 @@ class HubModel(nn.Module, ModelHubMixin):
 
     @classmethod
     @abstractmethod
-    def from_saved(cls, saved: SavedModel, source: str) -> Self:
-        """The model that `config` and tensors describe; `source` names them in errors."""
+    def from_saved(cls, saved: SavedModel, source: str, quantizer: nn.Module | None = None) -> Self:
+        """The model that `config` and tensors describe; `source` names them in errors. `quantizer`: see
+        `from_pretrained`.
+        """
 
     @property
     def device(self) -> torch.device:
@@ -88,11 +90,14 @@ class HubModel(nn.Module, ModelHubMixin):
         return None
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **hub: Any) -> Self:
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, *, quantizer: nn.Module | None = None, **hub: Any
+    ) -> Self:
         """Loads a model folder, in eval mode and frozen.
 
         Args:
             pretrained_model_name_or_path: a local folder, or a repository on the Hub such as "someone/world".
+            quantizer: the module, for a model whose quantizer is none of vqvideo's own; it receives the tensors.
             hub: arguments of `huggingface_hub.snapshot_download` (revision, token, cache_dir, ...).
 
         Raises:
@@ -100,7 +105,7 @@ class HubModel(nn.Module, ModelHubMixin):
         """
         name = str(pretrained_model_name_or_path)
         if Path(name).is_dir():
-            return cls._load(Path(name))
+            return cls._load(Path(name), quantizer)
         if not _REPOSITORY.fullmatch(name):
             raise InputError(f"{name}: no such folder, expected a saved {cls.kind}")
         try:
@@ -111,9 +116,9 @@ class HubModel(nn.Module, ModelHubMixin):
         with tempfile.TemporaryDirectory() as temporary:
             # The Hub's cache is made of links, which the loader refuses.
             shutil.copytree(snapshot, temporary, dirs_exist_ok=True)
-            return cls._load(Path(temporary))
+            return cls._load(Path(temporary), quantizer)
 
     @classmethod
-    def _load(cls, folder: Path) -> Self:
-        model = cls.from_saved(load_model(folder, cls.kind), str(folder))
+    def _load(cls, folder: Path, quantizer: nn.Module | None) -> Self:
+        model = cls.from_saved(load_model(folder, cls.kind), str(folder), quantizer)
         return model.eval().requires_grad_(False)

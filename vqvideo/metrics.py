@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vqvideo.losses import moving_pixels
+
 
 def psnr(predicted: Tensor, target: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB, one per frame: (..., c, h, w) -> (...). Capped at 100 dB."""
@@ -23,7 +25,7 @@ def changed_pixel_error(predicted: Tensor, target: Tensor, threshold: float = 0.
     Returns:
         Two scalars; add them up over batches, then `changed_pixel_psnr`.
     """
-    moved = (target[:, 1:] - target[:, :-1]).abs().amax(dim=2, keepdim=True) > threshold
+    moved = moving_pixels(target, threshold)
     error = (predicted[:, 1:] - target[:, 1:]).square()
     return (error * moved).double().sum(), moved.sum() * error.shape[2]
 

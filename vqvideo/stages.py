@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,10 +17,12 @@ from vqvideo import durable
 from vqvideo.config import Experiment
 from vqvideo.data.clips import Clip, Clips, StepBatches
 from vqvideo.data.codes import CodeArrays, CodeClips, cached_codes
+from vqvideo.data.images import Images, StillsConfig
 from vqvideo.data.store import Store
 from vqvideo.evaluation import evaluate_prior, evaluate_tokenizer, stack_frames
 from vqvideo.launch import make_accelerator
 from vqvideo.media import dream_rows, reconstruction_rows, save_media
+from vqvideo.objective import TokenizerObjective
 from vqvideo.prior import ActionStats, PriorSpec
 from vqvideo.records import to_plain, write_yaml
 from vqvideo.run_folder import prepare_run, show_picture
@@ -30,6 +32,9 @@ from vqvideo.world import EnvFacts, WorldModel
 
 if TYPE_CHECKING:
     from vqvideo.launch import Accelerator
+
+Batches = Callable[[int, int], Iterable[Batch]]
+"""Micro batches of this rank from one micro step up to (not including) another."""
 
 MODEL = "model"
 """Folder of the exported tokenizer inside its stage's run folder."""
@@ -54,8 +59,16 @@ def train_vqvae(cfg: Experiment, store: Store, *, resume: bool = False) -> dict[
     clips = Clips(store, "train", model.clip_length(stage.latent_steps))
     held_out = Clips(store, "held_out", model.clip_length(stage.latent_steps))
     run = prepare_run(cfg.folder / "vqvae", resume=resume, settings=cfg, accelerator=accelerator)
-    identity = {"model": to_plain(stage.model), "latent_steps": stage.latent_steps, "store": store.digest}
-    trainer = Trainer(model, train, run, accelerator, identity)
+    identity = {
+        "model": to_plain(stage.model),
+        "latent_steps": stage.latent_steps,
+        "stills": to_plain(stage.stills),
+        "perceptual": to_plain(stage)["perceptual"],
+        "adversarial": to_plain(stage)["adversarial"],
+        "store": store.digest,
+    }
+    objective = TokenizerObjective(model, stage.perceptual, stage.adversarial)
+    trainer = Trainer(objective, train, run, accelerator, identity)
     resumed = resume and trainer.resume()
     _write_config(cfg, trainer)
     if not resumed:
@@ -69,7 +82,11 @@ def train_vqvae(cfg: Experiment, store: Store, *, resume: bool = False) -> dict[
         show_picture(accelerator, "reconstruction", picture, step)
         return evaluate_tokenizer(model, held_out, stage.validation_clips)
 
-    figures = trainer.fit(_loader(clips, train, accelerator, _frames_only), evaluate)
+    batches = _loader(clips, train, accelerator, _frames_only)
+    if stage.stills.per_batch:
+        beside = replace(train, batch=stage.stills.per_batch)
+        batches = _with_stills(batches, _loader(_stills(stage.stills, store), beside, accelerator, _frames_only))
+    figures = trainer.fit(batches, evaluate)
     _export(trainer, lambda: model.save_pretrained(cfg.folder / "vqvae" / MODEL))
     return figures
 
@@ -157,13 +174,23 @@ def _clips_to_start(model: VQVAE, latent_steps: int) -> int:
     return -(-model.quantizer.latents_to_start // (latent_steps * model.tokens))
 
 
+def _stills(cfg: StillsConfig, store: Store) -> Dataset:
+    return Clips(store, "train", 1) if cfg.folder is None else Images(cfg.folder, store.meta.frame_size)
+
+
+def _with_stills(clips: Batches, stills: Batches) -> Batches:
+    def both(start: int, stop: int) -> Iterable[Batch]:
+        for batch, images in zip(clips(start, stop), stills(start, stop), strict=True):
+            yield {**batch, "stills": images["frames"]}
+
+    return both
+
+
 def _frames_only(clips: list[Clip]) -> dict[str, Tensor]:
     return {"frames": torch.stack([rearrange(clip["frames"], "t h w c -> t c h w") for clip in clips])}
 
 
-def _loader(
-    dataset: Dataset, train: TrainConfig, accelerator: Accelerator, collate: Callable | None = None
-) -> Callable[[int, int], Iterable[Batch]]:
+def _loader(dataset: Dataset, train: TrainConfig, accelerator: Accelerator, collate: Callable | None = None) -> Batches:
     world, rank = accelerator.num_processes, accelerator.process_index
     batch = train.micro_batch(world)
 

@@ -1,22 +1,18 @@
 """The one training loop, on Accelerate. It knows no model by name.
 
-A model gives the loop `forward(**batch) -> .loss, .metrics` and `after_step()`. Data order and randomness are keyed by
-(seed, step, micro step, rank), never carried along, so that a resumed run continues as if it had never stopped.
+A model gives the loop `forward(**batch) -> .loss, .metrics` and `after_step()`. It may have `teams()` (parameters with
+optimizer settings of their own, see `vqvideo.optimizers`) and `window_metrics()` (figures over the steps since the last
+log line; called on every rank). Data order and randomness are keyed by (seed, step, micro step, rank), never carried
+along, so that a resumed run continues as if it had never stopped.
 """
 
 from __future__ import annotations
 
-import logging
 import math
-import os
-import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -24,6 +20,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from vqvideo import finite
+from vqvideo.averaging import AveragedWeights
 from vqvideo.checkpoint import (
     TrainingState,
     latest_training,
@@ -34,92 +32,42 @@ from vqvideo.checkpoint import (
     save_training,
     set_aside_after,
 )
-from vqvideo.errors import InputError, RunStoppedError
+from vqvideo.errors import InputError
+from vqvideo.finite import NonFiniteError
+from vqvideo.optimizers import (
+    MAIN,
+    clip_gradients,
+    gradient_norm,
+    learning_rate,
+    make_optimizer,
+    set_rates,
+    teams_of,
+)
 from vqvideo.records import flat_settings, to_plain
 from vqvideo.run_folder import RunFolder
+from vqvideo.signals import InterruptedRunError, StopSignal
+from vqvideo.train_config import MAY_CHANGE, TrainConfig
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-log = logging.getLogger(__name__)
+__all__ = [
+    "AveragedWeights",
+    "Batch",
+    "InterruptedRunError",
+    "NonFiniteError",
+    "TrainConfig",
+    "Trainable",
+    "Trainer",
+    "learning_rate",
+    "make_optimizer",
+    "step_seed",
+]
 
 Batch = Mapping[str, Tensor]
 
-MAY_CHANGE = {"steps", "max_seconds", "threads", "workers", "validate_every", "checkpoint_every", "keep", "log_every"}
-"""Settings that a resumed run may have different: a longer run, another machine, other reports. With another length
-the learning rate decays differently from there on; all other settings must be the same.
-"""
 MOST_SKIPS = 50
 """Steps in a row that the loss scaler of fp16 may skip while it looks for its scale."""
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How a model is trained."""
-
-    steps: int = 10_000
-    """Optimizer steps."""
-    max_seconds: float | None = None
-    """Stop after this much training time; the learning rate decays over whichever of the two ends first."""
-    batch: int = 16
-    """Clips per optimizer step, over all ranks and accumulated micro batches."""
-    accumulate: int = 1
-    """Micro batches per optimizer step."""
-    learning_rate: float = 1e-3
-    """Peak learning rate of AdamW."""
-    warmup: int = 100
-    """Steps of linear warm-up."""
-    final_rate: float = 0.05
-    """Share of the peak at the end of the cosine decay."""
-    betas: tuple[float, float] = (0.9, 0.95)
-    """AdamW's betas."""
-    weight_decay: float = 0.01
-    """AdamW's weight decay, on matrices only."""
-    clip_norm: float = 1.0
-    """Largest gradient norm."""
-    average_decay: float = 0.995
-    """Decay of the averaged weights, which are the ones validated and exported."""
-    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
-    """Mixed precision; auto measures on CPUs and takes bf16 on GPUs that have it."""
-    threads: int | None = None
-    """CPU threads per process; by default measured."""
-    workers: int = 0
-    """Loader processes; 0 is fastest while the decoded episodes fit into memory."""
-    validate_every: int = 500
-    """Steps between held-out validations; there is always one at the end."""
-    checkpoint_every: int = 500
-    """Steps between checkpoints; there is always one at the end."""
-    keep: int = 2
-    """Checkpoints kept."""
-    log_every: int = 20
-    """Steps between lines of metrics.jsonl."""
-    seed: int = 0
-    """Seed of the weights, the data order and the training noise."""
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch", "accumulate", "validate_every", "checkpoint_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"train.{name} is {getattr(self, name)}, expected at least 1")
-        for name in ("seed", "workers", "warmup"):
-            if getattr(self, name) < 0:
-                raise InputError(f"train.{name} is {getattr(self, name)}, expected at least 0")
-        if self.max_seconds is not None and not self.max_seconds > 0:
-            raise InputError(f"train.max_seconds is {self.max_seconds}, expected more than 0, or none for no limit")
-        if self.threads is not None and self.threads < 1:
-            raise InputError(f"train.threads is {self.threads}, expected at least 1")
-        if self.keep < 2:
-            raise InputError(f"train.keep is {self.keep}, expected at least 2: the newest one may be damaged")
-        if not 0 <= self.average_decay < 1:
-            raise InputError(f"train.average_decay is {self.average_decay}, expected 0 <= decay < 1")
-
-    def micro_batch(self, world: int) -> int:
-        """Clips per micro batch over all ranks."""
-        if self.batch % (world * self.accumulate):
-            raise InputError(
-                f"a batch of {self.batch} clips cannot be split over {world} process(es) x {self.accumulate} micro "
-                f"batches: choose a multiple of {world * self.accumulate}"
-            )
-        return self.batch // self.accumulate
 
 
 class Trainable(Protocol):
@@ -128,92 +76,6 @@ class Trainable(Protocol):
     def __call__(self, **batch: Tensor) -> Any: ...
 
     def after_step(self) -> None: ...
-
-
-class NonFiniteError(RunStoppedError):
-    """The loss or its gradient is not finite; the last checkpoint is untouched. Scripts exit with code 3."""
-
-    exit_code = 3
-
-
-class InterruptedRunError(RunStoppedError):
-    """A signal asked the run to stop; a checkpoint was saved. Scripts exit with 128 + its number."""
-
-    def __init__(self, number: int, where: Path) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}; go on with --resume (saved in {where})")
-        self.exit_code = 128 + number
-
-
-class AveragedWeights:
-    """An exponential moving average of the parameters. Buffers (a codebook) are not averaged: they are taken over."""
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self._live = dict(model.named_parameters())
-        self.values = {name: p.detach().clone() for name, p in self._live.items()}
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Moves the average towards the live weights; faster in the first steps, which are soon forgotten."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        live = [self._live[name].detach() for name in self.values]
-        torch._foreach_lerp_(list(self.values.values()), live, 1 - decay)
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """The model holds the averaged weights inside this context."""
-        self._swap()
-        try:
-            yield
-        finally:
-            self._swap()
-
-    @torch.no_grad()
-    def _swap(self) -> None:
-        for name, parameter in self._live.items():
-            live = parameter.detach().clone()
-            parameter.copy_(self.values[name])
-            self.values[name].copy_(live)
-
-
-class StopSignal:
-    """Remembers SIGTERM and SIGINT until the step boundary; a second one acts at once."""
-
-    def __init__(self) -> None:
-        self.number = 0
-        self._old: dict[int, Any] = {}
-
-    def __enter__(self) -> StopSignal:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._old[number] = signal.signal(number, self._remember)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
-
-    def _remember(self, number: int, _: FrameType | None) -> None:
-        if self.number:
-            os._exit(128 + number)
-        self.number = number
-
-
-def learning_rate(cfg: TrainConfig, step: int, progress: float) -> float:
-    """Linear warm-up over steps, then cosine decay over `progress` (0 .. 1) down to `final_rate` of the peak."""
-    warm = min(1.0, (step + 1) / max(1, cfg.warmup))
-    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-    return cfg.learning_rate * warm * (cfg.final_rate + (1 - cfg.final_rate) * cosine)
-
-
-def make_optimizer(model: nn.Module, cfg: TrainConfig) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices only: norms, biases and positions are left alone, and so are parameters
-    marked `no_decay`, such as a codebook, whose vectors must not be drawn to the origin.
-    """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    decayed = [p for p in parameters if p.ndim >= 2 and not getattr(p, "no_decay", False)]
-    plain = [p for p in parameters if p.ndim < 2 or getattr(p, "no_decay", False)]
-    groups = [{"params": decayed, "weight_decay": cfg.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=cfg.learning_rate, betas=cfg.betas)
 
 
 def step_seed(seed: int, step: int, micro: int, rank: int) -> int:
@@ -239,7 +101,10 @@ class Trainer:
         self.identity = dict(identity or {})
         self.model = model.to(accelerator.device)
         self.optimizer = make_optimizer(self.model, cfg)
-        self.average = AveragedWeights(self.model, cfg.average_decay)
+        self.teams = teams_of(self.model)
+        others = {name for team in self.teams.values() if not team.averaged for name in team.parameters}
+        averaged = {name: p for name, p in self.model.named_parameters() if name not in others}
+        self.average = AveragedWeights(averaged, cfg.average_decay)
         self.step = 0
         self.seconds = 0.0
         self._skips = 0
@@ -259,7 +124,7 @@ class Trainer:
             The last held-out metrics.
 
         Raises:
-            NonFiniteError: a gradient is not finite, before the optimizer step.
+            NonFiniteError: a loss, gradient or statistic is not finite, before the optimizer step.
             InterruptedRunError: a signal came; a checkpoint was saved at the step boundary.
         """
         # Through `prepare` once: DDP and autocast wrap the forward pass; the model itself stays plain.
@@ -274,7 +139,7 @@ class Trainer:
                 bar.set_postfix(step=self.step, loss=f"{metrics['loss']:.3f}", refresh=False)
                 bar.update(100 * min(1.0, self.progress) - bar.n)
                 if self.step % self.cfg.log_every == 0 or self.done:
-                    self._log("train", metrics)
+                    self._log("train", metrics | self._window_metrics())
                 if self.step % self.cfg.validate_every == 0 or self.done:
                     held_out = self._validate(evaluate)
                 if self.step % self.cfg.checkpoint_every == 0 or self.done or stop.number:
@@ -317,7 +182,8 @@ class Trainer:
 
     def _check_same_run(self, progress: Mapping[str, Any]) -> None:
         before, now = progress["settings"], self._settings()
-        changed = [f"{key} {before.get(key)!r} -> {now.get(key)!r}" for key in now if before.get(key) != now[key]]
+        keys = [*now, *(key for key in before if key not in now)]
+        changed = [f"{key} {before.get(key)!r} -> {now.get(key)!r}" for key in keys if before.get(key) != now.get(key)]
         if changed:
             raise InputError(
                 f"{self.run.checkpoints} was trained with other settings: {', '.join(changed)}. "
@@ -336,21 +202,47 @@ class Trainer:
 
     def _optimizer_step(self, model: nn.Module, source: Iterator[Batch]) -> dict[str, float]:
         model.train()
-        rate = learning_rate(self.cfg, self.step, self.progress)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        rates = {
+            name: learning_rate(self.cfg, self.step, self.progress, team.learning_rate)
+            for name, team in self.teams.items()
+        }
+        set_rates(self.optimizer, rates)
         micros = [self._micro_step(model, next(source), micro) for micro in range(self.cfg.accumulate)]
-        norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), self.cfg.clip_norm))
-        if not math.isfinite(norm) and not self._skip_allowed():
-            # After the all-reduce the norm is the same on all ranks, so all of them stop here.
-            raise NonFiniteError(f"step {self.step}: the gradient is not finite (norm {norm}); nothing was updated")
-        self._skips = 0 if math.isfinite(norm) else self._skips + 1
+        metrics = {key: sum(float(m[key]) for m in micros) / len(micros) for key in micros[0]}
+        norms = self._clip(metrics)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.model.after_step()  # type: ignore[operator]
         self.average.update(self.step)
-        means = {key: sum(float(m[key]) for m in micros) / len(micros) for key in micros[0]}
-        return means | {"learning_rate": rate, "gradient_norm": norm}
+        return metrics | _by_team("learning_rate", rates) | _by_team("gradient_norm", norms)
+
+    def _clip(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Clips the gradient of each team and returns the norms before.
+
+        Raises:
+            NonFiniteError: on all ranks alike, with gradients and statistics as they were found.
+        """
+        self.accelerator.unscale_gradients()
+        norms = {name: gradient_norm(team.parameters.values()) for name, team in self.teams.items()}
+        values = {name: float(norm) for name, norm in norms.items()}
+        gradient_is_finite = all(map(math.isfinite, values.values()))
+        # A gradient is the same on all ranks; a loss and the statistics that `after_step` will use are a rank's own.
+        # (What the loss scaler of fp16 skips comes from a loss that overflowed, so there only the statistics count.)
+        here = not finite.all_finite(self.model.buffers())
+        here |= self.accelerator.scaler is None and not math.isfinite(metrics["loss"])
+        ranks = finite.ranks_where(here, self.accelerator.device)
+        if ranks or not (gradient_is_finite or self._skip_allowed()):
+            raise NonFiniteError(
+                f"step {self.step}: {finite.findings(self.model, metrics)}{self._where(ranks)}; nothing was updated"
+            )
+        self._skips = 0 if gradient_is_finite else self._skips + 1
+        for name, team in self.teams.items():
+            clip_gradients(team.parameters.values(), self.cfg.clip_norm, norms[name])
+        return values
+
+    def _where(self, ranks: list[int]) -> str:
+        several = self.accelerator.num_processes > 1
+        return f" (it began on rank {', '.join(map(str, ranks))})" if ranks and several else ""
 
     def _skip_allowed(self) -> bool:
         """In fp16 the loss scaler itself leaves out a step that overflowed, and lowers its scale."""
@@ -375,6 +267,10 @@ class Trainer:
             seconds, stop.number = float(shared[0]), int(shared[1])
         self.step += 1
         self.seconds += seconds
+
+    def _window_metrics(self) -> dict[str, float]:
+        """What the model counted since the last log line, on every rank: the counts may be added up over ranks."""
+        return self.model.window_metrics() if hasattr(self.model, "window_metrics") else {}  # type: ignore[operator]
 
     def _validate(self, evaluate: Callable[[nn.Module, int], dict[str, float]]) -> dict[str, float]:
         metrics: dict[str, float] = {}
@@ -428,6 +324,11 @@ class Trainer:
             bar_format="{percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}{postfix}",
             mininterval=2.0,
         )
+
+
+def _by_team(figure: str, values: Mapping[str, float]) -> dict[str, float]:
+    """Figures by name; that of the main team has the plain name."""
+    return {figure if team == MAIN else f"{figure}_{team}": value for team, value in values.items()}
 
 
 @contextmanager

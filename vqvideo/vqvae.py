@@ -10,21 +10,23 @@ been shown before it. Whole clips and streams run the same code.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Self
 
 import torch
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
 from vqvideo.backbones import BackboneConfig, FactorisedConv
 from vqvideo.checkpoint import SavedModel, load_into
 from vqvideo.errors import InputError
 from vqvideo.hub import HubModel
-from vqvideo.losses import reconstruction_loss
+from vqvideo.losses import ReconstructionConfig, reconstruction_loss
 from vqvideo.nn import TimeState, TimeWalk
-from vqvideo.quantizers import EMAVQConfig, QuantizerConfig
-from vqvideo.records import to_plain, typed, without_defaults
+from vqvideo.quantizers import EMAVQConfig, OutsideConfig, Quantizer, QuantizerConfig
+from vqvideo.quantizers.outside import checked, outside_config
+from vqvideo.quantizers.base import fp32
+from vqvideo.records import kind_of, to_plain, typed, without_defaults
 from vqvideo.video import from_signed, to_signed
 
 
@@ -36,8 +38,8 @@ class VQVAEConfig:
     """Encoder and decoder."""
     quantizer: QuantizerConfig = field(default_factory=EMAVQConfig)
     """Codebook."""
-    l1_weight: float = 0.1
-    """Weight of the absolute error beside the squared one (both relative to the spread of the data)."""
+    reconstruction: ReconstructionConfig = field(default_factory=ReconstructionConfig)
+    """Terms of the reconstruction loss."""
 
     def build(self, frame_size: tuple[int, int]) -> VQVAE:
         """A tokenizer for frames of (h, w) pixels."""
@@ -75,10 +77,16 @@ class VQVAE(HubModel):
     kind = "vqvae"
     variance: Tensor
 
-    def __init__(self, cfg: VQVAEConfig, frame_size: tuple[int, int]) -> None:
+    def __init__(self, cfg: VQVAEConfig, frame_size: tuple[int, int], quantizer: nn.Module | None = None) -> None:
+        """`quantizer` is a `Quantizer` of the caller's own, in place of the one that `cfg` describes."""
         super().__init__()
+        if quantizer is None:
+            self.quantizer: Quantizer = cfg.quantizer.build()
+        else:
+            recorded = cfg.quantizer if isinstance(cfg.quantizer, OutsideConfig) else None
+            self.quantizer = checked(quantizer, recorded)
+            cfg = replace(cfg, quantizer=outside_config(self.quantizer))
         self.cfg, self.frame_size = cfg, tuple(frame_size)
-        self.quantizer = cfg.quantizer.build()
         self.stride, sh, sw = cfg.backbone.strides
         if frame_size[0] % sh or frame_size[1] % sw:
             raise InputError(
@@ -94,20 +102,26 @@ class VQVAE(HubModel):
         return {"model": to_plain(self.cfg), "frame_size": list(self.frame_size)}
 
     def identity(self) -> dict[str, Any]:
-        return {"model": without_defaults(self.cfg), "frame_size": list(self.frame_size)}
+        model = without_defaults(self.cfg)
+        # How it was trained is in the weights; it does not change what they compute.
+        del model["reconstruction"]
+        return {"model": model, "frame_size": list(self.frame_size)}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], source: str) -> Self:
+    def from_config(cls, config: dict[str, Any], source: str, quantizer: nn.Module | None = None) -> Self:
         """The untrained tokenizer that `config` describes."""
         try:
             plain, (h, w) = config["model"], config["frame_size"]
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{source}: config.json lacks model or frame_size") from error
-        return cls(typed(VQVAEConfig, plain, f"{source}: model"), (int(h), int(w)))
+        cfg = typed(VQVAEConfig, plain, f"{source}: model")
+        if quantizer is not None and not isinstance(cfg.quantizer, OutsideConfig):
+            raise InputError(f"{source} has the quantizer {kind_of(type(cfg.quantizer))} of its own: pass no module")
+        return cls(cfg, (int(h), int(w)), quantizer)
 
     @classmethod
-    def from_saved(cls, saved: SavedModel, source: str) -> Self:
-        vqvae = cls.from_config(saved.config, source)
+    def from_saved(cls, saved: SavedModel, source: str, quantizer: nn.Module | None = None) -> Self:
+        vqvae = cls.from_config(saved.config, source, quantizer)
         load_into(vqvae, saved.tensors, source)
         return vqvae
 
@@ -126,6 +140,11 @@ class VQVAE(HubModel):
         """Bits that the tokens of a latent step take without entropy coding."""
         return self.tokens * self.quantizer.bits
 
+    @property
+    def bits_per_pixel(self) -> float:
+        """Bits per pixel of a long video, without entropy coding."""
+        return self.bits_per_latent_step / (self.stride * self.frame_size[0] * self.frame_size[1])
+
     def latent_length(self, frames: int) -> int:
         """Latent steps of a clip of `frames` frames. InputError unless frames = 1 + s k."""
         if frames < 1 or (frames - 1) % self.stride:
@@ -140,14 +159,34 @@ class VQVAE(HubModel):
         """Frames of a clip of `latent_steps` latent steps."""
         return 1 + self.stride * (latent_steps - 1)
 
-    def forward(self, frames: Tensor) -> VQVAEOutput:
-        """One training pass over clips (b, 1 + s k, c, h, w)."""
+    def forward(self, frames: Tensor, stills: Tensor | None = None) -> VQVAEOutput:
+        """One training pass over clips (b, 1 + s k, c, h, w), and over images beside them.
+
+        An image is a clip of one frame. The losses are weighted by the number of frames, so a batch of clips and
+        images counts every frame once. Codes and reconstruction in the output are those of the clips.
+
+        Args:
+            frames: (b, 1 + s k, c, h, w).
+            stills: (b', 1, c, h, w) or None.
+        """
+        output = self._pass(frames)
+        if stills is None:
+            return output
+        beside = self._pass(stills)
+        share = stills.shape[0] / (frames.shape[0] * frames.shape[1] + stills.shape[0])
+        metrics = {
+            **{name: torch.lerp(value, beside.metrics[name], share) for name, value in output.metrics.items()},
+            "stills_mse": beside.metrics["mse"],
+        }
+        return output._replace(loss=torch.lerp(output.loss, beside.loss, share), metrics=metrics)
+
+    def _pass(self, frames: Tensor) -> VQVAEOutput:
         target = self._signed(frames)
         z, _ = self._latents(target, self.init_state(len(target)))
         quantized = self.quantizer(z)
         decoded, _ = self._frames(quantized.values, self.init_state(len(target)))
         decoded = decoded[:, self.stride - 1 :].float()
-        reconstruction = reconstruction_loss(decoded, target, self.variance, self.cfg.l1_weight)
+        reconstruction = reconstruction_loss(decoded, target, self.variance, self.cfg.reconstruction)
         metrics = {
             "reconstruction": reconstruction.detach(),
             "quantizer": quantized.loss.detach(),
@@ -183,8 +222,10 @@ class VQVAE(HubModel):
         Returns:
             Codes (b, m, h, w) (1 + m for a start) and the new state.
         """
-        z, state = self._latents(self._signed(frames), state)
-        return self.quantizer.encode(z), state
+        # Without autocast: an encoder in bf16 chose another code for a fifth of the tokens, and codes are kept.
+        with fp32(self.variance):
+            z, state = self._latents(self._signed(frames), state)
+            return self.quantizer.encode(z), state
 
     @torch.no_grad()
     def decode_step(self, codes: Tensor, state: TimeState) -> tuple[Tensor, TimeState]:
@@ -200,6 +241,9 @@ class VQVAE(HubModel):
         """
         if codes.ndim != 4 or tuple(codes.shape[2:]) != self.grid:
             raise InputError(f"codes of shape {tuple(codes.shape)}, expected (b, t, {self.grid[0]}, {self.grid[1]})")
+        if codes.is_floating_point() or codes.dtype == torch.bool:
+            raise InputError(f"codes of type {codes.dtype}, expected whole numbers such as int64")
+        codes = codes.long()
         self.quantizer.check(codes)
         signed, state = self._frames(self.quantizer.decode(codes), state)
         return from_signed(signed.float()), state
@@ -219,6 +263,8 @@ class VQVAE(HubModel):
 
     def checked(self, frames: Tensor) -> Tensor:
         """The same frames (b, t, 3, h, w); InputError if they have another shape, type or range."""
+        if frames.dtype != torch.uint8 and not frames.is_floating_point():
+            raise InputError(f"frames of type {frames.dtype}, expected uint8 in 0..255 or float in 0..1")
         if frames.ndim != 5 or tuple(frames.shape[2:]) != (3, *self.frame_size):
             h, w = self.frame_size
             raise InputError(f"frames of shape {tuple(frames.shape)}, expected (b, t, 3, {h}, {w})")
@@ -229,7 +275,7 @@ class VQVAE(HubModel):
         return frames
 
     def _signed(self, frames: Tensor) -> Tensor:
-        return to_signed(self.checked(frames))
+        return to_signed(self.checked(frames)).to(self.variance.dtype)
 
     def _latents(self, frames: Tensor, state: TimeState) -> tuple[Tensor, TimeState]:
         """Signed frames to latents (b, t, h, w, d)."""

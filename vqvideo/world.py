@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from einops import rearrange
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from vqvideo.checkpoint import SavedModel, load_into
 from vqvideo.errors import InputError
@@ -192,12 +192,12 @@ class WorldModel(HubModel):
         }
 
     @classmethod
-    def from_saved(cls, saved: SavedModel, source: str) -> Self:
+    def from_saved(cls, saved: SavedModel, source: str, quantizer: nn.Module | None = None) -> Self:
         config = saved.config
         if missing := {"vqvae", "prior", "spec", "env"} - config.keys():
             raise InputError(f"{source}: config.json lacks {', '.join(sorted(missing))}")
         parts = _split(saved.tensors)
-        vqvae = VQVAE.from_saved(SavedModel(config["vqvae"], parts["vqvae"]), source)
+        vqvae = VQVAE.from_saved(SavedModel(config["vqvae"], parts["vqvae"]), source, quantizer)
         spec = typed(PriorSpec, config["spec"], f"{source}: spec")
         cfg = typed(PriorConfig, config["prior"], f"{source}: prior")
         prior = cfg.build(spec, torch.zeros(spec.codebook_size, spec.code_dim))

@@ -34,8 +34,8 @@ class Clips(Dataset[Clip]):
     """
 
     def __init__(self, store: Store, split: str, length: int, cache_gib: float = 4.0) -> None:
-        if length < 2:
-            raise InputError(f"clip length {length}, expected at least 2 frames")
+        if length < 1:
+            raise InputError(f"clip length {length}, expected at least 1 frame")
         self.store = store
         self.length = length
         self.skipped = 0

@@ -1,6 +1,7 @@
 """Quantizers: continuous latents to codes and back, behind one contract, one file per kind.
 
 A new one is a class with the contract of `base.Quantizer`, a frozen config with `build`, and its line in the union.
+One from elsewhere is passed as a module: see `outside`.
 """
 
 from vqvideo.quantizers.base import (
@@ -16,19 +17,27 @@ from vqvideo.quantizers.ema_vq import EMAVQ, CosineVQ, CosineVQConfig, EMAVQConf
 from vqvideo.quantizers.fsq import FSQ, FSQConfig
 from vqvideo.quantizers.gradient_vq import GradientVQ, GradientVQConfig
 from vqvideo.quantizers.lookup_free import BSQ, LFQ, BSQConfig, LFQConfig
+from vqvideo.quantizers.outside import Adapted, OutsideConfig
 from vqvideo.quantizers.residual_vq import ResidualVQ, ResidualVQConfig
 from vqvideo.quantizers.sim_vq import SimVQ, SimVQConfig
+from vqvideo.quantizers.usage import CodeUsage
 
-QuantizerConfig = (
+BuiltInConfig = (
     EMAVQConfig | CosineVQConfig | GradientVQConfig | FSQConfig | LFQConfig | BSQConfig | SimVQConfig | ResidualVQConfig
 )
+"""The quantizers that can be built from their settings."""
+QuantizerConfig = BuiltInConfig | OutsideConfig
+"""What the settings of a tokenizer may say."""
 
 __all__ = [
     "BSQ",
     "EMAVQ",
     "FSQ",
     "LFQ",
+    "Adapted",
     "BSQConfig",
+    "BuiltInConfig",
+    "CodeUsage",
     "CosineVQ",
     "CosineVQConfig",
     "EMAVQConfig",
@@ -36,6 +45,7 @@ __all__ = [
     "GradientVQ",
     "GradientVQConfig",
     "LFQConfig",
+    "OutsideConfig",
     "Quantized",
     "Quantizer",
     "QuantizerConfig",

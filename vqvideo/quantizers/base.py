@@ -7,15 +7,16 @@ nearest codes at k = 1024, d = 8 in bf16) and breaks the straight-through sum.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from itertools import chain
 from math import log2
 from typing import Literal, NamedTuple
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqvideo.errors import InputError
+from vqvideo.quantizers.usage import CodeUsage
 
 Gradient = Literal["straight_through", "rotation"]
 """How a gradient passes a nearest-neighbour quantizer."""
@@ -41,6 +42,27 @@ class Quantizer(nn.Module, ABC):
     """d, the width of the latents it takes."""
     codebook_size: int
     """k, the number of codes."""
+    _usage: CodeUsage | None = None
+
+    def __call__(self, z: Tensor) -> Quantized:
+        """`forward`, and the codes of training passes are counted, whatever the kind of quantizer."""
+        quantized: Quantized = super().__call__(z)
+        if self.learns_from(z):
+            self._window().add(quantized.indices)
+        return quantized
+
+    def learns_from(self, z: Tensor) -> bool:
+        """Whether statistics of latents z are to be gathered. Training mode alone is not enough: a frozen tokenizer may
+        be put into training mode along with a prior.
+        """
+        return self.training and z.requires_grad
+
+    def take_usage(self) -> dict[str, float]:
+        """Usage of the codes in the training passes of all ranks since the last call (see `CodeUsage.summary`).
+        Collective. The counts are no part of a checkpoint.
+        """
+        window, self._usage = self._window(), None
+        return window.reduce().summary()
 
     @property
     def latents_to_start(self) -> int:
@@ -71,6 +93,13 @@ class Quantizer(nn.Module, ABC):
     @torch.no_grad()
     def update(self) -> None:
         """Applies the statistics of the forward passes since the last call. Nothing to do by default."""
+
+    def _window(self) -> CodeUsage:
+        if self._usage is None:
+            # On the device of the ranks' other tensors; a quantizer may have none of its own.
+            own = next(chain(self.buffers(), self.parameters()), torch.zeros(()))
+            self._usage = CodeUsage(self.codebook_size, own.device)
+        return self._usage
 
     def check(self, indices: Tensor) -> None:
         """Raises InputError if a code is outside 0 .. k - 1."""
@@ -110,40 +139,6 @@ def pass_gradient(z: Tensor, q: Tensor, how: Gradient) -> Tensor:
     return rotated(z, q) if how == "rotation" else straight_through(z, q)
 
 
-def sum_over_ranks(*tensors: Tensor) -> None:
-    """Adds up tensors over all ranks, in place; nothing in a single process."""
-    if dist.is_available() and dist.is_initialized():
-        for tensor in tensors:
-            dist.all_reduce(tensor)
-
-
-def gather_from_ranks(x: Tensor) -> Tensor:
-    """Concatenates the equally long (n, d) of all ranks, in rank order, on every rank."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return x
-    parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, x.contiguous())
-    return torch.cat(parts)
-
-
-def mean_over_ranks(x: Tensor) -> Tensor:
-    """The mean of x over all ranks. The gradient is that of this rank's share, which the averaging of the ranks'
-    gradients in data-parallel training turns into the gradient of the mean.
-    """
-    if not (dist.is_available() and dist.is_initialized()):
-        return x
-    total = x.detach().clone()
-    dist.all_reduce(total)
-    return x + (total / dist.get_world_size() - x).detach()
-
-
-def broadcast_from_first(x: Tensor) -> Tensor:
-    """Rank 0's x on every rank."""
-    if dist.is_available() and dist.is_initialized():
-        dist.broadcast(x, src=0)
-    return x
-
-
 LATENTS_PER_CODE = 8
 """Latents per code that a k-means start wants, so that there is something to average."""
 
@@ -154,14 +149,33 @@ def enough_latents(z: Tensor, k: int) -> None:
         raise InputError(f"{len(z)} latents to start {k} codes from: give more clips or a smaller codebook")
 
 
-def nearest(z: Tensor, codebook: Tensor, chunk: int = 4096) -> Tensor:
-    """Indices (n,) of the codebook (k, d) rows nearest to (n, d).
+def nearest(z: Tensor, codebook: Tensor, chunk: int | None = None) -> Tensor:
+    """Indices (n,) of the codebook (k, d) rows nearest to (n, d); of equally near ones the first.
 
-    The largest z.e - |e|^2 / 2 is the smallest |z - e|^2, at well under half the time of the full distance;
-    in chunks the (n, k) scores stay in the cache.
+    The largest z.e - |e|^2 / 2 is the smallest |z - e|^2, at well under half the time of the full distance.
+    By default as many rows at once as keep the (rows, k) scores in a CPU's cache, or a GPU busy.
     """
+    z, codebook = z.detach(), codebook.detach()
+    chunk = chunk or (512 if z.device.type == "cpu" else 2**14)
     bias = -codebook.square().sum(dim=1) / 2
-    return torch.cat([torch.addmm(bias, part, codebook.T).argmax(dim=1) for part in z.split(chunk)])
+    indices = torch.empty(len(z), dtype=torch.int64, device=z.device)
+    # One buffer for all chunks: new ones fragment the heap, up to the size of all (n, k) scores.
+    scores = z.new_empty(min(chunk, len(z)), len(codebook))
+    for part, found in zip(z.split(chunk), indices.split(chunk), strict=True):
+        found.copy_(_first_largest(torch.addmm(bias, part, codebook.T, out=scores[: len(part)])))
+    return indices
+
+
+def _first_largest(scores: Tensor, group: int = 64) -> Tensor:
+    """argmax over the last of (n, k), the first of equal ones. A CPU takes maxima in vectors but arguments one by one:
+    so the group first, by its maximum, and then the place in the group.
+    """
+    n, k = scores.shape
+    if scores.device.type != "cpu" or k % group:
+        return scores.argmax(dim=1)
+    groups = scores.view(n, k // group, group)
+    best = groups.amax(dim=2).argmax(dim=1)
+    return best * group + groups[torch.arange(n), best].argmax(dim=1)
 
 
 def cluster_sums(z: Tensor, indices: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -14,16 +14,14 @@ from vqvideo.quantizers.base import (
     Gradient,
     Quantized,
     Quantizer,
-    broadcast_from_first,
     cluster_sums,
     enough_latents,
     fp32,
-    gather_from_ranks,
     k_means,
     nearest,
     pass_gradient,
-    sum_over_ranks,
 )
+from vqvideo.quantizers.ranks import broadcast_from_first, gather_from_ranks, sum_over_ranks
 
 _LARGEST_POOL = 2**16
 """Latents kept for revival; a loop that never calls `update` must not fill the memory."""
@@ -101,8 +99,7 @@ class EMAVQ(Quantizer):
             z = self.project(z.float())
             indices = self._indices(z)
             q = F.embedding(indices, self.codebook)
-            # Training alone is not enough: a frozen tokenizer may be put into training mode along with a prior.
-            if self.training and z.requires_grad:
+            if self.learns_from(z):
                 self._observe(z.detach(), indices)
             loss = self.cfg.commitment * F.mse_loss(z, q)
             return Quantized(pass_gradient(z, q, self.cfg.gradient), indices, loss)

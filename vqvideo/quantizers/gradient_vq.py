@@ -15,13 +15,13 @@ from vqvideo.quantizers.base import (
     Gradient,
     Quantized,
     Quantizer,
-    broadcast_from_first,
     enough_latents,
     fp32,
     k_means,
     nearest,
     pass_gradient,
 )
+from vqvideo.quantizers.ranks import broadcast_from_first
 
 
 @dataclass(frozen=True)

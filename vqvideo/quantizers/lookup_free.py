@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vqvideo.errors import InputError
-from vqvideo.quantizers.base import Quantized, Quantizer, fp32, mean_over_ranks, straight_through
+from vqvideo.quantizers.base import Quantized, Quantizer, fp32, straight_through
+from vqvideo.quantizers.ranks import mean_over_ranks
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,39 @@
+"""Measures speed and memory, beside peers where there are any, and prints tables.
+
+    python scripts/benchmark.py tokenizer                       about four minutes on two CPU cores
+    python scripts/benchmark.py tokenizer --json figures.json   with hardware, versions, repetitions
+    python scripts/benchmark.py tokenizer --quick               whether it runs; its figures mean nothing
+
+Contestants take turns in one run. Other work on the machine shows in wall-clock figures: the load is printed.
+"""
+
+from __future__ import annotations
+
+import json
+
+import tyro
+
+from vqvideo import cli
+from vqvideo.benchmarks.subject import Benchmark
+from vqvideo.benchmarks.tokenizer import TokenizerBenchmark
+
+SUBJECTS: dict[str, type[Benchmark]] = {"tokenizer": TokenizerBenchmark}
+"""What can be measured. A new subject is its options with `measure`, and a line here."""
+
+
+def main() -> None:
+    """Reads the command line, measures, prints and writes."""
+    benchmark = tyro.extras.subcommand_cli_from_dict(SUBJECTS, description=__doc__)
+    from vqvideo import durable
+    from vqvideo.records import without_nan
+
+    report = benchmark.measure()
+    print(report)
+    if benchmark.json is not None:
+        text = json.dumps(without_nan(report.to_json()), indent=2, allow_nan=False) + "\n"
+        durable.write_file(benchmark.json, text.encode())
+        print(f"\nfigures {benchmark.json}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

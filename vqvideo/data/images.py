@@ -1,0 +1,77 @@
+"""A folder of images as clips of one frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from vqvideo.errors import InputError
+
+ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
+_MOST_PIXELS = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class StillsConfig:
+    """Images in every training batch, beside the clips. An image is a clip of one frame."""
+
+    per_batch: int = 0
+    """Images per optimizer step, over all ranks and accumulated micro batches."""
+    folder: Path | None = None
+    """Folder of images (PNG, JPEG, WebP, BMP), searched in depth; by default single frames of the training episodes."""
+
+    def __post_init__(self) -> None:
+        if self.per_batch < 0:
+            raise InputError(f"stills.per_batch is {self.per_batch}, expected at least 0")
+
+
+class Images(Dataset[dict[str, Tensor]]):
+    """All images below a folder, in the order of their names.
+
+    An item is {"frames": (1, h, w, 3) uint8}: the largest centred piece with the shape of a frame, resized to it.
+
+    Args:
+        folder: where to look, in depth.
+        frame_size: (h, w) in pixels.
+
+    Raises:
+        InputError: there is no image, or one cannot be read (when it is asked for).
+    """
+
+    def __init__(self, folder: Path, frame_size: tuple[int, int]) -> None:
+        self.frame_size = frame_size
+        files = sorted(str(p) for p in folder.rglob("*") if p.suffix.lower() in ENDINGS) if folder.is_dir() else []
+        if not files:
+            found = "no images in it" if folder.is_dir() else "no such folder"
+            raise InputError(f"{folder}: {found}, expected files that end in {', '.join(sorted(ENDINGS))}")
+        # An array: worker processes would copy a list of strings page by page.
+        self._files = np.array(files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        path = str(self._files[index])
+        try:
+            with Image.open(path) as image:
+                if image.width * image.height > _MOST_PIXELS:
+                    raise InputError(f"{path}: {image.width}x{image.height} pixels, expected at most {_MOST_PIXELS}")
+                pixels = np.asarray(_fitted(image.convert("RGB"), self.frame_size))
+        except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+            raise InputError(f"{path}: not an image that can be read ({error}); repair or remove it") from error
+        return {"frames": torch.from_numpy(pixels.copy())[None]}
+
+
+def _fitted(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    h, w = size
+    scale = min(image.width / w, image.height / h)
+    left, top = (image.width - w * scale) / 2, (image.height - h * scale) / 2
+    box = (left, top, left + w * scale, top + h * scale)
+    # Like the recorder: antialiased when it shrinks.
+    return image.resize((w, h), Image.Resampling.BILINEAR, box=box)

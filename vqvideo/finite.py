@@ -1,0 +1,63 @@
+"""Values that are not finite: found before the update, named, and agreed on by all ranks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from vqvideo.errors import RunStoppedError
+
+_MOST_NAMES = 4
+"""Tensors that a message lists."""
+
+
+class NonFiniteError(RunStoppedError):
+    """A loss, a gradient or a statistic is not finite; the last checkpoint is untouched. Scripts exit with code 3."""
+
+    exit_code = 3
+
+
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether floating-point tensors hold finite values only."""
+    floats = [t for t in tensors if t.is_floating_point() and t.numel()]
+    # One look at the device for all tensors: a sum over finite values that overflows is told apart below.
+    return not floats or math.isfinite(float(torch.nn.utils.get_total_norm(floats))) or not _culprits(enumerate(floats))
+
+
+def _culprits(named: Iterable[tuple[object, Tensor | None]]) -> list[str]:
+    return [str(name) for name, t in named if t is not None and t.is_floating_point() and not t.isfinite().all()]
+
+
+def name_tensors(named: Iterable[tuple[str, Tensor | None]]) -> str:
+    """The first names of tensors that are not finite, and how many more there are; empty if all are finite."""
+    names = _culprits(named)
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(names[:_MOST_NAMES]) + more
+
+
+def name_terms(metrics: Mapping[str, float]) -> str:
+    """The terms that are not finite, with their values; empty if all are finite."""
+    return ", ".join(f"{name} = {value}" for name, value in metrics.items() if not math.isfinite(value))
+
+
+def ranks_where(seen: bool, device: torch.device) -> list[int]:
+    """The ranks where something was seen, the same list on every rank. Collective."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return [0] if seen else []
+    flags = torch.zeros(dist.get_world_size(), dtype=torch.int64, device=device)
+    flags[dist.get_rank()] = int(seen)
+    dist.all_reduce(flags)
+    return flags.nonzero().flatten().tolist()
+
+
+def findings(model: nn.Module, metrics: Mapping[str, float]) -> str:
+    """What is not finite in a step: loss terms and statistics by name, or else gradients."""
+    found = {"loss terms": name_terms(metrics), "statistics": name_tensors(model.named_buffers())}
+    if not any(found.values()):
+        found["gradient of"] = name_tensors((name, p.grad) for name, p in model.named_parameters())
+    parts = [f"{what} {names}" for what, names in found.items() if names]
+    return f"not finite: {'; '.join(parts) or 'the norm of the gradient, which is too large for a number'}"
