@@ -1,122 +1,21 @@
-"""What a trained model is worth on held-out clips: tokenizer figures, figures per imagined step, speed."""
+"""Held-out figures of a world model per imagined step, and its speed."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
-from math import log
-from statistics import median
 
 import torch
-from einops import rearrange, reduce
+from einops import reduce
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
 
 from vqvideo import metrics
 from vqvideo.data.clips import Clips
-from vqvideo.data.codes import CodeClips
 from vqvideo.errors import InputError
-from vqvideo.prior import Prior
-from vqvideo.quantizers.ranks import sum_over_ranks
-from vqvideo.quantizers.usage import CodeUsage
+from vqvideo.evaluation.tokenizer import stack_frames
 from vqvideo.sampling import Sampling
 from vqvideo.video import to_unit
-from vqvideo.vqvae import VQVAE
 from vqvideo.world import WorldModel
-
-
-def stack_frames(clips: Clips, indices: list[int]) -> Tensor:
-    """Chosen clips as (b, t, c, h, w) uint8."""
-    return torch.stack([rearrange(clips[i]["frames"], "t h w c -> t c h w") for i in indices])
-
-
-@torch.no_grad()
-def evaluate_tokenizer(
-    vqvae: VQVAE, clips: Clips, count: int, batch: int = 16, *, rank: int = 0, world: int = 1
-) -> dict[str, float]:
-    """Held-out figures of a tokenizer over `count` clips spread over the episodes.
-
-    Args:
-        vqvae: the tokenizer.
-        clips: held-out clips.
-        count: how many of them.
-        batch: clips at once.
-        rank, world: with more than one rank each takes every `world`-th clip and all get the figures over all clips,
-            the same for any number of ranks. Every rank must call it then.
-
-    Returns:
-        psnr_db and ssim (means over frames), changed_psnr_db (over the pixels that changed), codes_used (share),
-        effective_bits (per token), perplexity.
-    """
-    device = vqvae.variance.device
-    usage = CodeUsage(vqvae.quantizer.codebook_size, device)
-    frame_sums = torch.zeros(3, dtype=torch.float64, device=device)
-    changed = torch.zeros(2, dtype=torch.float64, device=device)
-    picks = clips.spread(count)[rank::world].tolist()
-    for start in range(0, len(picks), batch):
-        frames = stack_frames(clips, picks[start : start + batch]).to(device)
-        codes = vqvae.encode(frames)
-        decoded, target = vqvae.decode(codes), to_unit(frames)
-        usage.add(codes)
-        psnr, ssim = metrics.psnr(decoded, target).double(), metrics.ssim(decoded, target).double()
-        frame_sums += torch.stack([psnr.sum(), ssim.sum(), torch.ones_like(psnr).sum()])
-        changed += torch.stack(metrics.changed_pixel_error(decoded, target))
-    if world > 1:
-        sum_over_ranks(frame_sums, changed)
-        usage = usage.reduce()
-    return {
-        "psnr_db": (frame_sums[0] / frame_sums[2]).item(),
-        "ssim": (frame_sums[1] / frame_sums[2]).item(),
-        "changed_psnr_db": metrics.changed_pixel_psnr(*changed),
-        **usage.summary(),
-    }
-
-
-@torch.no_grad()
-def reconstruction_speed(vqvae: VQVAE, clips: Clips, batch: int = 8, trials: int = 5) -> dict[str, float]:
-    """Frames per second of encoding and of decoding `batch` clips at once: medians of a few trials."""
-    frames = stack_frames(clips, clips.spread(batch).tolist()).to(vqvae.device)
-    codes = vqvae.encode(frames)
-    count = frames.shape[0] * frames.shape[1]
-    rates: dict[str, list[float]] = {"encode_frames_per_s": [], "decode_frames_per_s": []}
-    for _ in range(trials):
-        for name, work in (("encode", lambda: vqvae.encode(frames)), ("decode", lambda: vqvae.decode(codes))):
-            began = time.perf_counter()
-            work().cpu()
-            rates[f"{name}_frames_per_s"].append(count / (time.perf_counter() - began))
-    return {name: median(values) for name, values in rates.items()}
-
-
-@torch.no_grad()
-def evaluate_prior(prior: Prior, clips: CodeClips, count: int, batch: int = 16) -> dict[str, float]:
-    """Held-out figures of a prior, teacher-forced, over `count` evenly spread clips of codes.
-
-    Returns:
-        token_nats (cross-entropy per token), bits_per_frame, top1, reward_rmse beside reward_rmse_of_mean (predicting
-        the mean reward: the standard deviation), termination_ap beside termination_rate (what guessing would reach;
-        the former nan without any termination).
-    """
-    device = prior.embed.place.device
-    picks = torch.linspace(0, len(clips) - 1, min(count, len(clips))).round().long().tolist()
-    sums = dict.fromkeys(("token_nats", "top1"), 0.0)
-    rewards, predicted, ends, scores = [], [], [], []
-    for part in DataLoader(Subset(clips, picks), batch_size=batch):
-        output = prior(**{key: value.to(device) for key, value in part.items()})
-        for key in sums:
-            sums[key] += output.metrics[key].item() * len(part["codes"]) / len(picks)
-        rewards.append(part["rewards"].flatten())
-        predicted.append(output.reward.cpu().flatten())
-        ends.append(part["terminated"].flatten())
-        scores.append(output.termination.cpu().flatten())
-    reward, end = torch.cat(rewards), torch.cat(ends)
-    return {
-        **sums,
-        "bits_per_frame": sums["token_nats"] / log(2) * prior.spec.tokens / prior.spec.stride,
-        "reward_rmse": (torch.cat(predicted) - reward).square().mean().sqrt().item(),
-        "reward_rmse_of_mean": (reward - reward.mean()).square().mean().sqrt().item(),
-        "termination_ap": metrics.average_precision(torch.cat(scores), end),
-        "termination_rate": end.double().mean().item(),
-    }
 
 
 @dataclass(frozen=True)
