@@ -4,8 +4,8 @@
     python scripts/bakeoff.py --suite configs/bakeoff/quantizers.yaml       one quantizer after the other
     python scripts/bakeoff.py --only default "no L1" --seeds 0 1 2          some of them, three seeds each
 
-A suite is a YAML file with a line per variant; what all share is the experiment (--config, and flags). Any store will do
-(--record.out). Interrupted, it goes on where it stopped.
+A suite is a YAML file with a line per variant; what all share is the experiment (--config, and flags). Any store will
+do (--record.out). Interrupted, it goes on where it stopped.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from processes import SCRIPTS, script
 
 sys.path.insert(0, str(SCRIPTS))
 
+import evaluate
 import quickstart
 import record
 import rollout
@@ -26,7 +27,7 @@ from vqvideo.vqvae import VQVAE
 from vqvideo.world import WorldModel
 
 MAINS: dict[str, Callable[[], None]] = {
-    module.__name__: module.main for module in (quickstart, record, rollout, train_prior, train_vqvae)
+    module.__name__: module.main for module in (evaluate, quickstart, record, rollout, train_prior, train_vqvae)
 }
 CONFIG = """
 name: tiny_world
@@ -112,6 +113,38 @@ def test_a_rollout_shows_real_reconstructed_and_imagined_frames(home: Path) -> N
     assert picture.mode == "RGB"
     assert "controllability" in (home / "rollout.out").read_text()
     assert str(Path("runs/tiny_world/rollout/dream_true.mp4")) in (home / "rollout.out").read_text()
+
+
+def test_a_tokenizer_is_measured_on_the_whole_held_out_split(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, shown = called(monkeypatch, capsys, "evaluate", "--config", "tiny.yaml", cwd=home)
+    assert code == 0, shown
+    figures = json.loads((home / "runs" / "tiny_world" / "vqvae" / "evaluation.json").read_text())
+    episodes = Store.open(home / "data" / "tiny_world").split("held_out")
+    assert figures["clips"] == sum((entry.length + 1) // 5 for entry in episodes)
+    assert figures["frames"] == 5 * figures["clips"]
+    assert figures["bits_per_pixel"] == pytest.approx(16 * 4 / (2 * 32 * 32))
+    assert f"{figures['psnr_db']:.4g}" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--clips", 0), "--clips is 0, expected at least 1"),
+        (("--name", "other"), "no such folder, expected a saved vqvae"),
+    ],
+)
+def test_an_evaluation_that_cannot_be_is_explained(
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[object, ...],
+    message: str,
+) -> None:
+    code, shown = called(monkeypatch, capsys, "evaluate", "--config", "tiny.yaml", *arguments, cwd=home)
+    assert code == 2
+    assert message in shown
 
 
 @pytest.mark.parametrize("actions", ["left", "random", "3"])

@@ -43,6 +43,7 @@ class Clips(Dataset[Clip]):
         self._entries = self._long_enough(store.split(split), split)
         # Numpy only: workers that read a list of objects would copy its memory page by page.
         self._windows = np.array([e.length + 2 - length for e in self._entries], dtype=np.int64)
+        self._apart = (self._windows - 1) // length + 1
         self._ends = np.cumsum(self._windows)
         self._cache: dict[int, NDArray[np.uint8]] = {}
         self._room = int(cache_gib * 2**30)
@@ -73,6 +74,11 @@ class Clips(Dataset[Clip]):
             "terminated": torch.from_numpy(steps.terminated[start : stop - 1].copy()),
         }
 
+    @property
+    def apart(self) -> int:
+        """How many clips fit into the episodes without overlap."""
+        return int(self._apart.sum())
+
     def locate(self, index: int) -> tuple[int, int]:
         """Which of the split's long enough episodes clip `index` comes from, and its first frame there."""
         if not 0 <= index < len(self):
@@ -98,8 +104,7 @@ class Clips(Dataset[Clip]):
     def _shares(self, count: int) -> NDArray[np.int64]:
         """How many of `count` clips each episode gives, in rounds of one clip per episode with room."""
         shares = np.zeros_like(self._windows)
-        apart = (self._windows - 1) // self.length + 1
-        for room in (apart, self._windows):
+        for room in (self._apart, self._windows):
             while count and (open_ := np.flatnonzero(shares < room)).size:
                 taken = open_[_evenly(len(open_), min(count, len(open_)))]
                 shares[taken] += 1

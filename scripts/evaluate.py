@@ -1,0 +1,56 @@
+"""Measures an experiment's trained tokenizer on all of its held-out episodes, cut into clips that do not overlap.
+
+    python scripts/evaluate.py
+    accelerate launch scripts/evaluate.py --config configs/quickstart.yaml
+
+With several processes each takes its share of the clips; the figures do not depend on their number.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from train_vqvae import CONFIG
+from vqvideo import cli
+
+
+def main() -> None:
+    """Reads the settings, measures, writes evaluation.json beside the model."""
+    from vqvideo.config import Experiment, parse
+
+    @dataclass(frozen=True)
+    class Options(Experiment):
+        """Settings of the experiment."""
+
+        clips: int | None = None
+        """Held-out clips; by default all that do not overlap."""
+
+    cfg = parse(Options, CONFIG, __doc__ or "")
+    from vqvideo import durable
+    from vqvideo.data.clips import Clips
+    from vqvideo.data.store import Store
+    from vqvideo.errors import InputError
+    from vqvideo.evaluation import evaluate_tokenizer
+    from vqvideo.launch import join_processes
+    from vqvideo.records import without_nan
+    from vqvideo.stages import vqvae_folder
+    from vqvideo.vqvae import VQVAE
+
+    if cfg.clips is not None and cfg.clips < 1:
+        raise InputError(f"--clips is {cfg.clips}, expected at least 1")
+    processes = join_processes()
+    vqvae = VQVAE.from_pretrained(vqvae_folder(cfg)).to(processes.device)
+    clips = Clips(Store.open(cfg.record.folder), "held_out", vqvae.clip_length(cfg.vqvae.latent_steps))
+    count = min(cfg.clips or clips.apart, len(clips))
+    rank, world = processes.process_index, processes.num_processes
+    figures = evaluate_tokenizer(vqvae, clips, count, rank=rank, world=world)
+    figures = {**figures, "bits_per_pixel": vqvae.bits_per_pixel, "clips": count, "frames": count * clips.length}
+    if processes.is_main_process:
+        out = vqvae_folder(cfg).parent / "evaluation.json"
+        durable.write_file(out, (json.dumps(without_nan(figures), indent=2) + "\n").encode())
+        cli.report(f"held-out figures of {vqvae_folder(cfg)}, also in {out}", figures)
+
+
+if __name__ == "__main__":
+    cli.run(main)
