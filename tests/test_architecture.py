@@ -81,8 +81,8 @@ def test_gymnasium_is_imported_where_environments_are_played_only() -> None:
     assert all(inside(by, *rooms) for by in importers("gymnasium"))
 
 
-def test_av_is_imported_in_video_only_and_not_before_it_is_needed() -> None:
-    assert importers("av") == {"vqvideo.video"}
+def test_av_is_imported_for_video_files_and_codecs_only_and_not_before_it_is_needed() -> None:
+    assert importers("av") == {"vqvideo.video", "vqvideo.codecs"}
     assert not [i for i in IMPORTS if i.of == "av" and i.at_top]
 
 
@@ -107,12 +107,13 @@ FLOORS = (
     {"errors"},
     {"durable", "records", "sampling", "losses", "metrics", "hardware", "recording", "spaces", "nn"}
     | {"train_config", "finite", "averaging", "signals"},
-    {"data", "checkpoint", "video", "optimizers", "features"},
-    {"hub", "backbones", "quantizers", "run_folder", "training", "launch", "perceptual", "discriminator"},
+    {"data", "checkpoint", "video", "yuv", "optimizers", "features"},
+    {"hub", "backbones", "quantizers", "run_folder", "training", "launch", "perceptual", "discriminator"}
+    | {"codecs"},
     {"vqvae", "prior", "playing"},
     {"world", "config", "workers", "suites", "objective"},
     {"imagined_env", "evaluation", "media", "collect"},
-    {"stages"},
+    {"stages", "benchmarks"},
     {"cli"},
 )
 """From the ground up: a module imports from its own floor and the ones below."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ from vqvideo.data.store import Store
 from vqvideo.evaluation import evaluate_tokenizer
 from vqvideo.quantizers import CodeUsage
 
+MINUTE = timedelta(minutes=1)
+"""Processes that wait for each other in vain fail after this time."""
 each_quantizer = pytest.mark.parametrize("kind", QUANTIZERS, ids=name_of)
 
 
@@ -87,17 +90,18 @@ def test_counting_is_no_part_of_a_checkpoint(kind: type) -> None:
 
 def _count_on_a_rank(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=MINUTE)
     quantizer = ready()
     observe(quantizer, latents(quantizer, 300).chunk(2)[rank])
     clips = Clips(Store.open(Path(folder) / "store"), "held_out", 5)
+    vqvae = tiny_vqvae()
     found = {
         "window": quantizer.take_usage(),
         # A rank that saw nothing still takes part in the sum.
         "unequal": quantizer.take_usage() if rank else _after_one_more(quantizer),
-        "together": evaluate_tokenizer(tiny_vqvae(), clips, 5, batch=2, rank=rank, world=2),
-        "alone": evaluate_tokenizer(tiny_vqvae(), clips, 5, batch=2) if rank == 0 else {},
-        "few": evaluate_tokenizer(tiny_vqvae(), clips, 1, rank=rank, world=2),
+        "together": evaluate_tokenizer(vqvae, clips, 5, batch=2, rank=rank, world=2),
+        "alone": evaluate_tokenizer(vqvae, clips, 5, batch=2) if rank == 0 else {},
+        "few": evaluate_tokenizer(vqvae, clips, 1, rank=rank, world=2),
     }
     (Path(folder) / f"{rank}.json").write_text(json.dumps(found))
     dist.destroy_process_group()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -21,7 +22,9 @@ from vqvideo.config import Experiment
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
 from vqvideo.launch import check_processes, make_accelerator
+from vqvideo.optimizers import Team
 from vqvideo.prior import Prior
+from vqvideo.quantizers import EMAVQ
 from vqvideo.records import read_yaml, typed
 from vqvideo.run_folder import RunFolder, prepare_run
 from vqvideo.stages import train_prior, train_vqvae, vqvae_folder, world_folder
@@ -51,17 +54,17 @@ class ToyOutput(NamedTuple):
 
 
 class Toy(nn.Module):
-    """A line to be fitted. It counts its `after_step` and gives NaN in one chosen step."""
+    """A line to be fitted. It counts its `after_step`."""
 
-    def __init__(self, nan_at: int = -1) -> None:
+    def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.line = nn.Linear(3, 2)
-        self.steps, self.nan_at = 0, nan_at
+        self.steps = 0
 
     def forward(self, x: Tensor, y: Tensor) -> ToyOutput:
         error = (self.line(x) - y).square().mean()
-        return ToyOutput(error * torch.nan if self.steps == self.nan_at else error, {"error": error.detach()})
+        return ToyOutput(error, {"error": error.detach()})
 
     def after_step(self) -> None:
         self.steps += 1
@@ -72,7 +75,8 @@ def toy_batches(batch: int) -> Callable[[int, int], Iterator[dict[str, Tensor]]]
 
     def batches(start: int, stop: int) -> Iterator[dict[str, Tensor]]:
         for micro in range(start, stop):
-            x = torch.randn(4096, 3, generator=torch.Generator().manual_seed(7))[micro * batch : (micro + 1) * batch]
+            first = micro * batch % 4096
+            x = torch.randn(4096, 3, generator=torch.Generator().manual_seed(7))[first : first + batch]
             yield {"x": x, "y": x[:, :2] * 2 - 1}
 
     return batches
@@ -238,10 +242,10 @@ def test_a_run_folder_holds_settings_figures_pictures_checkpoints_and_the_model(
 def test_the_exported_weights_are_the_averaged_ones_beside_the_live_codebook(whole: Experiment) -> None:
     state = load_training(training_checkpoints(whole.folder / "vqvae" / "checkpoints")[-1])
     exported = VQVAE.from_pretrained(vqvae_folder(whole)).state_dict()
-    assert same_tensors(exported, state.model | state.average)
-    assert not torch.equal(
-        state.average["encoder.layers.0.project.weight"], state.model["encoder.layers.0.project.weight"]
-    )
+    recorded = {f"vqvae.{name}": value for name, value in exported.items()}
+    assert same_tensors(recorded, state.model | state.average)
+    name = "vqvae.encoder.layers.0.project.weight"
+    assert not torch.equal(state.average[name], state.model[name])
 
 
 # ---------------------------------------------------------------- one step
@@ -267,23 +271,204 @@ def test_accumulated_micro_batches_equal_one_large_batch_in_the_codebook_too(tmp
         torch.testing.assert_close(value, states[1].model[name], atol=1e-5, rtol=1e-5)
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_before_the_update(tmp_path: Path) -> None:
-    model = Toy(nan_at=4)
+class Poisoned(Toy):
+    """Turns one of its tensors into NaN in step 4, and counts a statistic that `after_step` would use."""
+
+    total: Tensor
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self.where = where
+        self.register_buffer("total", torch.zeros(2), persistent=False)
+
+    def forward(self, x: Tensor, y: Tensor) -> ToyOutput:
+        output = super().forward(x, y)
+        self.total += x.detach().sum()
+        if self.steps == 4:
+            if self.where == "statistic":
+                self.total[1] = torch.inf
+            elif self.where == "gradient":
+                self.line.bias.register_hook(lambda gradient: gradient * torch.nan)
+            else:
+                return ToyOutput(output.loss * torch.nan, {"error": output.loss.detach() * torch.nan})
+        return output
+
+
+@pytest.mark.parametrize(
+    ("where", "named"),
+    [
+        ("loss", "loss terms loss = nan, error = nan"),
+        ("gradient", "gradient of line.bias"),
+        ("statistic", "statistics total"),
+    ],
+)
+def test_a_value_that_is_not_finite_ends_the_run_before_the_update_and_is_named(
+    tmp_path: Path, where: str, named: str
+) -> None:
+    model = Poisoned(where)
     trainer = toy_trainer(tmp_path, model, checkpoint_every=2)
-    with pytest.raises(
-        NonFiniteError, match=r"step 4: the gradient is not finite \(norm nan\); nothing was updated"
-    ) as e:
+    with pytest.raises(NonFiniteError, match=f"^step 4: not finite: {named}; nothing was updated$") as e:
         trainer.fit(toy_batches(4), no_figures)
     assert e.value.exit_code == 3
+    assert model.steps == 4
     newest = load_training(training_checkpoints(trainer.run.checkpoints)[-1])
     assert newest.progress["step"] == 4
     assert same_tensors(newest.model, model.state_dict())
     assert same_tensors(newest.average, trainer.average.values)
 
 
+def test_a_gradient_too_large_for_its_norm_is_named_as_such(tmp_path: Path) -> None:
+    model = Toy()
+    model.line.bias.register_hook(lambda gradient: gradient * 1e30)
+    with pytest.raises(NonFiniteError, match="step 0: not finite: the norm of the gradient, too large"):
+        toy_trainer(tmp_path, model).fit(toy_batches(4), no_figures)
+
+
+def test_a_codebook_is_not_updated_from_statistics_that_are_not_finite(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = tiny_experiment(tmp_path)
+    train_vqvae(cfg, store)
+    observe = EMAVQ._observe
+
+    def poisoned(self: EMAVQ, z: Tensor, indices: Tensor) -> None:
+        observe(self, z, indices)
+        self._sum[3, 1] = torch.nan
+
+    monkeypatch.setattr(EMAVQ, "_observe", poisoned)
+    updates: list[int] = []
+    monkeypatch.setattr(EMAVQ, "update", lambda self: updates.append(1))
+    with pytest.raises(NonFiniteError, match=r"step 0: not finite: statistics vqvae\.quantizer\._sum; nothing was"):
+        train_vqvae(replace(cfg, name="poisoned"), store)
+    assert not updates
+
+
+class Rivals(Toy):
+    """Two lines, of which the second is a team of its own."""
+
+    def __init__(self, **team: Any) -> None:
+        super().__init__()
+        self.other, self.team = nn.Linear(3, 2), team
+
+    def forward(self, x: Tensor, y: Tensor) -> ToyOutput:
+        output = super().forward(x, y)
+        return output._replace(loss=output.loss + 100 * (self.other(x) + y).square().mean())
+
+    def teams(self) -> dict[str, Team]:
+        return {"other": Team({f"other.{name}": p for name, p in self.other.named_parameters()}, **self.team)}
+
+
+class OnlyOther(Toy):
+    """The second line of `Rivals` alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.line = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor, y: Tensor) -> ToyOutput:
+        return ToyOutput(100 * (self.line(x) + y).square().mean(), {})
+
+
+def test_two_teams_learn_as_each_would_alone(tmp_path: Path) -> None:
+    together = toy_trainer(tmp_path / "both", Rivals(learning_rate=0.03, betas=(0.5, 0.8)))
+    alone = toy_trainer(tmp_path / "one")
+    other = toy_trainer(tmp_path / "other", OnlyOther(), learning_rate=0.03, betas=(0.5, 0.8))
+    for trainer in (together, alone, other):
+        trainer.fit(toy_batches(4), no_figures)
+    for name, value in alone.model.line.state_dict().items():
+        assert torch.equal(together.model.line.state_dict()[name], value)
+    for name, value in other.model.line.state_dict().items():
+        assert torch.equal(together.model.other.state_dict()[name], value)
+    line = together.run.records()[0]
+    assert line["learning_rate_other"] == pytest.approx(0.3 * line["learning_rate"])
+    assert line["gradient_norm_other"] > 10 * line["gradient_norm"]
+
+
+def test_a_team_may_do_without_averaged_weights(tmp_path: Path) -> None:
+    trainer = toy_trainer(tmp_path, Rivals(averaged=False))
+    trainer.fit(toy_batches(4), no_figures)
+    assert set(trainer.average.values) == {"line.weight", "line.bias"}
+
+
+def test_a_run_with_two_teams_resumes_bit_by_bit(tmp_path: Path) -> None:
+    whole = toy_trainer(tmp_path / "whole", Rivals(learning_rate=0.03, averaged=False))
+    whole.fit(toy_batches(4), no_figures)
+    resumed = toy_trainer(tmp_path / "whole", Rivals(learning_rate=0.03, averaged=False), resume=True)
+    shutil.rmtree(training_checkpoints(whole.run.checkpoints)[-1])
+    assert resumed.resume()
+    assert resumed.step == 3
+    resumed.fit(toy_batches(4), no_figures)
+    assert same_tensors(resumed.model.state_dict(), whole.model.state_dict())
+    assert same_tensors(resumed.average.values, whole.average.values)
+
+
+def as_fp16(trainer: Trainer, scale: float) -> None:
+    """Puts a trainer on a CPU through the motions of fp16: its loss scaler, from a first scale on."""
+    trainer.accelerator.state._mixed_precision = "fp16"
+    trainer.accelerator.native_amp = True
+    trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+
+
+def test_a_step_that_overflows_in_fp16_is_left_out_by_all_teams(tmp_path: Path) -> None:
+    class Watched(Rivals):
+        def after_step(self) -> None:
+            super().after_step()
+            states.append({name: value.clone() for name, value in self.state_dict().items()})
+
+    states: list[dict[str, Tensor]] = []
+    trainer = toy_trainer(tmp_path, Watched(), steps=12)
+    as_fp16(trainer, scale=2.0**16)
+    start = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer.fit(toy_batches(4), no_figures)
+    norms = [r["gradient_norm_other"] for r in trainer.run.records() if r["split"] == "train"]
+    skipped = norms.index(next(filter(None, norms)))
+    assert 1 <= skipped <= 10
+    # The other team's gradient alone overflowed at last.
+    assert trainer.run.records()[skipped - 1]["gradient_norm"] is not None
+    assert all(same_tensors(state, start) for state in states[:skipped])
+    for before, after in zip([start, *states[skipped:]], states[skipped:], strict=False):
+        assert not any(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_statistics_that_are_not_finite_end_a_run_in_fp16_too(tmp_path: Path) -> None:
+    trainer = toy_trainer(tmp_path, Poisoned("statistic"))
+    as_fp16(trainer, scale=1.0)
+    with pytest.raises(NonFiniteError, match=r"^step 4: not finite: statistics total"):
+        trainer.fit(toy_batches(4), no_figures)
+
+
+def test_fp16_gives_up_when_no_scale_is_small_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Poisoned("loss")
+    monkeypatch.setattr(model, "after_step", lambda: None)
+    model.steps = 4
+    monkeypatch.setattr("vqvideo.training.MOST_SKIPS", 3)
+    trainer = toy_trainer(tmp_path, model)
+    as_fp16(trainer, scale=1.0)
+    with pytest.raises(NonFiniteError, match=r"^step 3: not finite: loss terms loss = nan"):
+        trainer.fit(toy_batches(4), no_figures)
+
+
+def test_the_log_has_what_the_model_counted_since_the_last_line(tmp_path: Path) -> None:
+    class Counting(Toy):
+        seen = 0
+
+        def forward(self, x: Tensor, y: Tensor) -> ToyOutput:
+            self.seen += len(x)
+            return super().forward(x, y)
+
+        def window_metrics(self) -> dict[str, float]:
+            seen, self.seen = self.seen, 0
+            return {"rows": seen}
+
+    trainer = toy_trainer(tmp_path, Counting(), log_every=4)
+    trainer.fit(toy_batches(4), no_figures)
+    train = [(r["step"], r["rows"]) for r in trainer.run.records() if r["split"] == "train"]
+    assert train == [(4, 16), (6, 8)]
+
+
 def test_max_seconds_ends_a_run_in_good_order(tmp_path: Path) -> None:
     trainer = toy_trainer(tmp_path, steps=10**6, max_seconds=0.2)
-    figures = trainer.fit(toy_batches(0), lambda model, step: {"at": step})
+    figures = trainer.fit(toy_batches(1), lambda model, step: {"at": step})
     assert 0 < trainer.step < 10**6
     assert figures == {"at": trainer.step}
     assert load_training(training_checkpoints(trainer.run.checkpoints)[-1]).progress["step"] == trainer.step

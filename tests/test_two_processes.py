@@ -61,7 +61,7 @@ def test_one_process_with_the_same_batch_learns_the_same_codebook(folder: Path, 
     alone = load_training(training_checkpoints(cfg.folder / "vqvae" / "checkpoints")[-1]).model
     together = load_training(training_checkpoints(folder / "runs" / "tiny" / "vqvae" / "checkpoints")[-1]).model
     assert alone.keys() == together.keys()
-    torch.testing.assert_close(codebooks(folder, 0)[-1], alone["quantizer.codebook"], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(codebooks(folder, 0)[-1], alone["vqvae.quantizer.codebook"], atol=1e-5, rtol=1e-5)
     for name, value in alone.items():
         torch.testing.assert_close(together[name], value, atol=1e-4, rtol=1e-4, msg=name)
 

@@ -135,8 +135,10 @@ class NoAdversary:
 class PatchDiscriminator3D:
     """A 3-D patch discriminator with hinge loss and an optimizer of its own."""
 
-    weight: float = 0.1
-    """Weight of the generator's term beside the reconstruction loss."""
+    weight: float = 0.01
+    """Weight of the generator's term beside the reconstruction loss. Its gradient grows while the discriminator learns,
+    and that of the reconstruction loss shrinks.
+    """
     start_step: int = 1000
     """Step from which on the generator's term counts. The discriminator learns from the first step on."""
     learning_rate: float = 2e-4

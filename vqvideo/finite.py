@@ -54,10 +54,17 @@ def ranks_where(seen: bool, device: torch.device) -> list[int]:
     return flags.nonzero().flatten().tolist()
 
 
-def findings(model: nn.Module, metrics: Mapping[str, float]) -> str:
-    """What is not finite in a step: loss terms and statistics by name, or else gradients."""
+def findings(model: nn.Module, metrics: Mapping[str, float], norm: float) -> str:
+    """What is not finite in a step: loss terms and statistics by name, or else gradients.
+
+    Args:
+        model: with its gradients.
+        metrics: the loss and its terms.
+        norm: of the gradient; where it is finite, whatever is not lies on another rank.
+    """
     found = {"loss terms": name_terms(metrics), "statistics": name_tensors(model.named_buffers())}
     if not any(found.values()):
         found["gradient of"] = name_tensors((name, p.grad) for name, p in model.named_parameters())
     parts = [f"{what} {names}" for what, names in found.items() if names]
-    return f"not finite: {'; '.join(parts) or 'the norm of the gradient, which is too large for a number'}"
+    unnamed = "a value on another rank" if math.isfinite(norm) else "the norm of the gradient, too large for a number"
+    return f"not finite: {'; '.join(parts) or unnamed}"

@@ -232,9 +232,8 @@ class Trainer:
         here |= self.accelerator.scaler is None and not math.isfinite(metrics["loss"])
         ranks = finite.ranks_where(here, self.accelerator.device)
         if ranks or not (gradient_is_finite or self._skip_allowed()):
-            raise NonFiniteError(
-                f"step {self.step}: {finite.findings(self.model, metrics)}{self._where(ranks)}; nothing was updated"
-            )
+            found = finite.findings(self.model, metrics, sum(values.values()))
+            raise NonFiniteError(f"step {self.step}: {found}{self._where(ranks)}; nothing was updated")
         self._skips = 0 if gradient_is_finite else self._skips + 1
         for name, team in self.teams.items():
             clip_gradients(team.parameters.values(), self.cfg.clip_norm, norms[name])

@@ -25,6 +25,8 @@ import torch
 from vqvideo.benchmarks.timing import Contestant, Work, synchronise
 
 R = TypeVar("R")
+# Those that a contestant would import take seconds; the server of fresh processes does it once.
+_PRELOAD = ["vqvideo.vqvae", "vqvideo.benchmarks.memory", "torch._dynamo", "vector_quantize_pytorch"]
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -36,10 +38,10 @@ def peak_memory(contestant: Contestant, device: torch.device, cpu_threads: int) 
 
 
 def in_fresh_process(function: Callable[..., R], *arguments: Any) -> R:
-    """The result of a module's function in a process that has imported the library and done nothing else."""
+    """The result of a module's function in a process that has imported packages and done nothing else."""
     context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
     if sys.platform == "linux":
-        context.set_forkserver_preload(["vqvideo.vqvae", "vqvideo.benchmarks.memory"])  # type: ignore[attr-defined]
+        context.set_forkserver_preload(_PRELOAD)
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(function, *arguments).result()
 

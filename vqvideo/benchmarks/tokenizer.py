@@ -34,7 +34,8 @@ class TokenizerBenchmark(Benchmark):
     def measure(self) -> Report:
         import torch
 
-        from vqvideo.benchmarks.quantizer_speed import PEER, Problem, measure_quantizers, peer_is_installed
+        from vqvideo.benchmarks.quantizer_contestants import PEER, Problem, peer_is_installed
+        from vqvideo.benchmarks.quantizer_speed import measure_quantizers
         from vqvideo.benchmarks.report import Report
         from vqvideo.benchmarks.streaming import measure_streaming
         from vqvideo.benchmarks.tokenizer_speed import Clips, measure_tokenizer
@@ -45,16 +46,15 @@ class TokenizerBenchmark(Benchmark):
         clips = Clips(size=16, frames=5) if self.quick else Clips()
         everything = max(1, available_cores())
         report = Report("tokenizer", {**asdict(replace(cfg, json=None)), "seed": clips.seed}, {}, [])
+        report.notes.append("encoding leaves autocast, its codes are to be exact: its bf16 rows are fp32, too")
         if not peer_is_installed():
             report.notes.append(f"{PEER} is not installed, its rows are left out: pip install {PEER}")
         for kind in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
             device = torch.device(kind)
             counts = sorted({1, everything}) if kind == "cpu" else [1]
             quantizers, tables = measure_quantizers(problems, counts, device, cfg.rounds, cfg.round_seconds)
-            batches = (1, 2) if self.quick else (1, 8)
-            passes, table = measure_tokenizer(
-                clips, (2, 1), batches, counts[-1], device, cfg.rounds, cfg.round_seconds
-            )
+            strides, batches = ((2,), (1,)) if self.quick else ((2, 1), (1, 8))
+            passes, table = measure_tokenizer(clips, strides, batches, counts[-1], device, cfg.rounds, cfg.round_seconds)
             long_clips = replace(clips, size=cfg.streaming_size)
             stream, stream_table = measure_streaming(long_clips, cfg.streaming_steps, counts[-1], device)
             report.results[kind] = {"quantizer": quantizers, "tokenizer": passes, "streaming": stream}

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from vqvideo.errors import InputError
-from vqvideo.quantizers.base import Quantized, Quantizer, fp32, straight_through
+from vqvideo.quantizers.base import Quantized, fp32, straight_through
+from vqvideo.quantizers.whitening import WhitenedQuantizer
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,8 @@ class FSQConfig:
 
     levels: tuple[int, ...] = (8, 5, 5, 5)
     """Number of values of each latent dimension; k is their product, d their number."""
+    whiten: bool = True
+    """Keep the latents centred, uncorrelated and of unit size by moving averages; false: as they come, as published."""
 
     def __post_init__(self) -> None:
         if not self.levels or min(self.levels) < 2:
@@ -27,7 +30,7 @@ class FSQConfig:
         return FSQ(self)
 
 
-class FSQ(Quantizer):
+class FSQ(WhitenedQuantizer):
     """Bounds each dimension with tanh and rounds it to one of its levels."""
 
     half_range: Tensor
@@ -37,8 +40,8 @@ class FSQ(Quantizer):
     basis: Tensor
 
     def __init__(self, cfg: FSQConfig) -> None:
-        super().__init__()
-        self.cfg, self.dim, self.codebook_size = cfg, len(cfg.levels), prod(cfg.levels)
+        super().__init__(len(cfg.levels), whiten=cfg.whiten)
+        self.cfg, self.codebook_size = cfg, prod(cfg.levels)
         levels = torch.tensor(cfg.levels)
         half = (levels - 1) * (1 + 1e-3) / 2
         offset = torch.where(levels % 2 == 0, 0.5, 0.0)
@@ -51,7 +54,7 @@ class FSQ(Quantizer):
 
     def forward(self, z: Tensor) -> Quantized:
         with fp32(z):
-            bounded = self._bound(z.float())
+            bounded = self._bound(self.observed(z))
             digits = bounded.detach().round()
             values = straight_through(bounded, digits) / (self.levels // 2)
             return Quantized(values, self._combine(digits), values.new_zeros(()))
@@ -59,7 +62,7 @@ class FSQ(Quantizer):
     @torch.no_grad()
     def encode(self, z: Tensor) -> Tensor:
         with fp32(z):
-            return self._combine(self._bound(z.float()).round())
+            return self._combine(self._bound(self.whitening(z.float())).round())
 
     def decode(self, indices: Tensor) -> Tensor:
         digits = indices[..., None] // self.basis % self.levels

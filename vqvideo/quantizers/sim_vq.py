@@ -1,4 +1,4 @@
-"""SimVQ: a fixed random codebook behind one learnt linear map (Zhu et al. 2024, arXiv:2411.02038)."""
+"""SimVQ: a fixed codebook behind one learnt linear map (Zhu et al. 2024, arXiv:2411.02038)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vqvideo.quantizers.base import LATENTS_PER_CODE
+from vqvideo.quantizers.base import LATENTS_PER_CODE, enough_latents, k_means
 from vqvideo.quantizers.gradient_vq import GradientVQConfig, LearntVQ
+from vqvideo.quantizers.ranks import broadcast_from_first
 
 
 @dataclass(frozen=True)
 class SimVQConfig(GradientVQConfig):
-    """Nearest code vector of a linearly mapped random codebook: every gradient moves every code."""
+    """Nearest code vector of a linearly mapped fixed codebook: every gradient moves every code."""
 
     def build(self) -> SimVQ:
         return SimVQ(self)
@@ -35,14 +36,18 @@ class SimVQ(LearntVQ):
 
     @property
     def latents_to_start(self) -> int:
-        return LATENTS_PER_CODE * self.dim**2
+        return LATENTS_PER_CODE * self.codebook_size
 
     def codes(self) -> Tensor:
         return self.map(self.frozen)
 
     @torch.no_grad()
     def initialize(self, z: Tensor) -> None:
-        """Gives the codes mean and spread of the first latents, the same on every rank."""
-        z = z.float()
-        self.map.weight.copy_(torch.diag(z.std(dim=0).clamp(min=1e-3)))
-        self.map.bias.copy_(z.mean(dim=0))
+        """K-means of the first latents becomes the frozen codebook, behind the identity. Every rank must pass the same
+        latents; those of rank 0 decide.
+        """
+        enough_latents(z, self.codebook_size)
+        generator = torch.Generator().manual_seed(self.cfg.seed)
+        self.frozen.copy_(broadcast_from_first(k_means(z.float(), self.codebook_size, 10, generator)))
+        nn.init.eye_(self.map.weight)
+        nn.init.zeros_(self.map.bias)

@@ -1,0 +1,112 @@
+"""Rate-distortion of trained tokenizers beside x264 and SVT-AV1, over whole held-out episodes: table, JSON, plot.
+
+    python scripts/rate_distortion.py --models runs/car_racing/vqvae/model
+    python scripts/rate_distortion.py --models runs/*/vqvae/model --record.out data/car_racing --episodes 20
+
+The codecs get slow presets, one key frame per episode and no overhead counted, and of all settings tried the best.
+Writes rate_distortion.json and rate_distortion.png.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from train_vqvae import CONFIG
+from vqvideo import cli
+
+if TYPE_CHECKING:
+    from vqvideo.benchmarks.curves import Point, RateDistortion
+
+COLUMNS = ("name", "bits/pixel", "PSNR dB", "PSNR of mean MSE", "SSIM", "kbit/s")
+
+
+def main() -> None:
+    """Reads the settings, measures, prints and writes."""
+    from vqvideo.config import Experiment, parse
+
+    @dataclass(frozen=True)
+    class Options(Experiment):
+        """Settings of the experiment; of them only the folder of the episodes counts here."""
+
+        models: tuple[Path, ...] = ()
+        """Folders of trained tokenizers; by default the experiment's."""
+        episodes: int = 10
+        """Held-out episodes, spread over the split."""
+        table_episodes: int = 40
+        """Training episodes whose code frequencies make the static table; 0 for no table."""
+        out: Path | None = None
+        """Where plot and figures go; by default rate_distortion/ in the experiment's folder."""
+        json: Path | None = None
+        """Figures; by default rate_distortion.json in --out."""
+        threads: int | None = None
+        """CPU threads; by default measured."""
+
+    options = parse(Options, CONFIG, __doc__ or "")
+    from vqvideo import durable
+    from vqvideo.benchmarks.plots import plot_rate_distortion, require_matplotlib
+    from vqvideo.benchmarks.rate_distortion import measure
+    from vqvideo.benchmarks.report import hardware, versions
+    from vqvideo.data.store import Store
+    from vqvideo.errors import InputError
+    from vqvideo.hardware import configure_threads
+    from vqvideo.records import without_nan
+    from vqvideo.stages import vqvae_folder
+
+    if min(options.episodes, options.table_episodes + 1) < 1:
+        raise InputError("--episodes is at least 1 and --table-episodes at least 0")
+    require_matplotlib()
+    configure_threads(options.threads)
+    store = Store.open(options.record.folder)
+    found = measure(store, options.models or (vqvae_folder(options),), options.episodes, options.table_episodes)
+    print(table(found))
+    out = options.out or options.folder / "rate_distortion"
+    picture, figures = out / "rate_distortion.png", options.json or out / "rate_distortion.json"
+    record = {
+        "store": str(store.path),
+        "store_digest": store.digest,
+        "hardware": hardware(),
+        "versions": versions(),
+        **found.to_json(),
+    }
+    figures.parent.mkdir(parents=True, exist_ok=True)
+    durable.write_file(figures, (json.dumps(without_nan(record), indent=2, allow_nan=False) + "\n").encode())
+    h, w = found.frame_size
+    title = f"{store.meta.env_id}, {found.sequences} held-out episodes, {h}x{w}, {store.meta.fps:g} frames/s"
+    plot_rate_distortion(found, title, picture)
+    print(f"\nplot    {picture}\nfigures {figures}")
+
+
+def table(found: RateDistortion) -> str:
+    """The tokenizers' points with the codecs at the same rate, then the codecs' curves."""
+    lines = [
+        f"{found.sequences} held-out episodes, {found.frames} frames of {found.frame_size[0]}x{found.frame_size[1]}",
+        "| " + " | ".join((*COLUMNS, *(f"{family} at this rate" for family in found.codecs), "difference")) + " |",
+        "|---" * (len(COLUMNS) + len(found.codecs) + 1) + "|",
+    ]
+    for point in found.ours:
+        codecs = found.compared(point)
+        psnr = [f"{figures['psnr_db_at_same_rate']:.2f}" for figures in codecs.values()]
+        gaps = ", ".join(f"{figures['difference_db']:+.2f}" for figures in codecs.values())
+        lines.append("| " + " | ".join((*cells(point), *psnr, gaps)) + " |")
+    for hull in found.hulls.values():
+        lines += ["| " + " | ".join((*cells(point), *[""] * (len(found.codecs) + 1))) + " |" for point in hull]
+    return "\n".join(lines)
+
+
+def cells(point: Point) -> tuple[str, ...]:
+    """A point as text, in the order of COLUMNS."""
+    return (
+        point.name,
+        f"{point.bits_per_pixel:.4f}",
+        f"{point.psnr_db:.2f}",
+        f"{point.psnr_of_mean_mse_db:.2f}",
+        f"{point.ssim:.4f}",
+        f"{point.kbit_per_s:.2f}",
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)
