@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from vqvideo.benchmarks.curves import Point, RateDistortion
 
 COLUMNS = ("name", "bits/pixel", "PSNR dB", "PSNR of mean MSE", "SSIM", "kbit/s")
+COMPARED = ("tokenizer", "its PSNR", "codec", "codec's PSNR", "difference")
 
 
 def main() -> None:
@@ -80,20 +82,29 @@ def main() -> None:
 
 
 def table(found: RateDistortion) -> str:
-    """The tokenizers' points with the codecs at the same rate, then the codecs' curves."""
-    lines = [
-        f"{found.sequences} held-out episodes, {found.frames} frames of {found.frame_size[0]}x{found.frame_size[1]}",
-        "| " + " | ".join((*COLUMNS, *(f"{family} at this rate" for family in found.codecs), "difference")) + " |",
-        "|---" * (len(COLUMNS) + len(found.codecs) + 1) + "|",
-    ]
+    """The tokenizers' points and the codecs' curves, then each tokenizer against the codecs at its rate."""
+    h, w = found.frame_size
+    lines = [f"{found.sequences} held-out episodes, {found.frames} frames of {h}x{w}", *rows(COLUMNS)]
+    points = chain(found.ours, *found.hulls.values())
+    lines += ["| " + " | ".join(cells(point)) + " |" for point in points]
+    lines += ["", "At the tokenizer's rate, dB: mean of PSNR (PSNR of mean MSE)", *rows(COMPARED)]
     for point in found.ours:
-        codecs = found.compared(point)
-        psnr = [f"{figures['psnr_db_at_same_rate']:.2f}" for figures in codecs.values()]
-        gaps = ", ".join(f"{figures['difference_db']:+.2f}" for figures in codecs.values())
-        lines.append("| " + " | ".join((*cells(point), *psnr, gaps)) + " |")
-    for hull in found.hulls.values():
-        lines += ["| " + " | ".join((*cells(point), *[""] * (len(found.codecs) + 1))) + " |" for point in hull]
+        for family, figures in found.compared(point).items():
+            peer = both(figures["psnr_db_at_same_rate"], figures["psnr_of_mean_mse_db_at_same_rate"])
+            gain = both(figures["difference_db"], figures["difference_of_mean_mse_db"], "+")
+            own = both(point.psnr_db, point.psnr_of_mean_mse_db)
+            lines.append(f"| {point.name} | {own} | {family} | {peer} | {gain} |")
     return "\n".join(lines)
+
+
+def rows(columns: tuple[str, ...]) -> list[str]:
+    """Head of a Markdown table."""
+    return ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+
+
+def both(mean: float, of_mean: float, sign: str = "") -> str:
+    """The two kinds of PSNR."""
+    return f"{mean:{sign}.2f} ({of_mean:{sign}.2f})"
 
 
 def cells(point: Point) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,9 +49,10 @@ def test_curves_are_read_between_their_points_and_nowhere_else() -> None:
 
 
 def test_a_tokenizer_is_compared_at_its_own_rate() -> None:
-    ours = point(0.1, 28)
+    ours = replace(point(0.1, 28), psnr_of_mean_mse_db=25)
     found = RateDistortion([ours], {"x264": [point(0.01, 20), point(0.1, 30)]}, 10, 1, (16, 16)).compared(ours)
     assert found["x264"]["difference_db"] == pytest.approx(-2)
+    assert found["x264"]["difference_of_mean_mse_db"] == pytest.approx(-5)
     assert found["x264"]["bits_per_pixel_at_same_psnr"] == pytest.approx(10**-1.2)
 
 

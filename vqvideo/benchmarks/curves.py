@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from math import exp, log, nan
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -65,23 +65,28 @@ class Quality:
         return Point(name, family, rate, psnr, -10 * log(mean_mse, 10), ssim, self.bits / seconds / 1000)
 
 
-def upper_hull(points: Iterable[Point]) -> list[Point]:
+Measure = Literal["psnr_db", "psnr_of_mean_mse_db"]
+"""Fields of a point that a curve can be drawn of."""
+
+
+def upper_hull(points: Iterable[Point], measure: Measure = "psnr_db") -> list[Point]:
     """The points that no other and no line between two others exceeds, by rising rate (log) and PSNR."""
     hull: list[Point] = []
-    for point in sorted(points, key=lambda p: (p.bits_per_pixel, -p.psnr_db)):
-        if hull and point.psnr_db <= hull[-1].psnr_db:
+    for point in sorted(points, key=lambda p: (p.bits_per_pixel, -getattr(p, measure))):
+        if hull and getattr(point, measure) <= getattr(hull[-1], measure):
             continue
-        while len(hull) > 1 and _slope(hull[-2], hull[-1]) <= _slope(hull[-1], point):
+        while len(hull) > 1 and _slope(hull[-2], hull[-1], measure) <= _slope(hull[-1], point, measure):
             hull.pop()
         hull.append(point)
     return hull
 
 
-def interpolated(hull: Sequence[Point], bits_per_pixel: float) -> float:
+def interpolated(hull: Sequence[Point], bits_per_pixel: float, measure: Measure = "psnr_db") -> float:
     """PSNR of a hull at a rate, linear in the logarithm of the rate; nan outside of the hull."""
     for low, high in pairwise(hull):
         if low.bits_per_pixel <= bits_per_pixel <= high.bits_per_pixel:
-            return low.psnr_db + _slope(low, high) * log(bits_per_pixel / low.bits_per_pixel)
+            rise = _slope(low, high, measure) * log(bits_per_pixel / low.bits_per_pixel)
+            return float(getattr(low, measure) + rise)
     return nan
 
 
@@ -89,7 +94,7 @@ def rate_at(hull: Sequence[Point], psnr_db: float) -> float:
     """Bits per pixel at which a hull has a PSNR; nan outside of the hull."""
     for low, high in pairwise(hull):
         if low.psnr_db <= psnr_db <= high.psnr_db:
-            return low.bits_per_pixel * exp((psnr_db - low.psnr_db) / _slope(low, high))
+            return low.bits_per_pixel * exp((psnr_db - low.psnr_db) / _slope(low, high, "psnr_db"))
     return nan
 
 
@@ -114,13 +119,19 @@ class RateDistortion:
         return {family: upper_hull(points) for family, points in self.codecs.items()}
 
     def compared(self, point: Point) -> dict[str, dict[str, float]]:
-        """By codec: its PSNR at the point's rate, the difference to it, and its rate at the point's PSNR."""
+        """By codec: what it reaches at the point's rate and how far the point is above it, by both means over the
+        frames, and the codec's rate at the point's PSNR.
+        """
         found = {}
-        for family, hull in self.hulls.items():
+        for family, points in self.codecs.items():
+            hull, strict = upper_hull(points), upper_hull(points, "psnr_of_mean_mse_db")
             psnr = interpolated(hull, point.bits_per_pixel)
+            of_mean = interpolated(strict, point.bits_per_pixel, "psnr_of_mean_mse_db")
             found[family] = {
                 "psnr_db_at_same_rate": psnr,
                 "difference_db": point.psnr_db - psnr,
+                "psnr_of_mean_mse_db_at_same_rate": of_mean,
+                "difference_of_mean_mse_db": point.psnr_of_mean_mse_db - of_mean,
                 "bits_per_pixel_at_same_psnr": rate_at(hull, point.psnr_db),
             }
         return found
@@ -137,6 +148,7 @@ class RateDistortion:
         }
 
 
-def _slope(low: Point, high: Point) -> float:
+def _slope(low: Point, high: Point, measure: Measure) -> float:
     """dB per unit of log rate."""
-    return (high.psnr_db - low.psnr_db) / max(log(high.bits_per_pixel / low.bits_per_pixel), 1e-12)
+    rise: float = getattr(high, measure) - getattr(low, measure)
+    return rise / max(log(high.bits_per_pixel / low.bits_per_pixel), 1e-12)

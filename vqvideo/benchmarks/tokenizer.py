@@ -54,7 +54,9 @@ class TokenizerBenchmark(Benchmark):
             counts = sorted({1, everything}) if kind == "cpu" else [1]
             quantizers, tables = measure_quantizers(problems, counts, device, cfg.rounds, cfg.round_seconds)
             strides, batches = ((2,), (1,)) if self.quick else ((2, 1), (1, 8))
-            passes, table = measure_tokenizer(clips, strides, batches, counts[-1], device, cfg.rounds, cfg.round_seconds)
+            passes, table = measure_tokenizer(
+                clips, strides, batches, counts[-1], device, cfg.rounds, cfg.round_seconds
+            )
             long_clips = replace(clips, size=cfg.streaming_size)
             stream, stream_table = measure_streaming(long_clips, cfg.streaming_steps, counts[-1], device)
             report.results[kind] = {"quantizer": quantizers, "tokenizer": passes, "streaming": stream}

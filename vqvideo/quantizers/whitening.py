@@ -72,8 +72,9 @@ class Whitening(nn.Module):
             return
         sum_over_ranks(self._count, self._sum, self._outer)
         shift = self._sum / self._count
-        # Around the batch's own mean: how far the latents moved as a whole is no spread.
-        self.covariance.lerp_(self._outer / self._count - torch.outer(shift, shift), 1 - self.decay)
+        # Around the mean so far, not the batch's own: while the latents move as a whole, that counts as spread and
+        # keeps them inside the levels.
+        self.covariance.lerp_(self._outer / self._count, 1 - self.decay)
         self.mean += (1 - self.decay) * shift
         for tensor in (self._count, self._sum, self._outer):
             tensor.zero_()
