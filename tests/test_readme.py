@@ -114,3 +114,15 @@ def test_the_figures_shown_are_the_measured_ones() -> None:
     assert f"{results['prior']['controllability_db']:.1f} dB" in shown
     assert f"{results['speed']['frames_per_s_1']:.0f}" in shown
     assert f"{results['speed']['frames_per_s_16']:.0f}" in shown
+
+
+def test_the_settings_that_are_shown_are_settings() -> None:
+    import yaml
+
+    from vqvideo.config import Experiment
+    from vqvideo.records import typed
+
+    shown = [typed(Experiment, yaml.safe_load(text)) for text in blocks("yaml")]
+    assert [type(cfg.vqvae.model.quantizer).__name__ for cfg in shown] == ["FSQConfig"]
+    assert shown[0].vqvae.stills.per_batch == 8
+    assert type(shown[0].vqvae.adversarial).__name__ == "PatchDiscriminator3D"
