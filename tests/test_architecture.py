@@ -108,8 +108,7 @@ FLOORS = (
     {"durable", "records", "sampling", "losses", "metrics", "hardware", "recording", "spaces", "nn"}
     | {"train_config", "finite", "averaging", "signals"},
     {"data", "checkpoint", "video", "yuv", "optimizers", "features"},
-    {"hub", "backbones", "quantizers", "run_folder", "training", "launch", "perceptual", "discriminator"}
-    | {"codecs"},
+    {"hub", "backbones", "quantizers", "run_folder", "training", "launch", "perceptual", "discriminator"} | {"codecs"},
     {"vqvae", "prior", "playing"},
     {"world", "config", "workers", "suites", "objective"},
     {"imagined_env", "evaluation", "media", "collect"},

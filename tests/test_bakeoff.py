@@ -18,11 +18,11 @@ from vqvideo.quantizers import EMAVQConfig, FSQConfig, OutsideConfig, QuantizerC
 from vqvideo.records import read_yaml, typed
 from vqvideo.suites import Suite, changed
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from bakeoff import Results, measure, table
 
+ROOT = Path(__file__).parents[1]
 SUITES = sorted((ROOT / "configs" / "bakeoff").glob("*.yaml"))
 
 

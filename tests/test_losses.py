@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from vqvideo.errors import InputError
 from vqvideo.losses import ReconstructionConfig, reconstruction_loss, symexp, symlog, two_hot
 
-
 PLAIN = ReconstructionConfig()
 
 

@@ -15,10 +15,9 @@ from torch import Tensor
 from vqvideo.nn import TimeState
 from vqvideo.vqvae import VQVAE, VQVAEConfig
 
-
 ROUNDING = 1e-4
-"""In frames, of 0 .. 1. These random networks amplify the rounding of sums in another order to up to 2e-5; what leaks is
-far larger. Networks of one fixed shape are held to 1e-5 in test_vqvae.py.
+"""In frames, of 0 .. 1. These random networks amplify the rounding of sums in another order to up to 2e-5; what leaks
+is far larger. Networks of one fixed shape are held to 1e-5 in test_vqvae.py.
 """
 
 

@@ -24,8 +24,8 @@ from vqvideo.hub import HubModel
 from vqvideo.losses import ReconstructionConfig, reconstruction_loss
 from vqvideo.nn import TimeState, TimeWalk
 from vqvideo.quantizers import EMAVQConfig, OutsideConfig, Quantizer, QuantizerConfig
-from vqvideo.quantizers.outside import checked, outside_config
 from vqvideo.quantizers.base import fp32
+from vqvideo.quantizers.outside import checked, outside_config
 from vqvideo.records import kind_of, to_plain, typed, without_defaults
 from vqvideo.video import from_signed, to_signed
 
