@@ -98,8 +98,20 @@ def test_each_variant_is_trained_and_measured_and_a_second_call_takes_the_run_th
 
 def test_seeds_are_averaged_and_their_spread_is_shown(tmp_path: Path) -> None:
     results = Results(tmp_path / "results.json")
-    columns = json.loads((ROOT / "configs" / "results" / "bakeoff.json").read_text())["variants"]["default"]["0"]
+    columns = json.loads((ROOT / "configs" / "results" / "bakeoff_tokenizer.json").read_text())["variants"]["default"][
+        "0"
+    ]
     for seed, psnr in enumerate((30.0, 31.0, 33.0)):
         results.add("default", seed, {**columns, "psnr_db": psnr})
     assert "| default | 3 |" in table(results.rows)
     assert "| 31.33 ± 1.50 |" in table(results.rows)
+
+
+RESULTS = sorted((ROOT / "configs" / "results").glob("bakeoff_*.json"))
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_the_results_page_shows_what_was_measured(path: Path) -> None:
+    page = (ROOT / "configs" / "results" / "README.md").read_text().splitlines()
+    missing = [line for line in table(Results(path).rows).splitlines() if line not in page]
+    assert missing == []

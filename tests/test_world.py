@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from vqvideo.backbones import FactorisedConv
 from vqvideo.errors import InputError
-from vqvideo.records import without_defaults
+from vqvideo.losses import ReconstructionConfig
 from vqvideo.sampling import Sampling
 from vqvideo.vqvae import VQVAE, VQVAEConfig
 from vqvideo.world import EnvFacts, Imagination, WorldModel, WorldStep
@@ -228,7 +229,7 @@ def test_the_folder_holds_json_safetensors_and_a_card(tmp_path: Path) -> None:
     names = {"config.json", "model.safetensors", "manifest.json", "README.md"}
     assert {path.name for path in (tmp_path / "world").iterdir()} == names
     config = json.loads((tmp_path / "world" / "config.json").read_text())
-    assert (config["format"], config["format_version"]) == ("vqvideo-world", 1)
+    assert (config["format"], config["format_version"]) == ("vqvideo-world", 2)
     assert config["env"] == {"env_id": "Tiny-v0", "fps": 10.0, "action_repeat": 1}
 
 
@@ -279,8 +280,11 @@ def test_a_model_card_may_be_edited(tmp_path: Path) -> None:
 
 def test_a_setting_added_later_does_not_make_a_stranger_of_a_tokenizer() -> None:
     config = VQVAEConfig(backbone=FactorisedConv(strides=(1, 8, 8), widths=(8, 8)))
-    assert without_defaults(config) == {
+    identity = config.build((64, 64)).identity()
+    assert identity["model"] == {
         "kind": "VQVAE",
         "backbone": {"kind": "FactorisedConv", "strides": [1, 8, 8], "widths": [8, 8]},
         "quantizer": {"kind": "EMAVQ"},
     }
+    otherwise_trained = replace(config, reconstruction=ReconstructionConfig(worst=1.0))
+    assert otherwise_trained.build((64, 64)).identity() == identity
