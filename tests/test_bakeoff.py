@@ -98,9 +98,8 @@ def test_each_variant_is_trained_and_measured_and_a_second_call_takes_the_run_th
 
 def test_seeds_are_averaged_and_their_spread_is_shown(tmp_path: Path) -> None:
     results = Results(tmp_path / "results.json")
-    columns = json.loads((ROOT / "configs" / "results" / "bakeoff_tokenizer.json").read_text())["variants"]["default"][
-        "0"
-    ]
+    measured = json.loads((ROOT / "configs" / "results" / "bakeoff_tokenizer.json").read_text())
+    columns = measured["variants"]["default"]["0"]
     for seed, psnr in enumerate((30.0, 31.0, 33.0)):
         results.add("default", seed, {**columns, "psnr_db": psnr})
     assert "| default | 3 |" in table(results.rows)

@@ -26,14 +26,15 @@ def test_the_reconstruction_loss_is_its_formula(weights: dict[str, float], expec
     target = torch.zeros(1, 2, 1, 2, 2)
     predicted = torch.zeros(1, 2, 1, 2, 2)
     predicted[0, 1, 0] = torch.tensor([[0.0, 1.0], [0.0, -3.0]])
-    loss = reconstruction_loss(predicted, target, torch.tensor(4.0), ReconstructionConfig(**weights))
+    cfg = ReconstructionConfig(**{"difference": 0.0, **weights})
+    loss = reconstruction_loss(predicted, target, torch.tensor(4.0), cfg)
     assert loss.item() == pytest.approx(expected)
 
 
 def test_moving_pixels_count_more_and_others_do_not() -> None:
     target = torch.zeros(1, 2, 3, 2, 2)
     target[0, 1, :, 0, 0] = 0.5
-    cfg = ReconstructionConfig(l1=0, moving=4.0)
+    cfg = ReconstructionConfig(l1=0, difference=0, moving=4.0)
     moving, resting = target.clone(), target.clone()
     moving[0, 1, :, 0, 0] += 1
     resting[0, 1, :, 1, 1] += 1

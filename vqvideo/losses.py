@@ -19,7 +19,7 @@ class ReconstructionConfig:
 
     l1: float = 0.1
     """Weight of the absolute error."""
-    difference: float = 0.0
+    difference: float = 0.5
     """Weight of the squared error of the change from frame to frame: flicker and lost motion."""
     moving: float = 0.0
     """Extra weight of the squared error of the pixels that change."""
