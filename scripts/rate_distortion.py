@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from itertools import chain
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -103,8 +104,8 @@ def rows(columns: tuple[str, ...]) -> list[str]:
 
 
 def both(mean: float, of_mean: float, sign: str = "") -> str:
-    """The two kinds of PSNR."""
-    return f"{mean:{sign}.2f} ({of_mean:{sign}.2f})"
+    """The two kinds of PSNR; a dash where the codec does not reach the rate."""
+    return "-" if isnan(mean) else f"{mean:{sign}.2f} ({of_mean:{sign}.2f})"
 
 
 def cells(point: Point) -> tuple[str, ...]:
