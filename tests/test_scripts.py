@@ -128,25 +128,6 @@ def test_a_tokenizer_is_measured_on_the_whole_held_out_split(
     assert f"{figures['psnr_db']:.4g}" in shown
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--clips", 0), "--clips is 0, expected at least 1"),
-        (("--name", "other"), "no such folder, expected a saved vqvae"),
-    ],
-)
-def test_an_evaluation_that_cannot_be_is_explained(
-    home: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    arguments: tuple[object, ...],
-    message: str,
-) -> None:
-    code, shown = called(monkeypatch, capsys, "evaluate", "--config", "tiny.yaml", *arguments, cwd=home)
-    assert code == 2
-    assert message in shown
-
-
 @pytest.mark.parametrize("actions", ["left", "random", "3"])
 def test_other_actions_can_be_asked_for(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], actions: str
@@ -157,25 +138,31 @@ def test_other_actions_can_be_asked_for(
     assert (home / "runs" / "tiny_world" / "rollout" / f"dream_{actions}.png").stat().st_size > 1000
 
 
+ROLLOUT = ("rollout", "--env", "TinyWorld", "--length", 3, "--clips", 2, "--evaluate", 0, "--threads", 1)
+EVALUATE = ("evaluate", "--config", "tiny.yaml")
+
+
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("command", "arguments", "message"),
     [
-        (("--actions", "lefft"), "--actions 'lefft': did you mean left"),
-        (("--actions=9",), "--actions: column 0 is 9.0, expected a whole number from 0 to 4"),
-        (("--context", 0), "--context is 0; it must be at least 1"),
-        (("--length", 100), "has 0 clips of length"),
-        (("--world", "data/tiny_world"), "data/tiny_world"),
+        (ROLLOUT, ("--actions", "lefft"), "--actions 'lefft': did you mean left"),
+        (ROLLOUT, ("--actions=9",), "--actions: column 0 is 9.0, expected a whole number from 0 to 4"),
+        (ROLLOUT, ("--context", 0), "--context is 0; it must be at least 1"),
+        (ROLLOUT, ("--length", 100), "has 0 clips of length"),
+        (ROLLOUT, ("--world", "data/tiny_world"), "data/tiny_world"),
+        (EVALUATE, ("--clips", 0), "--clips is 0, expected at least 1"),
+        (EVALUATE, ("--name", "other"), "no such folder, expected a saved vqvae"),
     ],
 )
-def test_a_rollout_that_cannot_be_is_explained(
+def test_what_cannot_be_shown_or_measured_is_explained(
     home: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    command: tuple[str, ...],
     arguments: tuple[object, ...],
     message: str,
 ) -> None:
-    options = ("--env", "TinyWorld", "--length", 3, "--clips", 2, "--evaluate", 0, "--threads", 1)
-    code, shown = called(monkeypatch, capsys, "rollout", *options, *arguments, cwd=home)
+    code, shown = called(monkeypatch, capsys, *command, *arguments, cwd=home)
     assert code == 2
     assert message in shown
 
