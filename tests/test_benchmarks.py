@@ -18,7 +18,7 @@ from vqvideo.benchmarks.memory import peak_memory
 from vqvideo.benchmarks.quantizer_contestants import PEER, Part, Problem, parts
 from vqvideo.benchmarks.timing import Timing, Work, speed_ratio, take_turns, threads
 from vqvideo.benchmarks.tokenizer import TokenizerBenchmark
-from vqvideo.benchmarks.tokenizer_speed import KINDS, Clips, Pass, cases
+from vqvideo.benchmarks.tokenizer_speed import KINDS, NoiseClips, Pass, cases
 from vqvideo.errors import InputError
 
 CPU = torch.device("cpu")
@@ -95,17 +95,17 @@ def test_a_step_learns_and_an_encoding_does_not() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("stride", [1, 2])
 def test_every_kind_of_work_of_the_tokenizer_runs_again_and_again(kind: str, stride: int) -> None:
-    work = Pass(kind, "bf16", Clips(size=16, frames=3, stride=stride)).prepare(CPU)
+    work = Pass(kind, "bf16", NoiseClips(size=16, frames=3, stride=stride)).prepare(CPU)
     work()
     work()
 
 
 def test_streams_are_single_and_whole_clips_come_in_all_batches() -> None:
-    listed = [(kind, clips.stride, clips.batch) for kind, clips in cases(Clips(), (2, 1), (1, 8))]
+    listed = [(kind, clips.stride, clips.batch) for kind, clips in cases(NoiseClips(), (2, 1), (1, 8))]
     assert {batch for kind, _, batch in listed if kind == "encode"} == {1, 8}
     assert {batch for kind, _, batch in listed if kind == "encode_step"} == {1}
-    assert Pass("encode_step", "fp32", Clips(stride=2)).frames_per_call == 2
-    assert Pass("train", "fp32", Clips(frames=9, batch=8)).frames_per_call == 72
+    assert Pass("encode_step", "fp32", NoiseClips(stride=2)).frames_per_call == 2
+    assert Pass("train", "fp32", NoiseClips(frames=9, batch=8)).frames_per_call == 72
 
 
 @pytest.mark.parametrize("bad", [{"streaming_steps": 3}, {"rounds": 0}, {"streaming_size": 1}])

@@ -11,10 +11,12 @@ import torch
 from vqvideo.benchmarks.memory import give_back_free_pages, in_fresh_process, resident_bytes
 from vqvideo.benchmarks.report import Table
 from vqvideo.benchmarks.timing import synchronise
-from vqvideo.benchmarks.tokenizer_speed import Clips
+from vqvideo.benchmarks.tokenizer_speed import NoiseClips
 
 
-def measure_streaming(clips: Clips, steps: int, cpu_threads: int, device: torch.device) -> tuple[dict[str, Any], Table]:
+def measure_streaming(
+    clips: NoiseClips, steps: int, cpu_threads: int, device: torch.device
+) -> tuple[dict[str, Any], Table]:
     """Encodes and decodes a stream latent step by latent step, in a process of its own.
 
     Args:
@@ -42,7 +44,7 @@ def measure_streaming(clips: Clips, steps: int, cpu_threads: int, device: torch.
 
 
 @torch.no_grad()
-def _stream(clips: Clips, steps: int, window: int, cpu_threads: int, device_type: str) -> dict[str, Any]:
+def _stream(clips: NoiseClips, steps: int, window: int, cpu_threads: int, device_type: str) -> dict[str, Any]:
     torch.set_num_threads(cpu_threads)
     device = torch.device(device_type)
     model, frames = clips.tokenizer(device).eval(), clips.pixels(device)

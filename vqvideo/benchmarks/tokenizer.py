@@ -38,12 +38,12 @@ class TokenizerBenchmark(Benchmark):
         from vqvideo.benchmarks.quantizer_speed import measure_quantizers
         from vqvideo.benchmarks.report import Report
         from vqvideo.benchmarks.streaming import measure_streaming
-        from vqvideo.benchmarks.tokenizer_speed import Clips, measure_tokenizer
+        from vqvideo.benchmarks.tokenizer_speed import NoiseClips, measure_tokenizer
         from vqvideo.hardware import available_cores
 
         cfg = replace(self, rounds=2, round_seconds=0.0, streaming_steps=20, streaming_size=16) if self.quick else self
         problems = [Problem(vectors=512, codes=64)] if self.quick else [Problem(), Problem(dim=64)]
-        clips = Clips(size=16, frames=5) if self.quick else Clips()
+        clips = NoiseClips(size=16, frames=5) if self.quick else NoiseClips()
         everything = max(1, available_cores())
         report = Report("tokenizer", {**asdict(replace(cfg, json=None)), "seed": clips.seed}, {}, [])
         report.notes.append("encoding leaves autocast, its codes are to be exact: its bf16 rows are fp32, too")

@@ -18,8 +18,8 @@ PRECISIONS = ("fp32", "bf16")
 
 
 @dataclass(frozen=True)
-class Clips:
-    """What goes through the tokenizer."""
+class NoiseClips:
+    """What goes through the tokenizer: noise, since its speed does not depend on the pixels."""
 
     size: int = 64
     """Height and width in pixels."""
@@ -55,7 +55,7 @@ class Pass:
     """Key of `KINDS`."""
     precision: str = "fp32"
     """fp32, or bf16 by autocast."""
-    clips: Clips = field(default_factory=Clips)
+    clips: NoiseClips = field(default_factory=NoiseClips)
     """What goes through."""
 
     @property
@@ -79,18 +79,18 @@ class Pass:
         return call
 
 
-def _encode(clips: Clips, device: torch.device) -> Work:
+def _encode(clips: NoiseClips, device: torch.device) -> Work:
     model, frames = clips.tokenizer(device).eval(), clips.pixels(device)
     return lambda: model.encode(frames)
 
 
-def _decode(clips: Clips, device: torch.device) -> Work:
+def _decode(clips: NoiseClips, device: torch.device) -> Work:
     model = clips.tokenizer(device).eval()
     codes = model.encode(clips.pixels(device))
     return lambda: model.decode(codes)
 
 
-def _train(clips: Clips, device: torch.device) -> Work:
+def _train(clips: NoiseClips, device: torch.device) -> Work:
     model, frames = clips.tokenizer(device).train(), clips.pixels(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
 
@@ -105,7 +105,7 @@ def _train(clips: Clips, device: torch.device) -> Work:
     return step
 
 
-def _encode_step(clips: Clips, device: torch.device) -> Work:
+def _encode_step(clips: NoiseClips, device: torch.device) -> Work:
     model, frames = clips.tokenizer(device).eval(), clips.pixels(device)
     _, state = model.encode_step(frames[:, :1], model.init_state(clips.batch))
 
@@ -116,7 +116,7 @@ def _encode_step(clips: Clips, device: torch.device) -> Work:
     return step
 
 
-def _decode_step(clips: Clips, device: torch.device) -> Work:
+def _decode_step(clips: NoiseClips, device: torch.device) -> Work:
     model = clips.tokenizer(device).eval()
     codes = model.encode(clips.pixels(device)[:, :1])
     _, state = model.decode_step(codes, model.init_state(clips.batch))
@@ -128,7 +128,7 @@ def _decode_step(clips: Clips, device: torch.device) -> Work:
     return step
 
 
-KINDS: dict[str, Callable[[Clips, torch.device], Work]] = {
+KINDS: dict[str, Callable[[NoiseClips, torch.device], Work]] = {
     "encode": _encode,
     "decode": _decode,
     "train": _train,
@@ -143,7 +143,7 @@ def precisions(device: torch.device) -> tuple[str, ...]:
     return PRECISIONS if device.type == "cpu" or torch.cuda.is_bf16_supported() else PRECISIONS[:1]
 
 
-def cases(clips: Clips, strides: Sequence[int], batches: Sequence[int]) -> list[tuple[str, Clips]]:
+def cases(clips: NoiseClips, strides: Sequence[int], batches: Sequence[int]) -> list[tuple[str, NoiseClips]]:
     """Kinds of work and clips, in the table's order: whole clips in all batches, streams with one."""
     listed = []
     for stride in strides:
@@ -154,7 +154,7 @@ def cases(clips: Clips, strides: Sequence[int], batches: Sequence[int]) -> list[
 
 
 def measure_tokenizer(
-    clips: Clips,
+    clips: NoiseClips,
     strides: Sequence[int],
     batches: Sequence[int],
     cpu_threads: int,
@@ -177,7 +177,7 @@ def measure_tokenizer(
 
 
 def _measure(
-    kind: str, clips: Clips, cpu_threads: int, device: torch.device, rounds: int, round_seconds: float
+    kind: str, clips: NoiseClips, cpu_threads: int, device: torch.device, rounds: int, round_seconds: float
 ) -> list[dict[str, Any]]:
     entries = [Pass(kind, precision, clips) for precision in precisions(device)]
     with threads(cpu_threads):
