@@ -5,6 +5,7 @@ Letters: b batch, t time, c channels, h w grid, n tokens per latent step, d widt
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -101,6 +102,14 @@ def rotary_angles(positions: Tensor, dim: int, base: float) -> Tensor:
     return positions.float()[..., None] * rates
 
 
+def clock_angles(clock: int, dim: int, base: float) -> Tensor:
+    """`rotary_angles` of one step (dim / 2,), reduced to one turn in double precision: the millionth step of a dream is
+    as exact as the first.
+    """
+    rates = base ** (-torch.arange(0, dim, 2, dtype=torch.float32) / dim)
+    return torch.remainder(clock * rates.double(), 2 * math.pi).float()
+
+
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
     """Turns pairs of features of (..., e) by (..., e / 2) angles."""
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
@@ -125,32 +134,51 @@ class QKV(nn.Module):
         return self.norm_q(q), self.norm_k(k), v
 
 
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Scaled dot-product attention of (..., n, e) queries; `mask` is True where a query may look.
+
+    On CPUs in plain products: torch's fused kernel takes up to ten times as long for the backward pass of our short
+    sequences in bf16.
+    """
+    if q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return scores.softmax(dim=-1).to(v.dtype) @ v
+
+
 class SpaceAttention(nn.Module):
-    """Full attention among the n tokens of a latent step, rotary in height and width. (b, t, n, d) -> same."""
+    """Full attention among the n tokens of a latent step, rotary in height and width. (b, t, n, d) -> same.
+
+    Args:
+        dim, heads: width and attention heads.
+        grid: height and width of the grid.
+        extra: tokens after those of the grid that have no position.
+    """
 
     angles: Tensor
 
-    def __init__(self, dim: int, heads: int, grid: tuple[int, int]) -> None:
+    def __init__(self, dim: int, heads: int, grid: tuple[int, int], extra: int = 0) -> None:
         super().__init__()
         self.qkv = QKV(dim, heads)
         self.out = nn.Linear(dim, dim, bias=False)
         row, column = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
         half = dim // heads // 2
         angles = torch.cat([rotary_angles(p.flatten(), half, base=100.0) for p in (row, column)], dim=-1)
-        self.register_buffer("angles", angles, persistent=False)
+        self.register_buffer("angles", F.pad(angles, (0, 0, 0, extra)), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         batch = x.shape[0]
         q, k, v = self.qkv(rearrange(x, "b t n d -> (b t) n d"))
-        y = F.scaled_dot_product_attention(rotate(q, self.angles), rotate(k, self.angles), v)
+        y = attend(rotate(q, self.angles), rotate(k, self.angles), v)
         return self.out(rearrange(y, "(b t) m n e -> b t n (m e)", b=batch))
 
 
 class KVCache(NamedTuple):
     """Keys and values of the last `window` latent steps of one temporal layer, a ring along time.
 
-    Keys are stored before rotation and rotated by their age when used, so that no position ever grows and
-    a dream costs the same at its millionth step as at its first.
+    Keys are stored as rotated by the clock of their step; only differences of clocks matter.
     """
 
     k: Tensor
@@ -169,13 +197,14 @@ class TimeAttention(nn.Module):
         self.base = 100.0
 
     def forward(self, x: Tensor) -> Tensor:
-        steps = torch.arange(x.shape[1], device=x.device)
+        batch, length = x.shape[:2]
+        steps = torch.arange(length, device=x.device)
         age = steps[:, None] - steps
-        q, k, v = self.qkv(rearrange(x, "b t n d -> b n t d"))
+        q, k, v = self.qkv(rearrange(x, "b t n d -> (b n) t d"))
         angles = rotary_angles(steps, q.shape[-1], self.base)
         seen = (age >= 0) & (age < self.window)
-        y = F.scaled_dot_product_attention(rotate(q, angles), rotate(k, angles), v, attn_mask=seen)
-        return self.out(rearrange(y, "b n m t e -> b t n (m e)"))
+        y = attend(rotate(q, angles), rotate(k, angles), v, seen)
+        return self.out(rearrange(y, "(b n) m t e -> b t n (m e)", b=batch))
 
     def init_cache(self, batch: int, tokens: int) -> KVCache:
         """An empty ring for `batch` rows of `tokens` tokens."""
@@ -192,14 +221,21 @@ class TimeAttention(nn.Module):
             clock: how many steps were taken since the ring began (any row).
             seen: (b,) int, how many steps back each row may look, itself included.
         """
+        batch, places = x.shape[0], x.shape[2]
         q, k, v = self.qkv(rearrange(x, "b 1 n d -> b n 1 d"))
+        angles = clock_angles(clock, q.shape[-1], self.base).to(x.device)
         slot = clock % self.window
-        slots = torch.arange(self.window, device=x.device)
-        here = (slots == slot)[:, None]
-        keys = torch.where(here, k.to(cache.k.dtype), cache.k)
-        values = torch.where(here, v.to(cache.v.dtype), cache.v)
-        age = (slot - slots) % self.window
-        visible = rearrange(age < seen[:, None], "b w -> b 1 1 1 w")
-        rotated = rotate(keys, rotary_angles(-age, q.shape[-1], self.base))
-        y = F.scaled_dot_product_attention(q, rotated.to(q.dtype), values.to(q.dtype), attn_mask=visible)
-        return self.out(rearrange(y, "b n m 1 e -> b 1 n (m e)")), KVCache(keys, values)
+        ring = KVCache(_with_slot(cache.k, slot, rotate(k, angles)), _with_slot(cache.v, slot, v))
+        age = (slot - torch.arange(self.window, device=x.device)) % self.window
+        visible = rearrange(age < seen[:, None], "b w -> b 1 1 1 w").expand(-1, places, -1, -1, -1)
+        # Four dimensions take torch's fused kernels, five do not.
+        keys, values = (part.to(q.dtype).flatten(0, 1) for part in ring)
+        y = attend(rotate(q, angles).flatten(0, 1), keys, values, visible.flatten(0, 1))
+        return self.out(rearrange(y, "(b n) m 1 e -> b 1 n (m e)", b=batch)), ring
+
+
+def _with_slot(ring: Tensor, slot: int, value: Tensor) -> Tensor:
+    """A copy of the ring (b, n, heads, window, e) with one slot replaced."""
+    ring = ring.clone()
+    ring[:, :, :, slot : slot + 1] = value
+    return ring

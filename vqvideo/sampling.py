@@ -21,6 +21,8 @@ class Sampling:
     top_p: float = 0.9
     """Keep the smallest set of codes that holds this probability; 1 keeps all. Tokens are drawn independently of
     each other, so the unlikely tail shows as specks."""
+    guidance: float = 1.0
+    """How strongly the actions count: 1 as learnt, more than 1 exaggerates them, 0 dreams without them."""
 
     def __post_init__(self) -> None:
         if not self.temperature >= 0:
@@ -29,6 +31,13 @@ class Sampling:
             raise InputError(f"top_k is {self.top_k}, expected 0 (all) or more")
         if not 0 < self.top_p <= 1:
             raise InputError(f"top_p is {self.top_p}, expected more than 0 and at most 1")
+        if not 0 <= self.guidance < float("inf"):
+            raise InputError(f"guidance is {self.guidance}, expected 0 (no actions), 1 (as learnt) or more")
+
+    @property
+    def compares(self) -> bool:
+        """Whether it takes two passes, with and without the actions."""
+        return self.guidance not in (0, 1)
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:
@@ -48,19 +57,91 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
 
 
 def sample(logits: Tensor, how: Sampling, generator: torch.Generator | None = None) -> Tensor:
-    """Codes (...) int64 drawn from logits (..., k), by the Gumbel-max trick (exact, no normalisation)."""
+    """Codes (...) int64 drawn from logits (..., k)."""
     if how.temperature == 0:
         return logits.argmax(dim=-1)
     logits = logits.float() / how.temperature
     if how.top_k:
         logits = keep_top_k(logits, how.top_k)
-    if how.top_p < 1:
-        logits = keep_top_p(logits, how.top_p)
-    noise = torch.empty_like(logits).exponential_(generator=generator)
-    return (logits - noise.clamp(min=1e-30).log()).argmax(dim=-1)
+    if how.top_p == 1:
+        return draw(logits.softmax(dim=-1), generator)
+    # Drawing again needs to know from the device whether it must, and pays where most draws are accepted.
+    if logits.device.type == "cpu" and how.top_p >= 0.5:
+        return draw_from_nucleus(logits.softmax(dim=-1), how.top_p, generator)
+    return draw(keep_top_p(logits, how.top_p).softmax(dim=-1), generator)
+
+
+def draw(probability: Tensor, generator: torch.Generator | None = None, cumulative: Tensor | None = None) -> Tensor:
+    """Codes (...) drawn from probabilities (..., k) by the inverse of their cumulative sum: one random number each."""
+    cumulative = probability.cumsum(dim=-1) if cumulative is None else cumulative
+    total = cumulative[..., -1:]
+    # In double precision: 24 random bits times the total could round up to the total itself, beyond the last code.
+    u = torch.rand(total.shape, generator=generator, device=total.device, dtype=torch.float64)
+    at = torch.minimum((u * total).to(total.dtype), torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(cumulative, at, right=True)[..., 0]
+
+
+def draw_from_nucleus(probability: Tensor, p: float, generator: torch.Generator | None = None) -> Tensor:
+    """As `draw` from what `keep_top_p` keeps, without sorting: draws from all codes, and again where the draw fell
+    outside. Rejection leaves the distribution inside as it was; on average it takes 1 / p draws or fewer.
+    """
+    shape = probability.shape[:-1]
+    rows = probability.flatten(0, -2)
+    cumulative = rows.cumsum(dim=-1)
+    codes = draw(rows, generator, cumulative)
+    outside = (~_in_nucleus(rows, codes, p)).nonzero()[:, 0]
+    while len(outside):
+        again = draw(rows[outside], generator, cumulative[outside])
+        codes[outside] = again
+        outside = outside[~_in_nucleus(rows[outside], again, p)]
+    return codes.reshape(shape)
+
+
+def _in_nucleus(probability: Tensor, codes: Tensor, p: float) -> Tensor:
+    """Whether the codes likelier than `codes` do not yet hold p: (..., k), (...) -> (...) bool."""
+    own = probability.gather(-1, codes[..., None])
+    return (probability * (probability > own)).sum(dim=-1) < p
 
 
 def entropy(logits: Tensor) -> Tensor:
     """Entropy in nats of logits (..., k) -> (...)."""
     log_p = logits.float().log_softmax(dim=-1)
     return -(log_p.exp() * log_p).sum(dim=-1)
+
+
+class Picker:
+    """Draws the codes of one latent step for a head, and keeps account of their entropy.
+
+    With guidance the rows come twice, first with and then without the actions. A code is then drawn from
+    without + guidance (with - without) (classifier-free guidance, Ho & Salimans 2022, arXiv:2207.12598, on logits), and
+    both halves get it: a head need not know.
+
+    Args:
+        how: how codes are drawn.
+        generator: source of randomness, on the device of the logits.
+    """
+
+    def __init__(self, how: Sampling, generator: torch.Generator | None = None) -> None:
+        self.how, self.generator = how, generator
+        self._entropies: list[Tensor] = []
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Codes (r, m) for logits (r, m, k)."""
+        logits = logits.float()
+        if self.how.compares:
+            known, blind = logits.chunk(2)
+            logits = blind + self.how.guidance * (known - blind)
+        self._entropies.append(entropy(logits))
+        codes = sample(logits, self.how, self.generator)
+        return codes.repeat(2, 1) if self.how.compares else codes
+
+    def order(self, rows: int, n: int, device: torch.device) -> Tensor:
+        """(r, n): the places of each row in random order."""
+        own = rows // 2 if self.how.compares else rows
+        order = torch.rand(own, n, generator=self.generator, device=device).argsort(dim=-1)
+        return order.repeat(2, 1) if self.how.compares else order
+
+    @property
+    def entropy(self) -> Tensor:
+        """(b,): mean entropy of the tokens drawn so far, in nats, before temperature, top-k and top-p."""
+        return torch.cat(self._entropies, dim=-1).mean(dim=-1)

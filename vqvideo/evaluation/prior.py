@@ -21,7 +21,7 @@ def evaluate_prior(prior: Prior, clips: CodeClips, count: int, batch: int = 16) 
         the mean reward: the standard deviation), termination_ap beside termination_rate (what guessing would reach;
         the former nan without any termination).
     """
-    device = prior.embed.place.device
+    device = prior.device
     picks = torch.linspace(0, len(clips) - 1, min(count, len(clips))).round().long().tolist()
     sums = dict.fromkeys(("token_nats", "top1"), 0.0)
     rewards, predicted, ends, scores = [], [], [], []

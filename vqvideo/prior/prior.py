@@ -1,0 +1,298 @@
+"""The prior: an action-conditioned transformer over codes, one backbone pass per latent step.
+
+From the codes of step k - 1 (and its past) and the actions that lead to step k, it predicts all tokens of step k, the
+reward on the way and whether the episode ends there.
+
+Alignment: latent step k >= 1 is caused by the s actions a[(k - 1) s] .. a[k s - 1], which condition it together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from vqvideo.errors import InputError
+from vqvideo.nn import KVCache
+from vqvideo.prior.backbone import Backbone, Hidden
+from vqvideo.prior.conditioning import AddConfig, ConditioningConfig
+from vqvideo.prior.heads import HeadConfig, Likelihood, ParallelHeadConfig
+from vqvideo.prior.outcomes import RewardHead
+from vqvideo.prior.spec import PriorSpec
+from vqvideo.sampling import Picker, Sampling
+
+
+@dataclass(frozen=True)
+class PriorConfig:
+    """The prior: backbone, head, training noise."""
+
+    dim: int = 128
+    """Width d of the transformer."""
+    patch: int = 1
+    """Tokens of patch x patch squares share one place of the backbone and are dim / patch wide themselves."""
+    heads: int = 4
+    """Attention heads; dim / heads is a multiple of 4."""
+    layers: int = 4
+    """Number of layers."""
+    time_every: int = 2
+    """Every how manieth layer attends along time; the others attend in space."""
+    window: int = 8
+    """Latent steps that temporal attention looks back over, the newest included."""
+    mlp_ratio: float = 4.0
+    """Size of the feed-forward relative to a plain one of dim x ratio."""
+    head: HeadConfig = field(default_factory=ParallelHeadConfig)
+    """How the tokens of a step are predicted."""
+    conditioning: ConditioningConfig = field(default_factory=AddConfig)
+    """How the actions reach the backbone."""
+    corruption: float = 0.1
+    """Largest share of context tokens replaced at random in training, against drift in long dreams."""
+    action_dropout: float = 0.1
+    """Share of the actions that training hides, half of them clip by clip and half one by one: what guidance needs."""
+    reward_weight: float = 0.1
+    """Weight of the reward loss beside the token cross-entropy."""
+    termination_weight: float = 0.1
+    """Weight of the termination loss."""
+
+    def __post_init__(self) -> None:
+        if self.dim % (4 * self.heads):
+            raise InputError(f"prior.dim {self.dim} with {self.heads} heads: dim must be a multiple of 4 x heads")
+        if self.window < 1 or self.layers < self.time_every or self.time_every < 1:
+            raise InputError("prior: window, layers and time_every are at least 1, and layers at least time_every")
+        for name in ("corruption", "action_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"prior.{name} is {getattr(self, name)}, expected 0 <= {name} < 1")
+        if self.patch < 1 or self.dim % self.patch:
+            raise InputError(f"prior.patch is {self.patch}, expected a divisor of prior.dim {self.dim}")
+        own = getattr(self.head, "heads", 1)
+        if own > 1 and self.token_dim % (4 * own):
+            raise InputError(
+                f"prior.head.heads is {own} and tokens are {self.token_dim} wide (prior.dim / prior.patch): expected a "
+                "multiple of 4 x heads"
+            )
+
+    @property
+    def token_dim(self) -> int:
+        """e, the width of a token in the head."""
+        return self.dim // self.patch
+
+    def build(self, spec: PriorSpec, codebook: Tensor) -> Prior:
+        """A prior for the codes of one tokenizer. `codebook`: its code vectors (k, code_dim)."""
+        return Prior(self, spec, codebook)
+
+
+class PriorOutput(NamedTuple):
+    """What a training pass returns."""
+
+    loss: Tensor
+    """Scalar to minimise."""
+    metrics: dict[str, Tensor]
+    """Scalars to log; cross-entropies in nats per token."""
+    logits: Tensor
+    """(b, t - 1, n, k): for latent steps 1 .. t - 1."""
+    reward: Tensor
+    """(b, t - 1): expected reward of each step."""
+    termination: Tensor
+    """(b, t - 1): logit that the episode ends in the step."""
+
+
+class PriorState(NamedTuple):
+    """A dream under way."""
+
+    caches: tuple[KVCache, ...]
+    """One ring per temporal layer."""
+    codes: Tensor
+    """(b, h, w): the newest latent step, not yet seen by the backbone."""
+    clock: int
+    """Latent steps the rings have taken."""
+    seen: Tensor
+    """(b,) int64: latent steps each row has taken, at most the window."""
+
+
+class PriorStep(NamedTuple):
+    """One imagined latent step."""
+
+    codes: Tensor
+    """(b, h, w) int64."""
+    reward: Tensor
+    """(b,) expected sum of the rewards of the step."""
+    termination: Tensor
+    """(b,) probability that the episode ends in the step."""
+    entropy: Tensor
+    """(b,) mean entropy of the tokens in nats: how unsure the prior is."""
+
+
+class Prior(nn.Module):
+    """Codes and actions to the codes, rewards and terminations that follow."""
+
+    def __init__(self, cfg: PriorConfig, spec: PriorSpec, codebook: Tensor) -> None:
+        super().__init__()
+        if tuple(codebook.shape) != (spec.codebook_size, spec.code_dim):
+            raise InputError(
+                f"codebook of shape {tuple(codebook.shape)}, expected ({spec.codebook_size}, {spec.code_dim})"
+            )
+        if any(side % cfg.patch for side in spec.grid):
+            raise InputError(f"prior.patch is {cfg.patch}, expected a divisor of the tokenizer's grid {spec.grid}")
+        self.cfg, self.spec = cfg, spec
+        self.backbone = Backbone(cfg, spec, codebook)
+        self.head = cfg.head.build(cfg.token_dim, spec.grid, codebook)
+        self.summary = nn.Sequential(nn.LayerNorm(cfg.dim), nn.Linear(cfg.dim, cfg.dim), nn.SiLU())
+        self.reward = RewardHead(cfg.dim, spec.stats.reward_low, spec.stats.reward_high)
+        self.termination = nn.Linear(cfg.dim, 1)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.termination.weight.device
+
+    @property
+    def can_guide(self) -> bool:
+        """Whether training hid actions, so that it knows how to dream without them."""
+        return self.cfg.action_dropout > 0
+
+    def forward(self, codes: Tensor, actions: Tensor, rewards: Tensor, terminated: Tensor) -> PriorOutput:
+        """One training pass.
+
+        Args:
+            codes: (b, t, h, w) int64, t >= 2 latent steps.
+            actions: (b, t - 1, s, a) float, those that lead to steps 1 .. t - 1.
+            rewards: (b, t - 1), summed over each step.
+            terminated: (b, t - 1) bool, whether the episode ends in the step.
+        """
+        flat = self._checked_clip(codes, actions)
+        hidden = self.backbone(self._corrupted(flat[:, :-1]), actions, self._known(actions))
+        tokens = self.head(hidden.tokens, flat[:, 1:])
+        reward_logits, termination = self._outcome(hidden)
+        reward_loss = self.reward.loss(reward_logits, rewards)
+        termination_loss = F.binary_cross_entropy_with_logits(termination, terminated.float())
+        loss = tokens.loss + self.cfg.reward_weight * reward_loss + self.cfg.termination_weight * termination_loss
+        metrics = {
+            "token_nats": tokens.loss.detach(),
+            "top1": tokens.top1,
+            "reward_loss": reward_loss.detach(),
+            "termination_loss": termination_loss.detach(),
+        }
+        return PriorOutput(loss, metrics, tokens.logits, self.reward.mean(reward_logits), termination)
+
+    @torch.no_grad()
+    def likelihood(self, codes: Tensor, actions: Tensor, generator: torch.Generator | None = None) -> Likelihood:
+        """How likely real codes (b, t, h, w) are under the actions (b, t - 1, s, a): nats (b, t - 1) per latent step,
+        each given the real steps before it.
+        """
+        flat = self._checked_clip(codes, actions)
+        hidden = self.backbone(flat[:, :-1], actions)
+        return self.head.likelihood(hidden.tokens, flat[:, 1:], generator)
+
+    @torch.no_grad()
+    def start(self, codes: Tensor, actions: Tensor) -> PriorState:
+        """Reads a context.
+
+        Args:
+            codes: (b, c, h, w) int64, 1 <= c <= window latent steps.
+            actions: (b, c - 1, s, a), those that led to steps 1 .. c - 1.
+        """
+        self.check_codes(codes)
+        self.check_actions(actions, len(codes), codes.shape[1] - 1)
+        if codes.shape[1] > self.cfg.window:
+            raise InputError(
+                f"a context of {codes.shape[1]} latent steps, the prior looks back over {self.cfg.window}: give it the "
+                f"last {self.cfg.window} or fewer"
+            )
+        seen = torch.zeros(len(codes), dtype=torch.int64, device=codes.device)
+        state = PriorState(self.backbone.init_caches(len(codes)), codes[:, 0], 0, seen)
+        for k in range(1, codes.shape[1]):
+            _, state = self._advance(state, actions[:, k - 1])
+            state = state._replace(codes=codes[:, k])
+        return state
+
+    @torch.no_grad()
+    def step(
+        self, state: PriorState, action: Tensor, how: Sampling, generator: torch.Generator | None = None
+    ) -> tuple[PriorStep, PriorState]:
+        """Imagines one latent step.
+
+        Args:
+            state: from `start` or the last call; not changed.
+            action: (b, s, a) flat actions taken on the way.
+            how: how codes are drawn.
+            generator: source of randomness, on the device of the model.
+        """
+        self.check_actions(action[:, None], len(state.codes), 1)
+        if how.guidance != 1 and not self.can_guide:
+            raise InputError(
+                f"guidance is {how.guidance}, but this prior has never been without its actions: train it with "
+                "prior.model.action_dropout above 0, or leave guidance at 1"
+            )
+        hidden, after = self._advance(state, action, blind=how.guidance == 0)
+        tokens = hidden.tokens[:, 0]
+        if how.compares:
+            blind, _ = self._advance(state, action, blind=True)
+            tokens = torch.cat([tokens, blind.tokens[:, 0]])
+        pick = Picker(how, generator)
+        drawn = self.head.sample(tokens, pick)[: len(action)]
+        reward, termination = self._outcome(hidden)
+        h, w = self.spec.grid
+        codes = rearrange(drawn, "b (h w) -> b h w", h=h, w=w)
+        step = PriorStep(codes, self.reward.mean(reward)[:, 0], termination[:, 0].sigmoid(), pick.entropy)
+        return step, after._replace(codes=codes)
+
+    def check_codes(self, codes: Tensor) -> None:
+        """Raises InputError unless codes are (b, t, h, w) of this prior's grid and codebook."""
+        if codes.ndim != 4 or tuple(codes.shape[2:]) != self.spec.grid or codes.shape[1] < 1:
+            h, w = self.spec.grid
+            raise InputError(f"codes of shape {tuple(codes.shape)}, expected (b, t, {h}, {w}) with t >= 1")
+        if codes.min() < 0 or codes.max() >= self.spec.codebook_size:
+            found = f"{int(codes.min())}..{int(codes.max())}"
+            raise InputError(f"codes {found} found, expected 0..{self.spec.codebook_size - 1}")
+
+    def check_actions(self, actions: Tensor, batch: int, steps: int) -> None:
+        """Raises InputError unless actions are (b, t, s, a) of this prior's stride and action space."""
+        expected = (batch, steps, self.spec.stride, self.spec.action_space.size)
+        if tuple(actions.shape) != expected:
+            raise InputError(
+                f"actions of shape {tuple(actions.shape)}, expected {expected}: (batch, latent steps, frames per "
+                f"latent step, columns of {self.spec.action_space})"
+            )
+
+    def after_step(self) -> None:
+        """Called by the training loop after each optimizer step; nothing to do."""
+
+    def _checked_clip(self, codes: Tensor, actions: Tensor) -> Tensor:
+        """Codes as (b, t, n)."""
+        if codes.ndim != 4 or tuple(codes.shape[2:]) != self.spec.grid or codes.shape[1] < 2:
+            h, w = self.spec.grid
+            raise InputError(f"codes of shape {tuple(codes.shape)}, expected (b, t, {h}, {w}) with t >= 2")
+        self.check_actions(actions, len(codes), codes.shape[1] - 1)
+        return rearrange(codes, "b t h w -> b t (h w)")
+
+    def _outcome(self, hidden: Hidden) -> tuple[Tensor, Tensor]:
+        """Reward logits (b, t, bins) and termination logits (b, t)."""
+        summary = self.summary(hidden.places.mean(dim=2))
+        return self.reward(summary), self.termination(summary)[..., 0].float()
+
+    def _advance(self, state: PriorState, action: Tensor, *, blind: bool = False) -> tuple[Hidden, PriorState]:
+        """Feeds the newest codes and the action that follows them through the backbone."""
+        seen = (state.seen + 1).clamp(max=self.cfg.window)
+        known = torch.zeros(len(action), 1, dtype=torch.bool, device=action.device) if blind else None
+        codes = rearrange(state.codes, "b h w -> b 1 (h w)")
+        hidden, caches = self.backbone.step(codes, action[:, None], known, state.caches, state.clock, seen)
+        return hidden, PriorState(caches, state.codes, state.clock + 1, seen)
+
+    def _known(self, actions: Tensor) -> Tensor | None:
+        """Which actions training lets the backbone see: (b, t) bool, or None for all."""
+        if not (self.training and self.cfg.action_dropout):
+            return None
+        half = self.cfg.action_dropout / 2
+        clip, single = (torch.rand(len(actions), t, device=actions.device) for t in (1, actions.shape[1]))
+        return (clip >= half) & (single >= half)
+
+    def _corrupted(self, codes: Tensor) -> Tensor:
+        """Replaces a random share of the context by random codes, so that the prior learns to forgive itself."""
+        if not (self.training and self.cfg.corruption):
+            return codes
+        share = torch.rand(len(codes), 1, 1, device=codes.device) * self.cfg.corruption
+        noise = torch.randint_like(codes, self.spec.codebook_size)
+        return torch.where(torch.rand(codes.shape, device=codes.device) < share, noise, codes)

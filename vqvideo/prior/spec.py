@@ -1,0 +1,46 @@
+"""What a prior is for: the facts of tokenizer and store that are saved with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from vqvideo.spaces import ActionSpace
+
+
+class ActionStats(NamedTuple):
+    """What the store recorded of the training episodes, to put actions and rewards to scale."""
+
+    mean: tuple[float, ...]
+    """Mean of each column of the flat actions."""
+    std: tuple[float, ...]
+    """Standard deviation of each column."""
+    reward_low: float
+    """Smallest sum of rewards over one latent step."""
+    reward_high: float
+    """Largest sum of rewards over one latent step."""
+
+
+@dataclass(frozen=True)
+class PriorSpec:
+    """What the prior is for: facts of the tokenizer and of the store, saved with the model."""
+
+    grid: tuple[int, int]
+    """Tokens per latent step, in height and width."""
+    codebook_size: int
+    """Number of codes k."""
+    code_dim: int
+    """Width of the tokenizer's code vectors."""
+    stride: int
+    """Frames, and so actions, per latent step."""
+    action_space: ActionSpace
+    """Space of the actions."""
+    stats: ActionStats
+    """Recorded statistics."""
+    tokenizer: str
+    """Fingerprint of the tokenizer whose codes it speaks."""
+
+    @property
+    def tokens(self) -> int:
+        """n, the number of tokens per latent step."""
+        return self.grid[0] * self.grid[1]
