@@ -148,12 +148,19 @@ def make_policy(name: str) -> Policy:
     return POLICIES[name]()
 
 
-def imagined_actions(name: str, env: gymnasium.Env, count: int, seed: int) -> list[list[float]]:
+class SpaceOnly(gymnasium.Env):
+    """An environment that has actions and nothing else, for policies that look at nothing else."""
+
+    def __init__(self, space: spaces.Space) -> None:
+        self.action_space = space
+
+
+def imagined_actions(name: str, space: spaces.Space, count: int, seed: int) -> list[list[float]]:
     """`count` flat actions of a policy that does not look at the world.
 
     Args:
         name: a policy of the table.
-        env: gives the action space; it is not stepped.
+        space: the actions.
         count: how many actions.
         seed: of the policy.
 
@@ -163,10 +170,10 @@ def imagined_actions(name: str, env: gymnasium.Env, count: int, seed: int) -> li
     policy = make_policy(name)
     if isinstance(policy, Drive):
         raise InputError(f"policy {name!r} steers by the real road, which a dream lacks: {suggest('', POLICIES)}")
-    policy.reset(env, np.random.default_rng(seed))
-    space = ActionSpace.from_gymnasium(env.action_space)
+    policy.reset(SpaceOnly(space), np.random.default_rng(seed))
+    record = ActionSpace.from_gymnasium(space)
     blank = np.zeros((1, 1, 3), np.uint8)
-    return [space.flatten(policy(blank)).tolist() for _ in range(count)]
+    return [record.flatten(policy(blank)).tolist() for _ in range(count)]
 
 
 def _seeded(space: spaces.Space, rng: np.random.Generator) -> spaces.Space:

@@ -10,15 +10,14 @@ do (--record.out). Interrupted, it goes on where it stopped.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import mean
 from typing import TYPE_CHECKING
 
 from train_vqvae import open_store
 from vqvideo import cli
+from vqvideo.benchmarks.results import Results, Row, markdown
 
 if TYPE_CHECKING:
     from vqvideo.config import Experiment
@@ -33,8 +32,6 @@ COLUMNS = {
     "decode_frames_per_s": ".0f",
 }  # fmt: skip
 WITH_SPREAD = ("psnr_db", "changed_psnr_db")
-
-Row = dict[str, float]
 
 
 def measure(cfg: Experiment, store: Store) -> Row:
@@ -59,41 +56,9 @@ def measure(cfg: Experiment, store: Store) -> Row:
     }
 
 
-class Results:
-    """What is measured so far, by variant and seed, in a file that later calls add to."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        known = json.loads(path.read_text())["variants"] if path.exists() else {}
-        self.rows: dict[str, dict[int, Row]] = {
-            name: {int(seed): row for seed, row in by_seed.items()} for name, by_seed in known.items()
-        }
-
-    def add(self, name: str, seed: int, row: Row) -> None:
-        """Adds a row and writes the file."""
-        from vqvideo import durable
-        from vqvideo.hardware import describe
-        from vqvideo.records import without_nan
-
-        self.rows.setdefault(name, {})[seed] = row
-        content = without_nan({"hardware": describe(), "variants": self.rows})
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        durable.write_file(self.path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
-
-
 def table(rows: Mapping[str, Mapping[int, Row]]) -> str:
     """Means over seeds as a Markdown table, with half the range of the seeds where it matters."""
-    lines = [f"| variant | seeds | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 2) + "|"]
-    for name, by_seed in rows.items():
-        seeds = list(by_seed.values())
-        cells = [_cell(column, form, [row[column] for row in seeds]) for column, form in COLUMNS.items()]
-        lines.append(f"| {name} | {len(by_seed)} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def _cell(column: str, form: str, values: list[float]) -> str:
-    spread = f" ± {(max(values) - min(values)) / 2:{form}}" if column in WITH_SPREAD and len(values) > 1 else ""
-    return f"{mean(values):{form}}{spread}"
+    return markdown(rows, COLUMNS, WITH_SPREAD)
 
 
 def main() -> None:

@@ -2,7 +2,9 @@
 
     python scripts/benchmark.py tokenizer                       about four minutes on two CPU cores
     python scripts/benchmark.py tokenizer --json figures.json   with hardware, versions, repetitions
-    python scripts/benchmark.py tokenizer --quick               whether it runs; its figures mean nothing
+    python scripts/benchmark.py imagine                         how fast worlds dream, head by head
+    python scripts/benchmark.py imagine --world runs/car_racing/world
+    python scripts/benchmark.py imagine --quick                 whether it runs; its figures mean nothing
 
 Contestants take turns in one run. Other work on the machine shows in wall-clock figures: the load is printed.
 """
@@ -14,10 +16,11 @@ import json
 import tyro
 
 from vqvideo import cli
+from vqvideo.benchmarks.imagine import ImagineBenchmark
 from vqvideo.benchmarks.subject import Benchmark
 from vqvideo.benchmarks.tokenizer import TokenizerBenchmark
 
-SUBJECTS: dict[str, type[Benchmark]] = {"tokenizer": TokenizerBenchmark}
+SUBJECTS: dict[str, type[Benchmark]] = {"tokenizer": TokenizerBenchmark, "imagine": ImagineBenchmark}
 """What can be measured. A new subject is its options with `measure`, and a line here."""
 
 

@@ -5,12 +5,15 @@
     python scripts/rollout.py --env CarRacing --actions smooth     a policy of the recorder's
     python scripts/rollout.py --env CarRacing --actions=-0.5,0.2,0 a constant action
 
-Writes a video with the rows real, reconstructed, imagined, a contact sheet, and the figures per latent step.
+Writes a video with the rows real, reconstructed, imagined, a contact sheet, and the figures per latent step. Where
+nothing was trained or recorded, the world and the start clips that come with vqvideo are taken, and no simulator is
+needed.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -40,11 +43,13 @@ class Options:
     name: str | None = None
     """Name of the run that trained the world model; by default the environment's, such as car_racing."""
     world: Path | None = None
-    """Folder of the world model; by default runs/<name>/world."""
+    """Folder of the world model, or the name of a shipped one; by default runs/<name>/world, and where nothing was
+    trained, the shipped one of the environment."""
     store: Path | None = None
-    """Folder of the episodes; by default data/<environment>, such as data/car_racing."""
+    """Folder of the episodes; by default data/<environment>, such as data/car_racing, and where nothing was recorded,
+    the shipped clips."""
     out: Path | None = None
-    """Where the results go; by default rollout/ beside the world model."""
+    """Where the results go; by default rollout/ beside the world model, for a shipped one runs/<name>/rollout."""
     clips: int = 4
     """Clips in the video."""
     evaluate: int = 32
@@ -75,7 +80,6 @@ class Result(NamedTuple):
 def rollout(options: Options) -> Result:
     """Writes video, contact sheet and figures."""
     from vqvideo import durable
-    from vqvideo.data.store import Store
     from vqvideo.evaluation import evaluate_world, stack_frames
     from vqvideo.hardware import configure_threads
     from vqvideo.media import dream_rows, save_media
@@ -83,7 +87,7 @@ def rollout(options: Options) -> Result:
     configure_threads(options.threads)
     name = options.name or snake_case(options.env)
     world = load_world(options, name)
-    store = Store.open(options.store or Path("data") / snake_case(options.env))
+    store = open_store(options)
     if store.meta.action_space != world.action_space:
         raise InputError(
             f"the store has actions {store.meta.action_space}, the world model takes {world.action_space}: "
@@ -93,7 +97,7 @@ def rollout(options: Options) -> Result:
     picks = clips.spread(options.clips).tolist()
     actions = chosen_actions(options, world, clips, picks)
     rows = dream_rows(world, stack_frames(clips, picks), actions, options.context, options.sampling, options.seed)
-    beside = options.world.parent if options.world else Path("runs") / name
+    beside = options.world.parent if options.world and options.world.is_dir() else Path("runs") / name
     out = options.out or beside / "rollout"
     stem = out / f"dream_{options.actions.replace(',', '_')}"
     picture, video = save_media(stem, rows, store.meta.fps)
@@ -107,22 +111,62 @@ def rollout(options: Options) -> Result:
 
 
 def load_world(options: Options, name: str) -> WorldModel:
-    """The world model, or an error with the commands that train one."""
+    """The world model that was asked for or trained here, or else the shipped one.
+
+    Raises:
+        InputError: there is none, with the commands that train one.
+    """
     from vqvideo.hardware import default_device
     from vqvideo.world import WorldModel
 
     folder = options.world or Path("runs") / name / "world"
     if not folder.is_dir():
-        config = Path(__file__).parents[1] / "configs" / f"{name}.yaml"
-        settings = f"--config configs/{name}.yaml" if config.is_file() else f"--name {name} --record.env {options.env}"
-        raise InputError(
-            f"no world model in {folder}. Train one:\n"
-            f"  accelerate launch scripts/train_vqvae.py {settings}\n"
-            f"  accelerate launch scripts/train_prior.py {settings}\n"
-            "or take the quickstart's (python scripts/quickstart.py, CarRacing, about nine minutes):\n"
-            "  python scripts/rollout.py --world runs/quickstart/world --store data/quickstart"
-        )
+        shipped = shipped_world(options)
+        if shipped is None:
+            raise InputError(no_world(options, name, folder))
+        print(f"no world model in {folder}: taking {shipped.name}, which comes with vqvideo")
+        folder = shipped
     return WorldModel.from_pretrained(folder).to(default_device())
+
+
+def shipped_world(options: Options) -> Path | None:
+    """The folder of the shipped world that stands in for one that is not there."""
+    from vqvideo import pretrained
+
+    if options.world is not None:
+        return pretrained.find(str(options.world))
+    # Who names a run of their own wants no other one.
+    return pretrained.find(options.env) if options.name is None else None
+
+
+def no_world(options: Options, name: str, folder: Path) -> str:
+    """What to do when there is no world model: the commands that train one, and the shipped ones."""
+    from vqvideo import pretrained
+
+    config = Path(__file__).parents[1] / "configs" / f"{name}.yaml"
+    settings = f"--config configs/{name}.yaml" if config.is_file() else f"--name {name} --record.env {options.env}"
+    shipped = ", ".join(pretrained.worlds())
+    return (
+        f"no world model in {folder}. Train one:\n"
+        f"  accelerate launch scripts/train_vqvae.py {settings}\n"
+        f"  accelerate launch scripts/train_prior.py {settings}\n"
+        "or take the quickstart's (python scripts/quickstart.py, CarRacing, about nine minutes):\n"
+        "  python scripts/rollout.py --world runs/quickstart/world --store data/quickstart"
+    ) + (f"\nor one that comes with vqvideo: --env {shipped}" if shipped else "")
+
+
+def open_store(options: Options) -> Store:
+    """The episodes that were asked for or recorded here, or else the clips of the shipped world."""
+    from vqvideo import pretrained
+    from vqvideo.data.store import Store
+
+    folder = options.store or Path("data") / snake_case(options.env)
+    shipped = shipped_world(options) or pretrained.find(options.env)
+    if options.store is not None or folder.is_dir() or shipped is None:
+        return Store.open(folder)
+    store = pretrained.start_store(shipped.name)
+    print(f"no episodes in {folder}: taking the {len(store.entries)} start clips of {shipped.name}")
+    return store
 
 
 def held_out_clips(options: Options, world: WorldModel, store: Store) -> Clips:
@@ -152,11 +196,10 @@ def chosen_actions(options: Options, world: WorldModel, clips: Clips, picks: lis
 
 def other_actions(options: Options, world: WorldModel, count: int) -> list[list[float]]:
     """`count` flat actions: a constant one or a policy's."""
-    from vqvideo import envs
     from vqvideo.envs.policies import POLICIES, imagined_actions
+    from vqvideo.native_spaces import to_gymnasium
 
-    preset = envs.resolve(world.env.env_id)
-    named = preset.actions
+    named = named_actions(world)
     if options.actions in named:
         return [list(named[options.actions])] * count
     try:
@@ -165,9 +208,19 @@ def other_actions(options: Options, world: WorldModel, count: int) -> list[list[
         if options.actions not in POLICIES:
             known = ["true", *named, *POLICIES]
             raise InputError(f"--actions {options.actions!r}: {suggest(options.actions, known)}") from None
-        return imagined_actions(options.actions, envs.make(preset), count, options.seed)
+        return imagined_actions(options.actions, to_gymnasium(world.action_space), count, options.seed)
     world.action_space.validate(constant, "--actions")
     return [constant] * count
+
+
+def named_actions(world: WorldModel) -> Mapping[str, tuple[float, ...]]:
+    """Constant actions by name; none for an environment that is not installed here."""
+    from vqvideo import envs
+
+    try:
+        return envs.resolve(world.env.env_id).actions
+    except InputError:
+        return {}
 
 
 def main() -> None:

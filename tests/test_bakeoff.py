@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 from bakeoff import Results, measure, table
 
 ROOT = Path(__file__).parents[1]
-SUITES = sorted((ROOT / "configs" / "bakeoff").glob("*.yaml"))
+SUITES = [path for path in sorted((ROOT / "configs" / "bakeoff").glob("*.yaml")) if not path.stem.startswith("prior_")]
 
 
 def shipped_experiment() -> Experiment:
@@ -106,7 +106,7 @@ def test_seeds_are_averaged_and_their_spread_is_shown(tmp_path: Path) -> None:
     assert "| 31.33 ± 1.50 |" in table(results.rows)
 
 
-RESULTS = sorted((ROOT / "configs" / "results").glob("bakeoff_*.json"))
+RESULTS = [p for p in sorted((ROOT / "configs" / "results").glob("bakeoff_*.json")) if "_prior_" not in p.stem]
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)

@@ -12,7 +12,6 @@ from stores import flip
 from tiny_models import same_tensors
 from torch import Tensor, nn
 
-from vqvideo import checkpoint
 from vqvideo.checkpoint import (
     TrainingState,
     fingerprint,
@@ -107,19 +106,6 @@ def test_every_damaged_byte_of_a_model_is_found(tmp_path: Path) -> None:
             load_model(tmp_path / "m", "toy")
         file.write_bytes(original)
     load_model(tmp_path / "m", "toy")
-
-
-def test_a_newer_format_is_refused_and_an_older_one_upgraded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "FORMAT_VERSION", 3)
-    save_model(tmp_path / "new", "toy", {"width": 3}, TENSORS)
-    monkeypatch.setattr(checkpoint, "FORMAT_VERSION", 1)
-    with pytest.raises(InputError, match="format 3, this vqvideo reads up to 1: install a newer one"):
-        load_model(tmp_path / "new", "toy")
-    save_model(tmp_path / "old", "toy", {"width": 3}, TENSORS)
-    monkeypatch.setattr(checkpoint, "FORMAT_VERSION", 3)
-    steps = {1: lambda config: config | {"depth": 1}, 2: lambda config: config | {"depth": config["depth"] + 1}}
-    monkeypatch.setattr(checkpoint, "UPGRADES", steps)
-    assert load_model(tmp_path / "old", "toy").config == {"width": 3, "depth": 2}
 
 
 def test_tensors_that_do_not_fit_are_listed() -> None:
@@ -217,13 +203,3 @@ def test_nothing_on_disk_is_pickled(tmp_path: Path) -> None:
         else:
             tensors: dict[str, Tensor] = read_tensors(path)
             assert isinstance(tensors, dict)
-
-
-@pytest.mark.parametrize("nested", [False, True])
-def test_a_model_of_format_1_names_its_loss_terms_as_format_2_does(nested: bool) -> None:
-    old = {"model": {"backbone": {"kind": "FullConv"}, "l1_weight": 0.3}, "frame_size": [64, 64]}
-    new = {"model": {"backbone": {"kind": "FullConv"}, "reconstruction": {"l1": 0.3}}, "frame_size": [64, 64]}
-    config = {"env": {"fps": 25}, "vqvae": old} if nested else old
-    expected = {"env": {"fps": 25}, "vqvae": new} if nested else new
-    assert checkpoint.UPGRADES[1](config) == expected
-    assert checkpoint.UPGRADES[1](expected) == expected

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vqvideo.errors import InputError
+from vqvideo.native_spaces import to_gymnasium
 from vqvideo.spaces import ActionSpace
 
 CAR = spaces.Box(np.array([-1, 0, 0], np.float32), np.ones(3, np.float32))
@@ -80,6 +81,16 @@ def test_any_space_survives_json_exactly(space: gymnasium.Space) -> None:
     assert hash(again) == hash(ours)
     assert again.leaves == ours.leaves
     assert str(again) == str(ours)
+
+
+@settings(max_examples=50, deadline=None)
+@given(any_space, st.integers(0, 2**31))
+def test_the_native_space_is_made_again_from_its_record(space: gymnasium.Space, seed: int) -> None:
+    ours = ActionSpace.from_gymnasium(space)
+    again = to_gymnasium(ours)
+    assert ActionSpace.from_gymnasium(again) == ours
+    space.seed(seed), again.seed(seed)
+    assert same(again.sample(), space.sample())
 
 
 @settings(max_examples=50, deadline=None)

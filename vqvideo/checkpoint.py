@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,32 +18,12 @@ from torch import Tensor, nn
 
 from vqvideo import durable
 from vqvideo.errors import InputError
+from vqvideo.formats import FORMAT_VERSION, SavedModel, upgraded
 
 log = logging.getLogger(__name__)
 
 
-def _name_the_loss_terms(config: dict[str, Any]) -> dict[str, Any]:
-    """Format 1 knew one weight, `l1_weight`, where format 2 has a group of them."""
-    config = {key: _name_the_loss_terms(value) if key == "vqvae" else value for key, value in config.items()}
-    model = config.get("model")
-    if isinstance(model, dict) and "l1_weight" in model:
-        kept = {key: value for key, value in model.items() if key != "l1_weight"}
-        config["model"] = {**kept, "reconstruction": {"l1": model["l1_weight"]}}
-    return config
-
-
-FORMAT_VERSION = 2
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _name_the_loss_terms}
-"""From format n to n + 1: one named, tested function per retired format."""
-
 _STEP = re.compile(r"step-(\d{8})")
-
-
-class SavedModel(NamedTuple):
-    """What a model folder holds."""
-
-    config: dict[str, Any]
-    tensors: dict[str, Tensor]
 
 
 def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
@@ -119,17 +99,11 @@ def load_model(folder: Path, kind: str) -> SavedModel:
     config = durable.parse_json(durable.read_small(folder / "config.json"), str(folder / "config.json"))
     if config.get("format") != f"vqvideo-{kind}":
         raise InputError(f"{folder} holds a {config.get('format')}, expected a vqvideo-{kind}")
-    return SavedModel(_upgraded(config, folder), read_tensors(folder / "model.safetensors"))
-
-
-def _upgraded(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     version = config.get("format_version")
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise InputError(f"{folder}: format {version}, this vqvideo reads up to {FORMAT_VERSION}: install a newer one")
-    while version < FORMAT_VERSION:
-        config = UPGRADES[version](config)
-        version += 1
-    return {k: v for k, v in config.items() if k not in ("format", "format_version")}
+    own = {key: value for key, value in config.items() if key not in ("format", "format_version")}
+    return upgraded(SavedModel(own, read_tensors(folder / "model.safetensors")), version)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -63,6 +63,8 @@ class PriorStage:
     """Latent steps of a training clip; the prior predicts all but the first."""
     segments: SegmentConfig = field(default_factory=SegmentConfig)
     """How episodes are cut up for encoding."""
+    init: Path | None = None
+    """Folder of another world model on the same tokenizer: starts from its prior's weights wherever they fit."""
     validation_clips: int = 64
     """Held-out clips for the validations during training."""
 

@@ -211,7 +211,7 @@ def commit_folder(
         files = {name: _write_member(temporary / name, writer) for name, writer in writers.items()}
         manifest = _write_manifest(temporary, files, info)
         sync_folder(temporary)
-        _swap_in(temporary, path)
+        swap_in(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -245,7 +245,8 @@ def _write_manifest(folder: Path, files: dict[str, FileRecord], info: Mapping[st
     return Manifest(record["info"], files, record["digest"])
 
 
-def _swap_in(temporary: Path, path: Path) -> None:
+def swap_in(temporary: Path, path: Path) -> None:
+    """Moves a finished folder to its place beside it; what was there is there until then, and removed afterwards."""
     old = None
     if path.exists():
         old = _temporary(path, "old-")

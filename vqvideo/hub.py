@@ -14,8 +14,10 @@ from huggingface_hub import ModelHubMixin, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from torch import nn
 
-from vqvideo.checkpoint import SavedModel, fingerprint, load_model, model_tensors, save_model
+from vqvideo import pretrained
+from vqvideo.checkpoint import fingerprint, load_model, model_tensors, save_model
 from vqvideo.errors import InputError
+from vqvideo.formats import SavedModel
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -96,18 +98,24 @@ class HubModel(nn.Module, ModelHubMixin):
         """Loads a model folder, in eval mode and frozen.
 
         Args:
-            pretrained_model_name_or_path: a local folder, or a repository on the Hub such as "someone/world".
+            pretrained_model_name_or_path: a local folder, the name of a world that comes with vqvideo (see
+                `vqvideo.pretrained`) or a repository on the Hub such as "someone/world".
             quantizer: the module, for a model whose quantizer is none of vqvideo's own; it receives the tensors.
             hub: arguments of `huggingface_hub.snapshot_download` (revision, token, cache_dir, ...).
 
         Raises:
-            InputError: no such folder or repository, another kind of model, a damaged file.
+            InputError: no such folder, shipped world or repository, another kind of model, a damaged file.
         """
         name = str(pretrained_model_name_or_path)
         if Path(name).is_dir():
             return cls._load(Path(name), quantizer)
+        shipped = pretrained.find(name)
+        if shipped is not None:
+            return cls._load(shipped, quantizer)
         if not _REPOSITORY.fullmatch(name):
-            raise InputError(f"{name}: no such folder, expected a saved {cls.kind}")
+            hint = pretrained.hint(name)
+            shipped_ones = f" or a world that comes with vqvideo: {hint}" if hint else ""
+            raise InputError(f"{name}: no such folder, expected a saved {cls.kind}{shipped_ones}")
         try:
             snapshot = snapshot_download(name, **hub)
         except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:

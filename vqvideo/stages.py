@@ -28,6 +28,7 @@ from vqvideo.records import to_plain, write_yaml
 from vqvideo.run_folder import prepare_run, show_picture
 from vqvideo.training import Batch, TrainConfig, Trainer
 from vqvideo.vqvae import VQVAE
+from vqvideo.warm_start import warm_start
 from vqvideo.world import EnvFacts, WorldModel
 
 if TYPE_CHECKING:
@@ -91,11 +92,20 @@ def train_vqvae(cfg: Experiment, store: Store, *, resume: bool = False) -> dict[
     return figures
 
 
-def train_prior(cfg: Experiment, store: Store, *, resume: bool = False) -> dict[str, float]:
-    """Encodes the store, trains the prior and exports the world model. Returns the held-out figures."""
+def train_prior(
+    cfg: Experiment, store: Store, *, resume: bool = False, tokenizer: Path | None = None
+) -> dict[str, float]:
+    """Encodes the store, trains the prior and exports the world model. Returns the held-out figures.
+
+    Args:
+        cfg: the settings.
+        store: the episodes.
+        resume: go on from the newest checkpoint.
+        tokenizer: folder of the trained tokenizer; by default the experiment's own.
+    """
     stage, train = cfg.prior, cfg.prior.train
     accelerator = make_accelerator(train, cfg.folder / "prior", resume=resume)
-    vqvae = VQVAE.from_pretrained(vqvae_folder(cfg)).to(accelerator.device)
+    vqvae = VQVAE.from_pretrained(tokenizer or vqvae_folder(cfg)).to(accelerator.device)
     with accelerator.main_process_first():
         arrays, held_out_arrays = (
             cached_codes(vqvae, vqvae.fingerprint(), store, split, stage.segments, accelerator.device)
@@ -104,6 +114,7 @@ def train_prior(cfg: Experiment, store: Store, *, resume: bool = False) -> dict[
     clips, held_out = CodeClips(arrays, stage.latent_steps), CodeClips(held_out_arrays, stage.latent_steps)
     torch.manual_seed(train.seed)
     prior = stage.model.build(prior_spec(vqvae, store, arrays), vqvae.codebook)
+    start = warm_start(prior, stage.init) if stage.init else None
     run = prepare_run(cfg.folder / "prior", resume=resume, settings=cfg, accelerator=accelerator)
     identity = {
         "model": to_plain(stage.model),
@@ -111,10 +122,13 @@ def train_prior(cfg: Experiment, store: Store, *, resume: bool = False) -> dict[
         "segments": to_plain(stage.segments),
         "store": store.digest,
         "tokenizer": prior.spec.tokenizer,
+        # No entry without one: runs from before there was this choice must resume.
+        **({"init": start.world} if start else {}),
     }
     trainer = Trainer(prior, train, run, accelerator, identity)
-    if resume:
-        trainer.resume()
+    resumed = resume and trainer.resume()
+    if start and not resumed and accelerator.is_main_process:
+        print(start, flush=True)
     _write_config(cfg, trainer)
     env = EnvFacts(store.meta.env_id, store.meta.fps, store.meta.action_repeat)
     shown = Clips(store, "held_out", vqvae.clip_length(stage.latent_steps))

@@ -18,8 +18,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from vqvideo.backbones import BackboneConfig, FactorisedConv
-from vqvideo.checkpoint import SavedModel, load_into
+from vqvideo.checkpoint import load_into
 from vqvideo.errors import InputError
+from vqvideo.formats import SavedModel
 from vqvideo.hub import HubModel
 from vqvideo.losses import ReconstructionConfig, reconstruction_loss
 from vqvideo.nn import TimeState, TimeWalk

@@ -12,8 +12,9 @@ from einops import rearrange
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from vqvideo.checkpoint import SavedModel, load_into
+from vqvideo.checkpoint import load_into
 from vqvideo.errors import InputError
+from vqvideo.formats import SavedModel
 from vqvideo.hub import HubModel
 from vqvideo.nn import TimeState
 from vqvideo.prior import Prior, PriorConfig, PriorSpec, PriorState

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import count
 from statistics import median
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 
 from vqvideo.benchmarks.memory import give_back_free_pages, in_fresh_process, resident_bytes
 from vqvideo.benchmarks.report import Table
-from vqvideo.benchmarks.timing import synchronise
+from vqvideo.benchmarks.timing import Work, synchronise
 from vqvideo.benchmarks.tokenizer_speed import NoiseClips
 
 
@@ -51,11 +52,25 @@ def _stream(clips: NoiseClips, steps: int, window: int, cpu_threads: int, device
     blocks = frames[:, 1:].split(clips.stride, dim=1)
     codes, coding = model.encode_step(frames[:, :1], model.init_state(clips.batch))
     _, decoding = model.decode_step(codes, model.init_state(clips.batch))
+    numbers = count(1)
+
+    def step() -> None:
+        nonlocal coding, decoding
+        codes, coding = model.encode_step(blocks[next(numbers) % len(blocks)], coding)
+        _, decoding = model.decode_step(codes, decoding)
+
+    facts = {"size": clips.size, "stride": clips.stride, "threads": cpu_threads, "device": device_type}
+    return facts | watch(step, steps, window, device)
+
+
+def watch(step: Work, steps: int, window: int, device: torch.device) -> dict[str, Any]:
+    """Calls `step` over and over: milliseconds per call over the first and the last `window` calls, and how much the
+    memory has grown since the end of the first.
+    """
     seconds, memory = [], {}
     for number in range(1, steps + 1):
         began = time.perf_counter()
-        codes, coding = model.encode_step(blocks[number % len(blocks)], coding)
-        _, decoding = model.decode_step(codes, decoding)
+        step()
         synchronise(device)
         seconds.append(time.perf_counter() - began)
         if number in (window, steps):
@@ -63,10 +78,6 @@ def _stream(clips: NoiseClips, steps: int, window: int, cpu_threads: int, device
     return {
         "steps": steps,
         "window": window,
-        "size": clips.size,
-        "stride": clips.stride,
-        "threads": cpu_threads,
-        "device": device_type,
         "first_ms": 1e3 * median(seconds[:window]),
         "last_ms": 1e3 * median(seconds[-window:]),
         "growth_bytes": memory[steps] - memory[window],

@@ -2,9 +2,10 @@
 
 from vqvideo.evaluation.prior import evaluate_prior
 from vqvideo.evaluation.tokenizer import evaluate_tokenizer, reconstruction_speed, stack_frames
-from vqvideo.evaluation.world import HorizonReport, evaluate_world, imagination_speed
+from vqvideo.evaluation.world import Dreaming, HorizonReport, evaluate_world, imagination_speed
 
 __all__ = [
+    "Dreaming",
     "HorizonReport",
     "evaluate_prior",
     "evaluate_tokenizer",

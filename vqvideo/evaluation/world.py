@@ -15,7 +15,7 @@ from vqvideo.errors import InputError
 from vqvideo.evaluation.tokenizer import stack_frames
 from vqvideo.sampling import Sampling
 from vqvideo.video import to_unit
-from vqvideo.world import WorldModel
+from vqvideo.world import WorldModel, WorldStep
 
 
 @dataclass(frozen=True)
@@ -154,22 +154,40 @@ def _horizon(
     }
 
 
+class Dreaming:
+    """Streams that dream on from a black frame under one ordinary action; each call imagines a latent step.
+
+    What is dreamt has no meaning: this is for measuring speed.
+
+    Args:
+        world: the model.
+        streams: dreams at once.
+        sampling: how codes are drawn.
+    """
+
+    def __init__(self, world: WorldModel, streams: int, sampling: Sampling | None = None) -> None:
+        h, w = world.vqvae.frame_size
+        space, stats = world.action_space, world.prior.spec.stats
+        action = [c.start if c.categories else m for c, m in zip(space.columns, stats.mean, strict=True)]
+        self.world, self.sampling = world, sampling
+        self.action = torch.tensor(action).expand(streams, world.stride, -1)
+        self.state = world.start(torch.zeros(streams, 1, 3, h, w), self.action[:, :0])
+
+    def __call__(self) -> WorldStep:
+        step, self.state = self.world.step(self.state, self.action, sampling=self.sampling)
+        return step
+
+
 @torch.no_grad()
 def imagination_speed(world: WorldModel, streams: int, steps: int = 40, trials: int = 3) -> float:
     """Imagined frames per second over all streams, decoding included: the median of a few trials."""
-    h, w = world.vqvae.frame_size
-    frames = torch.zeros(streams, 1, 3, h, w, device=world.device)
-    space, stats = world.action_space, world.prior.spec.stats
-    action = torch.tensor([c.start if c.categories else m for c, m in zip(space.columns, stats.mean, strict=True)])
-    action = action.expand(streams, world.stride, -1).to(world.device)
-    state = world.start(frames, action[:, :0])
-    rates = []
+    dream, rates = Dreaming(world, streams), []
     for _ in range(trials):
         for _ in range(5):
-            _, state = world.step(state, action)
+            dream()
         began = time.perf_counter()
         for _ in range(steps):
-            step, state = world.step(state, action)
+            step = dream()
         step.frames.cpu()
         rates.append(streams * steps * world.stride / (time.perf_counter() - began))
     return sorted(rates)[trials // 2]

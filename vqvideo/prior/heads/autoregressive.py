@@ -59,6 +59,8 @@ class RasterAttention(SpaceAttention):
 class RasterBlock(SpaceBlock):
     """Raster attention, then feed-forward."""
 
+    attention: RasterAttention
+
     def step(self, x: Tensor, past: tuple[Tensor, Tensor] | None, place: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """See `RasterAttention.step`."""
         y, past = self.attention.step(self.norm_attention(x), past, place)
@@ -75,9 +77,8 @@ class AutoregressiveHead(Head):
         super().__init__()
         self.embed = TokenEmbedding(codebook, dim, grid[0] * grid[1])
         self.first = nn.Parameter(torch.randn(dim) * 0.02)
-        self.blocks = nn.ModuleList(
-            RasterBlock(RasterAttention(dim, cfg.heads, grid), dim, cfg.mlp_ratio, PlainNorm) for _ in range(cfg.layers)
-        )
+        attentions = [RasterAttention(dim, cfg.heads, grid) for _ in range(cfg.layers)]
+        self.blocks = nn.ModuleList(RasterBlock(each, dim, cfg.mlp_ratio, PlainNorm) for each in attentions)
         self.norm = nn.LayerNorm(dim, bias=False)
         self.out = nn.Linear(dim, len(codebook), bias=False)
         nn.init.normal_(self.out.weight, std=0.02)
@@ -102,6 +103,7 @@ class AutoregressiveHead(Head):
         for place in range(hidden.shape[1]):
             x = hidden[:, place : place + 1] + before + self.embed.place[place]
             for i, block in enumerate(self.blocks):
+                assert isinstance(block, RasterBlock)
                 x, pasts[i] = block.step(x, pasts[i], place)
             drawn.append(pick(self.out(self.norm(x))))
             before = self.embed.vectors(drawn[-1])

@@ -1,0 +1,142 @@
+"""Makes a trained world ready to be shipped inside the package: half precision, start clips, model card.
+
+    python scripts/ship_world.py                                  runs/car_racing to vqvideo/pretrained/carracing
+    python scripts/ship_world.py --world runs/doom/world --store data/doom --out vqvideo/pretrained/doom
+
+Measures the world as it is shipped, and what half precision costs; refuses more than 12 MiB. What is in the card beyond
+that comes from the store, from the run's folder beside the world and from --card-figures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+from vqvideo import cli
+from vqvideo.errors import InputError
+
+if TYPE_CHECKING:
+    from vqvideo.model_card import Training
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to ship."""
+
+    world: Path = Path("runs/car_racing/world")
+    """Folder of the trained world; its run is the folder above."""
+    store: Path = Path("data/car_racing")
+    """Folder of the episodes that it was trained on."""
+    out: Path = Path("vqvideo/pretrained/carracing")
+    """Where the shipped world goes; the folder's name is the world's."""
+    clips: int = 32
+    """Start clips, spread over the held-out episodes."""
+    length: int = 25
+    """Latent steps of a start clip."""
+    config: Path | None = None
+    """Configuration that the training was started with, for the card; by default configs/<run>.yaml, if there."""
+    hardware: str | None = None
+    """What it was trained on, for the card; by default what the figures' file says."""
+    card_figures: Path | None = None
+    """JSON file of further figures for the card, such as configs/results/car_racing.json."""
+    evaluate: int = 32
+    """Held-out clips for the figures."""
+    context: int = 3
+    """Latent steps that the model sees for them."""
+    horizon: int = 16
+    """Latent steps that it imagines for them."""
+    threads: int | None = None
+    """CPU threads; by default measured."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("clips", 1), ("length", 3), ("evaluate", 2), ("context", 1), ("horizon", 1)):
+            if getattr(self, name) < least:
+                raise InputError(f"--{name} is {getattr(self, name)}; it must be at least {least}")
+
+
+def ship(options: Options) -> Path:
+    """Ships a world and returns its folder."""
+    from vqvideo.data.clips import Clips
+    from vqvideo.data.store import Store
+    from vqvideo.evaluation import evaluate_world
+    from vqvideo.hardware import configure_threads, default_device, describe
+    from vqvideo.model_card import CardFacts, card
+    from vqvideo.sampling import Sampling
+    from vqvideo.shipping import export_world, folder_bytes, origins, rounded, rounding_loss
+    from vqvideo.world import WorldModel
+
+    configure_threads(options.threads)
+    figures = read_figures(options)
+    world, store = WorldModel.from_pretrained(options.world).to(default_device()), Store.open(options.store)
+    refuse_stranger(world.action_space, store.meta.action_space)
+    shipped = rounded(world)
+    starts = Clips(store, "held_out", world.vqvae.clip_length(options.length))
+    measured = Clips(store, "held_out", world.vqvae.clip_length(options.context + options.horizon))
+    picks = starts.spread(options.clips).tolist()
+    loss = rounding_loss(world, shipped, measured, measured.spread(options.evaluate).tolist())
+    report = evaluate_world(shipped, measured, options.evaluate, options.context, Sampling(), seed=0)
+    facts = CardFacts(
+        name=options.out.name,
+        world=shipped,
+        store=store,
+        training=training(options, figures),
+        report=report,
+        measured_on=describe(),
+        rounding=loss,
+        starts=origins(starts, picks),
+        start_frames=starts.length,
+        figures=figures,
+    )
+    export_world(shipped, options.out, starts, picks, card(facts))
+    print(report.table())
+    print(
+        f"half precision: {loss.same_codes:.3%} of the codes are those of full precision, reconstruction "
+        f"{loss.psnr_rounded_db:.3f} dB (full {loss.psnr_db:.3f}), prior {loss.token_nats_rounded:.4f} nats per token "
+        f"(full {loss.token_nats:.4f})\n"
+        f"shipped {options.out}: {folder_bytes(options.out) / 2**20:.2f} MiB with {len(picks)} start clips of "
+        f"{starts.length} frames"
+    )
+    return options.out
+
+
+def refuse_stranger(takes: object, recorded: object) -> None:
+    """InputError if the store's actions are not those of the world."""
+    if takes != recorded:
+        raise InputError(f"the store has actions {recorded}, the world model takes {takes}: name its own --store")
+
+
+def read_figures(options: Options) -> dict[str, Any]:
+    """The figures of --card-figures; empty without."""
+    from vqvideo import durable
+
+    if options.card_figures is None:
+        return {}
+    figures = durable.parse_json(durable.read_small(options.card_figures), str(options.card_figures))
+    if not isinstance(figures, dict):
+        raise InputError(f"{options.card_figures}: expected a JSON object of figures")
+    return figures
+
+
+def training(options: Options, figures: dict[str, Any]) -> Training:
+    """What is known about the training of the world."""
+    from vqvideo.model_card import Training
+
+    run = options.world.parent
+    config = options.config or Path("configs") / f"{run.name}.yaml"
+    if options.config is not None and not config.is_file():
+        raise InputError(f"no configuration file {config}: see configs/")
+    settings = f"--config {config}" if config.is_file() else f"--name {run.name}"
+    command = "\n".join(f"accelerate launch scripts/train_{stage}.py {settings}" for stage in ("vqvae", "prior"))
+    return Training.of_run(run, command, options.hardware or figures.get("hardware"))
+
+
+def main() -> None:
+    """Reads the command line and ships."""
+    ship(tyro.cli(Options, description=__doc__))
+
+
+if __name__ == "__main__":
+    cli.run(main)

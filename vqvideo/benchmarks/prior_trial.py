@@ -1,0 +1,130 @@
+"""What a trained prior is worth: one trial, the same for all that are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import log
+from statistics import mean
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Subset
+
+from vqvideo.benchmarks.results import Row
+from vqvideo.benchmarks.trial_config import TrialConfig
+from vqvideo.config import PriorStage
+from vqvideo.data.clips import Clips
+from vqvideo.data.codes import CodeClips, cached_codes
+from vqvideo.data.store import Store
+from vqvideo.errors import InputError
+from vqvideo.evaluation import HorizonReport, evaluate_prior, evaluate_world, imagination_speed
+from vqvideo.prior import MaskedHeadConfig, Prior, PriorConfig
+from vqvideo.sampling import Sampling
+from vqvideo.vqvae import VQVAE
+from vqvideo.world import WorldModel
+
+FIRST_STEPS = 8
+"""Latent steps over which the gain is averaged."""
+ACTION_STEPS = 16
+"""Latent steps over which the true actions are compared with others."""
+STREAMS = (1, 16)
+"""Dreams at once, for the speed."""
+SPEED_STEPS = 15
+"""Latent steps of a trial of the speed; a slow head takes seconds for each."""
+
+
+class Trial:
+    """The held-out clips of one store, and what is measured on them.
+
+    Args:
+        cfg: how.
+        vqvae: the tokenizer.
+        store: the episodes.
+        stages: all priors that are compared. Their clips of codes get one length, the longest of them, because a token
+            is likelier the more past there is.
+        window: latent steps after which the near figures are taken.
+
+    Raises:
+        InputError: the priors do not share their codes, cannot read the context, or the episodes are too short.
+    """
+
+    def __init__(self, cfg: TrialConfig, vqvae: VQVAE, store: Store, stages: Sequence[PriorStage], window: int) -> None:
+        segments = stages[0].segments
+        if any(stage.segments != segments for stage in stages):
+            raise InputError("the variants have different prior.segments, so they would not train on the same codes")
+        shortest = min(stage.model.window for stage in stages)
+        if cfg.context > shortest:
+            raise InputError(f"--context is {cfg.context}, expected at most the smallest window, {shortest}")
+        if window > cfg.horizon:
+            raise InputError(f"--horizon is {cfg.horizon}, expected at least the window of {window} latent steps")
+        self.cfg, self.window = cfg, window
+        self.clips = Clips(store, "held_out", vqvae.clip_length(cfg.context + cfg.horizon))
+        arrays = cached_codes(vqvae, vqvae.fingerprint(), store, "held_out", segments, vqvae.device)
+        self.codes = CodeClips(arrays, max(stage.latent_steps for stage in stages))
+
+    @property
+    def count(self) -> int:
+        """How many clips are dreamt on."""
+        return min(self.cfg.clips, len(self.clips))
+
+    def figures(self, world: WorldModel, sampling: Sampling) -> Row:
+        """Likelihood, dreams, outcomes and speed of a world model."""
+        cfg = self.cfg
+        taught = evaluate_prior(world.prior, self.codes, cfg.code_clips)
+        report = evaluate_world(world, self.clips, cfg.clips, cfg.context, sampling, cfg.dream_seed)
+        return {
+            **likelihood(world.prior, self.codes, cfg.code_clips),
+            **self.dreams(report),
+            "reward_error": taught["reward_rmse"] / max(taught["reward_rmse_of_mean"], 1e-12),
+            "parameters": sum(p.numel() for p in world.prior.parameters()),
+            **{f"frames_per_s_{streams}": imagination_speed(world, streams, SPEED_STEPS) for streams in STREAMS},
+        }
+
+    def dreams(self, report: HorizonReport) -> Row:
+        """The figures of a report that go into the table, and its curves."""
+        gaps = [a - b for a, b in zip(report.psnr_db, report.psnr_other_actions_db, strict=True)]
+        return {
+            "gain_db": mean(report.psnr_gain_db[:FIRST_STEPS]),
+            "controllability_db": mean(gaps[:ACTION_STEPS]),
+            "gain_at_window_db": report.psnr_gain_db[self.window - 1],
+            "gain_at_horizon_db": report.psnr_gain_db[-1],
+            "repeat_rate": report.repeat_rate,
+            "repeat_rate_real": report.repeat_rate_real,
+            "curves": {"gain_db": [round(gain, 4) for gain in report.psnr_gain_db]},
+        }
+
+
+@torch.no_grad()
+def likelihood(prior: Prior, clips: CodeClips, count: int, batch: int = 16) -> dict[str, Any]:
+    """token_nats (per token), bits_per_frame, and whether they are exact or a bound, over `count` spread clips."""
+    picks = torch.linspace(0, len(clips) - 1, min(count, len(clips))).round().long().tolist()
+    generator = torch.Generator(prior.device).manual_seed(0)
+    nats, kind = [], ""
+    for part in DataLoader(Subset(clips, picks), batch_size=batch):
+        found = prior.likelihood(part["codes"].to(prior.device), part["actions"].to(prior.device), generator)
+        nats.append(found.nats.double().flatten().cpu())
+        kind = found.kind
+    per_step = torch.cat(nats).mean().item()
+    return {
+        "token_nats": per_step / prior.spec.tokens,
+        "likelihood": kind,
+        "bits_per_frame": per_step / log(2) / prior.spec.stride,
+    }
+
+
+def as_trained(stage: PriorStage) -> PriorStage:
+    """The settings that the weights depend on. How many passes a masked head takes only matters when it draws, so
+    priors that differ in nothing else are one training.
+    """
+    head = stage.model.head
+    if not isinstance(head, MaskedHeadConfig):
+        return stage
+    return replace(stage, model=replace(stage.model, head=replace(head, passes=1)))
+
+
+def as_drawn(world: WorldModel, cfg: PriorConfig) -> WorldModel:
+    """A trained world model with the settings `cfg`, which may differ from its own in how codes are drawn."""
+    prior = cfg.build(world.prior.spec, world.vqvae.codebook)
+    prior.load_state_dict(world.prior.state_dict())
+    return WorldModel(world.vqvae, prior, world.env).eval().requires_grad_(False)
