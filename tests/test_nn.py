@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vqvideo.nn import (
@@ -14,6 +15,8 @@ from vqvideo.nn import (
     TimeAttention,
     TimeState,
     TimeWalk,
+    attend,
+    clock_angles,
     rotary_angles,
     rotate,
 )
@@ -185,3 +188,33 @@ def test_a_step_leaves_the_cache_as_it_was() -> None:
     assert torch.equal(cache.k, kept[0])
     assert torch.equal(cache.v, kept[1])
     assert torch.equal(first, second)
+
+
+def test_attention_in_plain_products_is_torchs_own() -> None:
+    q, k, v = torch.randn(3, 2, 4, 5, 8)
+    mask = torch.ones(5, 5, dtype=torch.bool).tril()
+    for chosen in (None, mask):
+        expected = F.scaled_dot_product_attention(q, k, v, attn_mask=chosen)
+        torch.testing.assert_close(attend(q, k, v, chosen), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("clock", [0, 7, 10**6, 10**9])
+def test_the_angle_between_two_steps_does_not_depend_on_how_late_they_are(clock: int) -> None:
+    first, second = (torch.polar(torch.ones(6), clock_angles(clock + age, 12, 100.0)) for age in (0, 5))
+    expected = torch.polar(torch.ones(6), rotary_angles(torch.tensor(5), 12, 100.0))
+    torch.testing.assert_close(second / first, expected, atol=2e-6, rtol=0)
+
+
+@torch.no_grad()
+def test_a_step_after_a_million_steps_attends_as_the_first_ones_do() -> None:
+    attention = TimeAttention(32, 2, window=4)
+    x = torch.randn(6, 2, 1, 3, 32)
+    outputs = []
+    for began in (0, 10**6):
+        cache, seen, found = attention.init_cache(2, 3), torch.zeros(2, dtype=torch.int64), []
+        for i, step in enumerate(x):
+            seen = (seen + 1).clamp(max=4)
+            y, cache = attention.step(step, cache, began + i, seen)
+            found.append(y)
+        outputs.append(torch.stack(found))
+    torch.testing.assert_close(outputs[0], outputs[1], atol=1e-5, rtol=1e-5)

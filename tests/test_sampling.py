@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vqvideo.errors import InputError
-from vqvideo.sampling import Sampling, entropy, keep_top_k, keep_top_p, sample
+from vqvideo.sampling import Sampling, draw, draw_from_nucleus, entropy, keep_top_k, keep_top_p, sample
 
 LOGITS = torch.tensor([2.0, 0.5, 0.0, -1.0, -3.0])
 
@@ -99,3 +99,29 @@ def test_entropy_is_log_k_for_equal_logits_and_0_for_certainty() -> None:
 def test_impossible_settings_are_refused(settings: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Sampling(**settings)  # type: ignore[arg-type]
+
+
+def test_drawing_again_gives_the_distribution_that_sorting_gives() -> None:
+    logits = torch.randn(1, 40, generator=torch.Generator().manual_seed(0)) * 2
+    kept = keep_top_p(logits, 0.8).softmax(dim=-1)[0].double()
+    codes = draw_from_nucleus(logits.expand(20_000, -1).softmax(dim=-1), 0.8, torch.Generator().manual_seed(0))
+    counts = torch.bincount(codes, minlength=40).double()
+    inside = kept > 0
+    assert counts[~inside].sum() == 0
+    expected = kept[inside] * 20_000
+    chi_square = ((counts[inside] - expected) ** 2 / expected).sum()
+    freedom = int(inside.sum()) - 1
+    assert chi_square < freedom + 3.1 * math.sqrt(2 * freedom) + 5  # about the 99.9th percentile
+
+
+def test_a_code_without_probability_is_never_drawn() -> None:
+    probability = torch.tensor([0.0, 0.5, 0.0, 0.5, 0.0]).expand(50_000, -1)
+    assert set(draw(probability, torch.Generator().manual_seed(0)).tolist()) == {1, 3}
+
+
+@pytest.mark.parametrize("p", [0.3, 0.9])
+def test_rows_of_certain_and_of_flat_logits_can_stand_side_by_side(p: float) -> None:
+    logits = torch.stack([torch.tensor([90.0, *[0.0] * 63]), torch.zeros(64)]).expand(500, -1, -1)
+    codes = sample(logits, Sampling(top_p=p), torch.Generator().manual_seed(0))
+    assert (codes[:, 0] == 0).all()
+    assert len(codes[:, 1].unique()) > 15
