@@ -397,6 +397,17 @@ def test_codes_that_are_not_this_tokenizers_are_refused(codes: Tensor, message: 
         tiny_prior().start(codes, torch.zeros(1, 1, 2, 1))
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_codes_of_another_codebook_are_refused_in_training_and_for_likelihoods(training: bool) -> None:
+    prior = tiny_prior().train(training)
+    codes, actions = random_clip(prior, 2, 3)
+    codes[0, 1, 0, 0] = 16
+    with pytest.raises(InputError, match=r"codes \d+..16 found, expected 0..15"):
+        prior.likelihood(codes, actions)
+    with pytest.raises(InputError, match=r"codes \d+..16 found, expected 0..15"):
+        uncached(prior, codes, actions)
+
+
 def test_a_context_longer_than_the_window_is_refused() -> None:
     prior = tiny_prior(window=3)
     prior.start(*random_clip(prior, 1, 3))

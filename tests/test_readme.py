@@ -123,6 +123,9 @@ def test_the_settings_that_are_shown_are_settings() -> None:
     from vqvideo.records import typed
 
     shown = [typed(Experiment, yaml.safe_load(text)) for text in blocks("yaml")]
-    assert [type(cfg.vqvae.model.quantizer).__name__ for cfg in shown] == ["FSQConfig"]
-    assert shown[0].vqvae.stills.per_batch == 8
-    assert type(shown[0].vqvae.adversarial).__name__ == "PatchDiscriminator3D"
+    prior, tokenizer = shown
+    assert type(tokenizer.vqvae.model.quantizer).__name__ == "FSQConfig"
+    assert tokenizer.vqvae.stills.per_batch == 8
+    assert type(tokenizer.vqvae.adversarial).__name__ == "PatchDiscriminator3D"
+    assert type(prior.prior.model.head).__name__ == "MaskedHeadConfig"
+    assert type(prior.prior.model.conditioning).__name__ == "AdaLNConfig"

@@ -241,9 +241,7 @@ class Prior(nn.Module):
 
     def check_codes(self, codes: Tensor) -> None:
         """Raises InputError unless codes are (b, t, h, w) of this prior's grid and codebook."""
-        if codes.ndim != 4 or tuple(codes.shape[2:]) != self.spec.grid or codes.shape[1] < 1:
-            h, w = self.spec.grid
-            raise InputError(f"codes of shape {tuple(codes.shape)}, expected (b, t, {h}, {w}) with t >= 1")
+        self._check_shape(codes, least=1)
         if codes.min() < 0 or codes.max() >= self.spec.codebook_size:
             found = f"{int(codes.min())}..{int(codes.max())}"
             raise InputError(f"codes {found} found, expected 0..{self.spec.codebook_size - 1}")
@@ -260,11 +258,17 @@ class Prior(nn.Module):
     def after_step(self) -> None:
         """Called by the training loop after each optimizer step; nothing to do."""
 
+    def _check_shape(self, codes: Tensor, least: int) -> None:
+        if codes.ndim != 4 or tuple(codes.shape[2:]) != self.spec.grid or codes.shape[1] < least:
+            h, w = self.spec.grid
+            raise InputError(f"codes of shape {tuple(codes.shape)}, expected (b, t, {h}, {w}) with t >= {least}")
+
     def _checked_clip(self, codes: Tensor, actions: Tensor) -> Tensor:
         """Codes as (b, t, n)."""
-        if codes.ndim != 4 or tuple(codes.shape[2:]) != self.spec.grid or codes.shape[1] < 2:
-            h, w = self.spec.grid
-            raise InputError(f"codes of shape {tuple(codes.shape)}, expected (b, t, {h}, {w}) with t >= 2")
+        self._check_shape(codes, least=2)
+        # Training on a GPU should not wait for the largest code of each batch.
+        if not self.training or codes.device.type == "cpu":
+            self.check_codes(codes)
         self.check_actions(actions, len(codes), codes.shape[1] - 1)
         return rearrange(codes, "b t h w -> b t (h w)")
 
