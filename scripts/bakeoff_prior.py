@@ -38,8 +38,9 @@ TOKENIZER = Path("runs") / "car_racing" / "vqvae" / "model"
 
 COLUMNS = {
     "token_nats": ".3f", "likelihood": "s", "bits_per_frame": ".1f", "gain_db": ".2f", "controllability_db": ".2f",
-    "gain_at_window_db": ".2f", "gain_at_horizon_db": ".2f", "repeat_rate": ".1%", "reward_error": ".2f",
-    "parameters": ",.0f", "steps": ".0f", "seconds": ".0f", "frames_per_s_1": ".0f", "frames_per_s_16": ".0f",
+    "gain_at_window_db": ".2f", "gain_at_horizon_db": ".2f", "fd_at_window": ".1f", "fd_at_horizon": ".1f",
+    "repeat_rate": ".1%", "reward_error": ".2f", "parameters": ",.0f", "steps": ".0f", "seconds": ".0f",
+    "frames_per_s_1": ".0f", "frames_per_s_16": ".0f",
 }  # fmt: skip
 WITH_SPREAD = ("token_nats", "gain_db", "controllability_db")
 
@@ -123,7 +124,8 @@ def curves(by_seed: Mapping[int, Row]) -> HorizonCurves:
 
     found = [row["curves"] for row in by_seed.values()]
     gains = [mean(steps) for steps in zip(*(curve["gain_db"] for curve in found), strict=True)]
-    return HorizonCurves(gains, {})
+    distances = [mean(blocks) for blocks in zip(*(curve["fd_effnetlite0"] for curve in found), strict=True)]
+    return HorizonCurves(gains, dict(zip(found[0]["fd_last_steps"], distances, strict=True)))
 
 
 def main() -> None:
@@ -132,6 +134,7 @@ def main() -> None:
     from vqvideo.benchmarks.plots import require_matplotlib
     from vqvideo.benchmarks.prior_trial import FIRST_STEPS, Trial
     from vqvideo.config import Experiment, parse
+    from vqvideo.evaluation.frame_sets import lite0_missing
     from vqvideo.hardware import default_device
     from vqvideo.suites import Suite
     from vqvideo.vqvae import VQVAE
@@ -151,7 +154,7 @@ def main() -> None:
         trial: tyro.conf.OmitArgPrefixes[TrialConfig] = field(default_factory=TrialConfig)
         """How they are measured."""
         plot: Path | None = None
-        """Draws the gain over the horizon into this PNG."""
+        """Draws gain and Fréchet distance over the horizon into this PNG."""
 
     cfg = parse(Options, CONFIG, __doc__ or "")
     if cfg.plot:
@@ -162,6 +165,7 @@ def main() -> None:
     chosen = suite.chosen(cfg.only)
     variants = {name: suite.experiment(cfg, name) for name in suite.variants}
     stages = [variant.prior for variant in variants.values()]
+    missing = lite0_missing() if cfg.trial.frechet_frames else "--frechet-frames 0"
     store, window = open_store(cfg), cfg.prior.model.window
     vqvae = VQVAE.from_pretrained(cfg.tokenizer).to(default_device())
     trial = Trial(cfg.trial, vqvae, store, stages, window)
@@ -173,7 +177,8 @@ def main() -> None:
             print(table({name: results.rows[name]}), flush=True)
     print(
         f"suite {suite.name}, seeds {list(cfg.seeds)}, {trial.count} held-out clips of {store.path}; gain: first "
-        f"{FIRST_STEPS} of {cfg.trial.horizon} latent steps, at the window: step {window}\n{table(results.rows)}"
+        f"{FIRST_STEPS} of {cfg.trial.horizon} latent steps, window: {window}; fd: squared Fréchet distance, "
+        f"EfficientNet-Lite0{f' (not measured: {missing})' if missing else ''}\n{table(results.rows)}"
     )
     if cfg.plot:
         title = f"{store.meta.env_id}, {suite.name}, {trial.count} held-out clips"

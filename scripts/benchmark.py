@@ -2,9 +2,9 @@
 
     python scripts/benchmark.py tokenizer                       about four minutes on two CPU cores
     python scripts/benchmark.py tokenizer --json figures.json   with hardware, versions, repetitions
+    python scripts/benchmark.py tokenizer --quick               whether it runs; its figures mean nothing
     python scripts/benchmark.py imagine                         how fast worlds dream, head by head
     python scripts/benchmark.py imagine --world runs/car_racing/world
-    python scripts/benchmark.py imagine --quick                 whether it runs; its figures mean nothing
 
 Contestants take turns in one run. Other work on the machine shows in wall-clock figures: the load is printed.
 """

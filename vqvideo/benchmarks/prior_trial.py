@@ -6,10 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import log
 from statistics import mean
-from typing import Any
-
-import torch
-from torch.utils.data import DataLoader, Subset
 
 from vqvideo.benchmarks.results import Row
 from vqvideo.benchmarks.trial_config import TrialConfig
@@ -18,8 +14,8 @@ from vqvideo.data.clips import Clips
 from vqvideo.data.codes import CodeClips, cached_codes
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
-from vqvideo.evaluation import HorizonReport, evaluate_prior, evaluate_world, imagination_speed
-from vqvideo.prior import MaskedHeadConfig, Prior, PriorConfig
+from vqvideo.evaluation import FrechetConfig, HorizonReport, evaluate_prior, evaluate_world, imagination_speed
+from vqvideo.prior import MaskedHeadConfig, PriorConfig
 from vqvideo.sampling import Sampling
 from vqvideo.vqvae import VQVAE
 from vqvideo.world import WorldModel
@@ -70,11 +66,14 @@ class Trial:
 
     def figures(self, world: WorldModel, sampling: Sampling) -> Row:
         """Likelihood, dreams, outcomes and speed of a world model."""
-        cfg = self.cfg
+        cfg, spec = self.cfg, world.prior.spec
         taught = evaluate_prior(world.prior, self.codes, cfg.code_clips)
-        report = evaluate_world(world, self.clips, cfg.clips, cfg.context, sampling, cfg.dream_seed)
+        frechet = FrechetConfig(block=self.window, frames=cfg.frechet_frames) if cfg.frechet_frames else None
+        report = evaluate_world(world, self.clips, cfg.clips, cfg.context, sampling, cfg.dream_seed, frechet=frechet)
         return {
-            **likelihood(world.prior, self.codes, cfg.code_clips),
+            "token_nats": taught["bits_per_frame"] * log(2) * spec.stride / spec.tokens,
+            "likelihood": report.likelihood_kind,
+            "bits_per_frame": taught["bits_per_frame"],
             **self.dreams(report),
             "reward_error": taught["reward_rmse"] / max(taught["reward_rmse_of_mean"], 1e-12),
             "parameters": sum(p.numel() for p in world.prior.parameters()),
@@ -83,34 +82,23 @@ class Trial:
 
     def dreams(self, report: HorizonReport) -> Row:
         """The figures of a report that go into the table, and its curves."""
+        gains, distances = report.psnr_gain_db, report.fd_effnetlite0
         gaps = [a - b for a, b in zip(report.psnr_db, report.psnr_other_actions_db, strict=True)]
         return {
-            "gain_db": mean(report.psnr_gain_db[:FIRST_STEPS]),
+            "gain_db": mean(gains[:FIRST_STEPS]),
             "controllability_db": mean(gaps[:ACTION_STEPS]),
-            "gain_at_window_db": report.psnr_gain_db[self.window - 1],
-            "gain_at_horizon_db": report.psnr_gain_db[-1],
+            "gain_at_window_db": gains[self.window - 1],
+            "gain_at_horizon_db": gains[-1],
+            "fd_at_window": distances.imagined[0] if distances else None,
+            "fd_at_horizon": distances.imagined[-1] if distances else None,
             "repeat_rate": report.repeat_rate,
             "repeat_rate_real": report.repeat_rate_real,
-            "curves": {"gain_db": [round(gain, 4) for gain in report.psnr_gain_db]},
+            "curves": {
+                "gain_db": gains,
+                "fd_last_steps": distances.last_steps if distances else [],
+                "fd_effnetlite0": distances.imagined if distances else [],
+            },
         }
-
-
-@torch.no_grad()
-def likelihood(prior: Prior, clips: CodeClips, count: int, batch: int = 16) -> dict[str, Any]:
-    """token_nats (per token), bits_per_frame, and whether they are exact or a bound, over `count` spread clips."""
-    picks = torch.linspace(0, len(clips) - 1, min(count, len(clips))).round().long().tolist()
-    generator = torch.Generator(prior.device).manual_seed(0)
-    nats, kind = [], ""
-    for part in DataLoader(Subset(clips, picks), batch_size=batch):
-        found = prior.likelihood(part["codes"].to(prior.device), part["actions"].to(prior.device), generator)
-        nats.append(found.nats.double().flatten().cpu())
-        kind = found.kind
-    per_step = torch.cat(nats).mean().item()
-    return {
-        "token_nats": per_step / prior.spec.tokens,
-        "likelihood": kind,
-        "bits_per_frame": per_step / log(2) / prior.spec.stride,
-    }
 
 
 def as_trained(stage: PriorStage) -> PriorStage:

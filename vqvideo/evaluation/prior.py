@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-from math import log
-
 import torch
 from torch.utils.data import DataLoader, Subset
 
 from vqvideo import metrics
 from vqvideo.data.codes import CodeClips
+from vqvideo.evaluation.likelihood import code_bits
 from vqvideo.prior import Prior
 
 
 @torch.no_grad()
-def evaluate_prior(prior: Prior, clips: CodeClips, count: int, batch: int = 16) -> dict[str, float]:
+def evaluate_prior(
+    prior: Prior, clips: CodeClips, count: int, batch: int = 16, frame_size: tuple[int, int] | None = None
+) -> dict[str, float]:
     """Held-out figures of a prior, teacher-forced, over `count` evenly spread clips of codes.
 
+    Args:
+        prior: the prior.
+        clips: held-out clips of codes.
+        count: how many of them.
+        batch: clips at once.
+        frame_size: height and width of the tokenizer's frames, for bits_per_dim.
+
     Returns:
-        token_nats (cross-entropy per token), bits_per_frame, top1, reward_rmse beside reward_rmse_of_mean (predicting
-        the mean reward: the standard deviation), termination_ap beside termination_rate (what guessing would reach;
-        the former nan without any termination).
+        token_nats (what training minimises, per token) and top1; bits_per_frame of the codes and, with `frame_size`,
+        bits_per_dim, the same per channel of a pixel: the rate of the codes alone, since the tokenizer's losses are not
+        coded (whether it is exact or a bound: `likelihood_kind`).
+
+        reward_rmse beside reward_rmse_of_mean (predicting the mean reward: the standard deviation), reward_bias
+        (predicted minus real) and reward_slope (of real on predicted, 1 is calibrated).
+
+        termination_ap beside termination_rate (what guessing would reach; the former nan without any termination) and
+        termination_ece, the calibration error of the probabilities.
     """
     device = prior.device
     picks = torch.linspace(0, len(clips) - 1, min(count, len(clips))).round().long().tolist()
@@ -33,12 +47,24 @@ def evaluate_prior(prior: Prior, clips: CodeClips, count: int, batch: int = 16) 
         predicted.append(output.reward.cpu().flatten())
         ends.append(part["terminated"].flatten())
         scores.append(output.termination.cpu().flatten())
-    reward, end = torch.cat(rewards), torch.cat(ends)
+    reward, expected = torch.cat(rewards), torch.cat(predicted)
+    end, score = torch.cat(ends), torch.cat(scores)
+    bits, _ = code_bits(prior, clips, picks, batch)
+    per_dim = {"bits_per_dim": bits / (3 * frame_size[0] * frame_size[1])} if frame_size else {}
     return {
         **sums,
-        "bits_per_frame": sums["token_nats"] / log(2) * prior.spec.tokens / prior.spec.stride,
-        "reward_rmse": (torch.cat(predicted) - reward).square().mean().sqrt().item(),
+        "bits_per_frame": bits,
+        **per_dim,
+        "reward_rmse": (expected - reward).square().mean().sqrt().item(),
         "reward_rmse_of_mean": (reward - reward.mean()).square().mean().sqrt().item(),
-        "termination_ap": metrics.average_precision(torch.cat(scores), end),
+        "reward_bias": (expected - reward).mean().item(),
+        "reward_slope": metrics.calibration_slope(expected, reward),
+        "termination_ap": metrics.average_precision(score, end),
         "termination_rate": end.double().mean().item(),
+        "termination_ece": metrics.expected_calibration_error(score.sigmoid(), end),
     }
+
+
+def likelihood_kind(prior: Prior, clips: CodeClips) -> str:
+    """exact or bound: what the bits of `evaluate_prior` are, whose figures are numbers only."""
+    return code_bits(prior, clips, [0])[1]

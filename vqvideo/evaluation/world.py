@@ -1,9 +1,8 @@
-"""Held-out figures of a world model per imagined step, and its speed."""
+"""Held-out figures of a world model per imagined step."""
 
 from __future__ import annotations
 
-import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
 
 import torch
 from einops import reduce
@@ -11,89 +10,39 @@ from torch import Tensor
 
 from vqvideo import metrics
 from vqvideo.data.clips import Clips
+from vqvideo.data.store import Store
 from vqvideo.errors import InputError
-from vqvideo.evaluation.tokenizer import stack_frames
+from vqvideo.evaluation.frame_sets import FrameSets, FrechetConfig, lite0_missing
+from vqvideo.evaluation.horizon import Compared, HorizonReport
+from vqvideo.evaluation.likelihood import step_likelihood, step_rewards
+from vqvideo.evaluation.scene import Scene, through_tokenizer
 from vqvideo.sampling import Sampling
 from vqvideo.video import to_unit
-from vqvideo.world import WorldModel, WorldStep
+from vqvideo.world import Imagination, WorldModel
 
+_STEPS = 2
+"""Latent steps that are floats at once: so few stay in the processor's cache."""
+_REWARD_EPISODES = 64
+"""Training episodes that the mean reward is taken of."""
 
-@dataclass(frozen=True)
-class HorizonReport:
-    """Figures per imagined latent step, means over clips, against the real frames."""
-
-    clips: int
-    """Held-out clips."""
-    context: int
-    """Latent steps of context."""
-    seed: int
-    """Seed of the dreams."""
-    psnr_db: list[float]
-    """Imagined under the true actions."""
-    psnr_repeat_db: list[float]
-    """Baseline: the last context frame, repeated."""
-    psnr_reconstruction_db: list[float]
-    """Ceiling: the real frames through the tokenizer."""
-    psnr_other_actions_db: list[float]
-    """Imagined under the actions of another clip."""
-    ssim: list[float]
-    """Imagined under the true actions."""
-    ssim_repeat: list[float]
-    """Baseline: the last context frame, repeated."""
-    repeat_rate: float
-    """Share of imagined steps that merely repeat the step before."""
-    repeat_rate_real: float
-    """The same of the real frames: a car may stand still."""
-
-    @property
-    def psnr_gain_db(self) -> list[float]:
-        """Over repeating the last context frame."""
-        return [a - b for a, b in zip(self.psnr_db, self.psnr_repeat_db, strict=True)]
-
-    @property
-    def ssim_gain(self) -> list[float]:
-        """Over repeating the last context frame."""
-        return [a - b for a, b in zip(self.ssim, self.ssim_repeat, strict=True)]
-
-    @property
-    def controllability_db(self) -> float:
-        """PSNR with the true actions minus PSNR with those of another clip, over the whole horizon."""
-        gaps = [a - b for a, b in zip(self.psnr_db, self.psnr_other_actions_db, strict=True)]
-        return sum(gaps) / len(gaps)
-
-    def to_json(self) -> dict[str, object]:
-        """All figures, the derived ones too."""
-        derived = ("psnr_gain_db", "ssim_gain", "controllability_db")
-        return asdict(self) | {name: getattr(self, name) for name in derived}
-
-    def table(self) -> str:
-        """The figures as text, a line per latent step."""
-        lines = [
-            f"held-out clips {self.clips}, context {self.context} latent steps, seed {self.seed}; PSNR in dB against "
-            "the real frames",
-            "step  imagined  repeat last  other actions  reconstructed  gain   SSIM   SSIM repeat",
-        ]
-        rows = zip(
-            self.psnr_db, self.psnr_repeat_db, self.psnr_other_actions_db, self.psnr_reconstruction_db,
-            self.psnr_gain_db, self.ssim, self.ssim_repeat, strict=True,
-        )  # fmt: skip
-        for k, (imagined, repeat, other, ceiling, gain, ssim, ssim_repeat) in enumerate(rows, start=1):
-            lines.append(
-                f"{k:4d} {imagined:9.2f} {repeat:12.2f} {other:14.2f} {ceiling:14.2f} {gain:+6.2f} {ssim:6.3f} "
-                f"{ssim_repeat:12.3f}"
-            )
-        lines.append(
-            f"controllability {self.controllability_db:+.2f} dB   repeat rate {self.repeat_rate:.1%} "
-            f"(real frames {self.repeat_rate_real:.1%})"
-        )
-        return "\n".join(lines)
+Rows = dict[str, dict[str, Tensor]]
+"""Figures (b, m) of each clip and latent step, by figure and by what it is of."""
 
 
 @torch.no_grad()
 def evaluate_world(
-    world: WorldModel, clips: Clips, count: int, context: int, sampling: Sampling, seed: int, batch: int = 16
+    world: WorldModel,
+    clips: Clips,
+    count: int,
+    context: int,
+    sampling: Sampling,
+    seed: int,
+    batch: int = 16,
+    frechet: FrechetConfig | None = None,
 ) -> HorizonReport:
     """Dreams on from the first `context` latent steps of held-out clips and compares with what happened.
+
+    Memory grows with the horizon by the uint8 frames of one batch only.
 
     Args:
         world: the model.
@@ -101,23 +50,47 @@ def evaluate_world(
         count: how many of them, spread over the episodes; at least 2, since clips lend each other their actions.
         context: latent steps that the model sees.
         sampling: how codes are drawn.
-        seed: of the dreams; the dreams under true and other actions use the same one.
+        seed: of the dreams; the dreams under true, other and no actions use the same one.
         batch: clips dreamt at once.
+        frechet: also measure Fréchet distances, where EfficientNet-Lite0 is installed.
     """
     indices = torch.as_tensor(clips.spread(count))
     if len(indices) < 2:
         raise InputError(f"{len(indices)} held-out clip(s), expected at least 2 to compare actions: record more")
-    parts = [_horizon(world, clips, part.tolist(), context, sampling, seed) for part in _chunks(indices, batch)]
-    rows = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-    means = {key: value.mean(dim=0).tolist() for key, value in rows.items() if not key.endswith("_frames")}
+    missing = lite0_missing() if frechet else None
+    sets = None
+    if frechet and not missing:
+        steps = (clips.length - world.vqvae.clip_length(context)) // world.stride
+        sets = FrameSets(frechet, len(indices), steps, world.stride, world.device)
+    scenes = (Scene.read(world, clips, part.tolist(), context) for part in _chunks(indices, batch))
+    found, kinds = zip(*(_measured(world, scene, sampling, seed, sets) for scene in scenes), strict=True)
+    rows = _joined(found)
     return HorizonReport(
         clips=len(indices),
         context=context,
         seed=seed,
-        repeat_rate=metrics.repeat_rate(rows["imagined_frames"]),
-        repeat_rate_real=metrics.repeat_rate(rows["real_frames"]),
-        **means,
+        psnrs=_means(rows["psnr"]),
+        ssims=_means(rows["ssim"]),
+        changed_psnrs=_changed_psnrs(rows["error"], rows["count"]),
+        repeat_rates=_means(rows["repeats"]),
+        token_nats=_means(rows["nats"]),
+        likelihood_kind=kinds[0],
+        token_entropy=_means(rows["entropy"]),
+        reward_rmse=_reward_errors(rows, training_reward(clips.store, world.stride)),
+        controllability_se_db=_standard_error(rows["psnr"]["imagined"] - rows["psnr"]["other_actions"]),
+        fd_effnetlite0=sets.distances() if sets else None,
+        fd_missing=missing,
     )
+
+
+def training_reward(store: Store, stride: int) -> float | None:
+    """Mean reward of a latent step in (a spread sample of) the training episodes; None if the store has none."""
+    entries = store.split("train")
+    if not entries:
+        return None
+    picks = torch.linspace(0, len(entries) - 1, min(_REWARD_EPISODES, len(entries))).round().long().tolist()
+    rewards = [torch.from_numpy(store.reader(entries[i]).steps.rewards) for i in picks]
+    return torch.cat(rewards).double().mean().item() * stride
 
 
 def _chunks(indices: Tensor, batch: int) -> list[Tensor]:
@@ -125,69 +98,97 @@ def _chunks(indices: Tensor, batch: int) -> list[Tensor]:
     return list(indices.tensor_split(-(-len(indices) // max(2, batch))))
 
 
-def _horizon(
-    world: WorldModel, clips: Clips, indices: list[int], context: int, sampling: Sampling, seed: int
-) -> dict[str, Tensor]:
-    """(b, m) figures of a batch of clips."""
-    frames = stack_frames(clips, indices).to(world.device)
-    actions = torch.stack([clips[i]["actions"] for i in indices])
-    seen = world.vqvae.clip_length(context)
-    lent = torch.cat([actions[:, : seen - 1], actions.roll(1, dims=0)[:, seen - 1 :]], dim=1)
-    dream = world.imagine(frames[:, :seen], actions, sampling=sampling, seed=seed)
-    other = world.imagine(frames[:, :seen], lent, sampling=sampling, seed=seed)
-    real, s = to_unit(frames[:, seen:]), world.stride
-    rebuilt = world.vqvae.decode(world.vqvae.encode(frames))[:, seen:]
-    imagined, repeated = to_unit(dream.frames), to_unit(frames[:, seen - 1 : seen]).expand_as(real)
+def _measured(
+    world: WorldModel, scene: Scene, sampling: Sampling, seed: int, sets: FrameSets | None
+) -> tuple[Rows, str]:
+    """All figures of a batch of clips, and whether the nats are exact or a bound."""
+    dreams = scene.dreams(world, sampling, seed)
+    codes, rebuilt = through_tokenizer(world.vqvae, scene.frames)
+    videos = {name: torch.cat([scene.real[:, :1], dream.frames], dim=1) for name, dream in dreams.items()}
+    videos |= {"reconstruction": rebuilt[:, scene.seen - 1 :], "repeat": scene.real[:, :1].expand_as(scene.real)}
+    if sets:
+        sets.add(scene.real, videos)
+    nats, kind = _nats(world, scene, codes, seed)
+    return _compared(videos, scene.real, world.stride) | _outcomes(world, scene, dreams, codes) | nats, kind
 
-    def per_step(values: Tensor) -> Tensor:
-        return reduce(values, "b (m s) -> b m", "mean", s=s)
 
+def _compared(videos: dict[str, Tensor], real: Tensor, s: int) -> Rows:
+    """Figures of videos (b, 1 + s m, c, h, w) that begin with a frame of the past, as `real` does."""
+    rows: dict[str, dict[str, list[Tensor]]] = {}
+
+    def add(figure: str, name: str, values: Tensor, how: str = "mean") -> None:
+        step = reduce(values.double(), "b (m s) -> b m", how, s=s) if figure != "repeats" else values.double()
+        rows.setdefault(figure, {}).setdefault(name, []).append(step.cpu())
+
+    for window in _windows(real.shape[1], s):
+        y = to_unit(real[:, window])
+        add("repeats", "real", metrics.repeats(y[:, ::s]))
+        for name, video in videos.items():
+            x = to_unit(video[:, window])
+            error, count = metrics.changed_pixel_errors(x, y)
+            add("psnr", name, metrics.psnr(x[:, 1:], y[:, 1:]))
+            add("ssim", name, metrics.ssim(x[:, 1:], y[:, 1:]))
+            add("error", name, error, "sum")
+            add("count", name, count, "sum")
+            add("repeats", name, metrics.repeats(x[:, ::s]))
+    return {figure: {name: torch.cat(v, dim=1) for name, v in of.items()} for figure, of in rows.items()}
+
+
+def _windows(length: int, s: int) -> Iterator[slice]:
+    """Slices of a few latent steps, each with the frame before it."""
+    for first in range(0, length - 1, _STEPS * s):
+        yield slice(first, min(first + _STEPS * s, length - 1) + 1)
+
+
+def _outcomes(world: WorldModel, scene: Scene, dreams: dict[str, Imagination], codes: Tensor) -> Rows:
+    """Entropy of the dreams, errors of their rewards, and the real rewards."""
+    m = dreams["imagined"].rewards.shape[1]
+    real = scene.rewards[:, -m:]
+    predicted = {name: dream.rewards for name, dream in dreams.items()}
+    told = step_rewards(world.prior, codes, scene.grouped(scene.actions), scene.rewards)
+    predicted["teacher_forced"] = told[:, -m:]
     return {
-        "psnr_db": per_step(metrics.psnr(imagined, real)),
-        "psnr_repeat_db": per_step(metrics.psnr(repeated, real)),
-        "psnr_reconstruction_db": per_step(metrics.psnr(rebuilt, real)),
-        "psnr_other_actions_db": per_step(metrics.psnr(to_unit(other.frames), real)),
-        "ssim": per_step(metrics.ssim(imagined, real)),
-        "ssim_repeat": per_step(metrics.ssim(repeated, real)),
-        "imagined_frames": torch.cat([to_unit(frames[:, seen - 1 : seen]), imagined[:, s - 1 :: s]], dim=1),
-        "real_frames": to_unit(frames[:, seen - 1 :: s]),
+        "entropy": {name: dream.entropy.double().cpu() for name, dream in dreams.items()},
+        "reward_error": {name: (reward - real).double().cpu() for name, reward in predicted.items()},
+        "reward": {"real": real.double().cpu()},
     }
 
 
-class Dreaming:
-    """Streams that dream on from a black frame under one ordinary action; each call imagines a latent step.
-
-    What is dreamt has no meaning: this is for measuring speed.
-
-    Args:
-        world: the model.
-        streams: dreams at once.
-        sampling: how codes are drawn.
-    """
-
-    def __init__(self, world: WorldModel, streams: int, sampling: Sampling | None = None) -> None:
-        h, w = world.vqvae.frame_size
-        space, stats = world.action_space, world.prior.spec.stats
-        action = [c.start if c.categories else m for c, m in zip(space.columns, stats.mean, strict=True)]
-        self.world, self.sampling = world, sampling
-        self.action = torch.tensor(action).expand(streams, world.stride, -1)
-        self.state = world.start(torch.zeros(streams, 1, 3, h, w), self.action[:, :0])
-
-    def __call__(self) -> WorldStep:
-        step, self.state = self.world.step(self.state, self.action, sampling=self.sampling)
-        return step
+def _nats(world: WorldModel, scene: Scene, codes: Tensor, seed: int) -> tuple[Rows, str]:
+    """Nats per token of the real codes after the context, and whether they are exact or a bound."""
+    prior, m = world.prior, codes.shape[1] - world.vqvae.latent_length(scene.seen)
+    true, lent = scene.grouped(scene.actions), scene.grouped(scene.lent)
+    own = step_likelihood(prior, codes, true, seed)
+    nats = {"imagined": own.nats, "other_actions": step_likelihood(prior, codes, lent, seed).nats}
+    if prior.can_guide:
+        nats["no_actions"] = step_likelihood(prior, codes, true, seed, blind=True).nats
+    return {"nats": {name: (n[:, -m:].double() / prior.spec.tokens).cpu() for name, n in nats.items()}}, own.kind
 
 
-@torch.no_grad()
-def imagination_speed(world: WorldModel, streams: int, steps: int = 40, trials: int = 3) -> float:
-    """Imagined frames per second over all streams, decoding included: the median of a few trials."""
-    dream, rates = Dreaming(world, streams), []
-    for _ in range(trials):
-        for _ in range(5):
-            dream()
-        began = time.perf_counter()
-        for _ in range(steps):
-            step = dream()
-        step.frames.cpu()
-        rates.append(streams * steps * world.stride / (time.perf_counter() - began))
-    return sorted(rates)[trials // 2]
+def _joined(parts: Sequence[Rows]) -> Rows:
+    """Batches one after the other."""
+    return {f: {n: torch.cat([part[f][n] for part in parts]) for n in of} for f, of in parts[0].items()}
+
+
+def _means(rows: dict[str, Tensor]) -> Compared:
+    return Compared(**{name: values.mean(dim=0).tolist() for name, values in rows.items()})
+
+
+def _changed_psnrs(errors: dict[str, Tensor], counts: dict[str, Tensor]) -> Compared:
+    def psnrs(name: str) -> list[float]:
+        sums = zip(errors[name].sum(dim=0), counts[name].sum(dim=0), strict=True)
+        return [metrics.changed_pixel_psnr(error, count) for error, count in sums]
+
+    return Compared(**{name: psnrs(name) for name in errors})
+
+
+def _reward_errors(rows: Rows, training_mean: float | None) -> Compared:
+    errors = dict(rows["reward_error"])
+    if training_mean is not None:
+        errors["training_mean"] = training_mean - rows["reward"]["real"]
+    return Compared(**{name: values.square().mean(dim=0).sqrt().tolist() for name, values in errors.items()})
+
+
+def _standard_error(gaps: Tensor) -> float:
+    """Of the mean over clips of gaps (b, m)."""
+    return (gaps.mean(dim=1).std() / len(gaps) ** 0.5).item()

@@ -1,0 +1,174 @@
+"""Measures a trained world model on the whole held-out split: what it knows when told the past, and its dreams.
+
+    python scripts/evaluate_world.py --env CarRacing
+    python scripts/evaluate_world.py --world runs/quickstart/world --store data/quickstart --horizon 80 --clips 64
+
+Prints a table per figure, with a line per imagined latent step and a column per baseline, and writes everything as
+JSON. Horizons far beyond what was trained on are welcome.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+from rollout import load_world, open_store
+from vqvideo import cli
+from vqvideo.errors import InputError
+from vqvideo.recording import snake_case
+from vqvideo.sampling import Sampling
+
+if TYPE_CHECKING:
+    from vqvideo.data.store import Store
+    from vqvideo.evaluation import HorizonReport
+    from vqvideo.world import WorldModel
+
+LEAST = {"clips": 2, "context": 1, "horizon": 1, "teacher_steps": 2, "block": 1, "frames": 4, "side": 32}
+"""What options must be at least."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure."""
+
+    env: str = "CarRacing"
+    """Environment that was recorded: a preset or a Gymnasium id."""
+    name: str | None = None
+    """Name of the run that trained the world model; by default the environment's, such as car_racing."""
+    world: Path | None = None
+    """Folder of the world model, or the name of a shipped one; by default runs/<name>/world, and where nothing was
+    trained, the shipped one of the environment."""
+    store: Path | None = None
+    """Folder of the episodes; by default data/<environment>, such as data/car_racing, and where nothing was recorded,
+    the shipped clips."""
+    clips: int = 64
+    """Held-out clips to dream on from."""
+    context: int = 3
+    """Latent steps that the model sees."""
+    horizon: int = 16
+    """Latent steps to imagine."""
+    teacher_steps: int = 13
+    """Latent steps of the clips for the teacher-forced figures, which cover every step of the split."""
+    frechet: bool = True
+    """Measure Fréchet distances; needs the optional packages of vqvideo[perceptual]."""
+    block: int = 8
+    """Latent steps whose frames are one set of a Fréchet distance."""
+    frames: int = 256
+    """Largest number of frames in such a set."""
+    side: int = 128
+    """Pixels a side at which the network that judges the sets sees the frames; it was trained at 224, which takes five
+    times as long."""
+    sampling: tyro.conf.OmitArgPrefixes[Sampling] = field(default_factory=Sampling)
+    """How codes are drawn."""
+    seed: int = 0
+    """Equal seeds dream equal dreams."""
+    threads: int | None = None
+    """CPU threads; by default measured."""
+    json: Path | None = None
+    """Figures; by default evaluation.json beside the world model, for a shipped one in runs/<name>."""
+
+    def __post_init__(self) -> None:
+        for name, least in LEAST.items():
+            if getattr(self, name) < least:
+                raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}, expected at least {least}")
+
+
+def evaluate(options: Options) -> dict[str, Any]:
+    """Measures, prints and writes; returns what is written."""
+    from vqvideo import durable
+    from vqvideo.benchmarks.report import hardware, versions
+    from vqvideo.hardware import configure_threads
+    from vqvideo.records import to_plain, without_nan
+
+    configure_threads(options.threads)
+    name = options.name or snake_case(options.env)
+    world, store = load_world(options, name), open_store(options)
+    if store.meta.action_space != world.action_space:
+        raise InputError(
+            f"the store has actions {store.meta.action_space}, the world model takes {world.action_space}: "
+            "they are of different environments"
+        )
+    began = time.perf_counter()
+    report = dreams(options, world, store)
+    told = teacher_forced(options, world, store)
+    cli.report(f"teacher-forced on the whole held-out split ({told['likelihood_kind']} likelihood)", numbers(told))
+    print(f"\n{report.tables()}\n{summary(report, told)}")
+    record = {
+        "world": str(options.world or name),
+        "fingerprint": world.fingerprint(),
+        "store": str(store.path),
+        "store_digest": store.digest,
+        "hardware": hardware(),
+        "versions": versions(),
+        "settings": to_plain(options),
+        "seconds": round(time.perf_counter() - began, 1),
+        "teacher_forced": told,
+        "dreams": report.to_json(),
+    }
+    beside = options.world.parent if options.world and options.world.is_dir() else Path("runs") / name
+    out = options.json or beside / "evaluation.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    durable.write_file(out, (json.dumps(without_nan(record), indent=2, allow_nan=False) + "\n").encode())
+    print(f"figures {out}")
+    return record
+
+
+def dreams(options: Options, world: WorldModel, store: Store) -> HorizonReport:
+    """The figures of the dreams."""
+    from vqvideo.data.clips import Clips
+    from vqvideo.evaluation import FrechetConfig, evaluate_world
+
+    try:
+        clips = Clips(store, "held_out", world.vqvae.clip_length(options.context + options.horizon))
+    except InputError as error:
+        where = f"--context {options.context} and --horizon {options.horizon}"
+        raise InputError(f"{error}: here with {where}") from error
+    frechet = FrechetConfig(options.block, options.frames, options.side) if options.frechet else None
+    count, how = min(options.clips, len(clips)), options.sampling
+    return evaluate_world(world, clips, count, options.context, how, options.seed, frechet=frechet)
+
+
+def teacher_forced(options: Options, world: WorldModel, store: Store) -> dict[str, Any]:
+    """The figures of the prior over every latent step of the split. Clips follow each other without a gap; the last one
+    of an episode ends with it and overlaps.
+    """
+    from vqvideo.data.codes import CodeClips, SegmentConfig, encode_split
+    from vqvideo.evaluation import evaluate_prior, likelihood_kind
+
+    vqvae, s = world.vqvae, world.stride
+    longest = max((1 + entry.length // s for entry in store.split("held_out")), default=0)
+    steps = max(2, min(options.teacher_steps, longest))
+    arrays = encode_split(vqvae, store, "held_out", SegmentConfig(steps, s * (steps - 1)), vqvae.device)
+    clips = CodeClips(arrays, steps)
+    figures = evaluate_prior(world.prior, clips, len(clips), frame_size=vqvae.frame_size)
+    kind = likelihood_kind(world.prior, clips)
+    return {"clips": len(clips), "latent_steps": steps, "likelihood_kind": kind, **figures}
+
+
+def numbers(figures: dict[str, Any]) -> dict[str, float]:
+    """The figures that are numbers."""
+    return {name: value for name, value in figures.items() if not isinstance(value, str)}
+
+
+def summary(report: HorizonReport, told: dict[str, Any]) -> str:
+    """One line on the whole."""
+    first, last = report.psnr_gain_db[0], report.psnr_gain_db[-1]
+    return (
+        f"summary: {told['token_nats']:.3f} nats per token, {told['bits_per_frame']:.1f} bits per frame "
+        f"({told['likelihood_kind']}); over repeating the last frame {first:+.2f} dB at step 1, {last:+.2f} dB at step "
+        f"{len(report.psnr_db)}; true actions {report.controllability_db:+.2f} dB over others"
+    )
+
+
+def main() -> None:
+    """Reads the command line and measures."""
+    evaluate(tyro.cli(Options, description=__doc__))
+
+
+if __name__ == "__main__":
+    cli.run(main)

