@@ -94,7 +94,8 @@ class FrameSets:
         net: Lite0Features | None = None,
     ) -> None:
         self.cfg, self.stride = cfg, stride
-        self.net = (net or Lite0Features()).to(device)
+        # Channels last: on CPUs a quarter faster.
+        self.net = (net or Lite0Features()).to(device).to(memory_format=torch.channels_last)
         self.blocks = [range(first, min(first + cfg.block, steps)) for first in range(0, steps, cfg.block)]
         self.picks = [_evenly(clips * len(block) * stride, cfg.frames) for block in self.blocks]
         self._taken = 0
@@ -146,10 +147,10 @@ class FrameSets:
 
     def _features(self, frames: Tensor) -> Tensor:
         """Frames (n, c, h, w) to features (n, d) on the CPU."""
-        parts = [
-            self.net.pooled(resized(to_signed(part), self.cfg.side, self.net.multiple)).cpu()
-            for part in frames.split(_BATCH)
-        ]
+        parts = []
+        for part in frames.split(_BATCH):
+            shown = resized(to_signed(part), self.cfg.side, self.net.multiple)
+            parts.append(self.net.pooled(shown.contiguous(memory_format=torch.channels_last)).cpu())
         return torch.cat(parts)
 
 
