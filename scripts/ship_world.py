@@ -32,7 +32,7 @@ class Options:
     """Folder of the episodes that it was trained on."""
     out: Path = Path("vqvideo/pretrained/carracing")
     """Where the shipped world goes; the folder's name is the world's."""
-    clips: int = 32
+    clips: int = 24
     """Start clips, spread over the held-out episodes."""
     length: int = 25
     """Latent steps of a start clip."""
