@@ -141,7 +141,7 @@ def train_prior(
         rows = dream_rows(world, stack_frames(shown, picks), actions, context, cfg.sampling, seed=0)
         picture, _ = save_media(run.media / f"dream_{step:06d}", rows, store.meta.fps)
         show_picture(accelerator, "dream", picture, step)
-        return evaluate_prior(prior, held_out, stage.validation_clips)
+        return evaluate_prior(prior, held_out, stage.validation_clips, frame_size=vqvae.frame_size)
 
     figures = trainer.fit(_loader(clips, train, accelerator), evaluate)
     _export(trainer, lambda: WorldModel(vqvae, prior, env).save_pretrained(world_folder(cfg)))
