@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from rollout import load_world, open_store
+from rollout import Source, load_world, open_store
 from vqvideo import cli
 from vqvideo.errors import InputError
 from vqvideo.recording import snake_case
@@ -33,19 +33,9 @@ LEAST = {"clips": 2, "context": 1, "horizon": 1, "teacher_steps": 2, "block": 1,
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Source):
     """What to measure."""
 
-    env: str = "CarRacing"
-    """Environment that was recorded: a preset or a Gymnasium id."""
-    name: str | None = None
-    """Name of the run that trained the world model; by default the environment's, such as car_racing."""
-    world: Path | None = None
-    """Folder of the world model, or the name of a shipped one; by default runs/<name>/world, and where nothing was
-    trained, the shipped one of the environment."""
-    store: Path | None = None
-    """Folder of the episodes; by default data/<environment>, such as data/car_racing, and where nothing was recorded,
-    the shipped clips."""
     clips: int = 64
     """Held-out clips to dream on from."""
     context: int = 3

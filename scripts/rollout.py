@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Options:
-    """What to imagine."""
+class Source:
+    """Which world model, and which episodes."""
 
     env: str = "CarRacing"
     """Environment that was recorded: a preset or a Gymnasium id."""
@@ -48,6 +48,12 @@ class Options:
     store: Path | None = None
     """Folder of the episodes; by default data/<environment>, such as data/car_racing, and where nothing was recorded,
     the shipped clips."""
+
+
+@dataclass(frozen=True)
+class Options(Source):
+    """What to imagine."""
+
     out: Path | None = None
     """Where the results go; by default rollout/ beside the world model, for a shipped one runs/<name>/rollout."""
     clips: int = 4
@@ -110,7 +116,7 @@ def rollout(options: Options) -> Result:
     return Result(picture, video, report)
 
 
-def load_world(options: Options, name: str) -> WorldModel:
+def load_world(options: Source, name: str) -> WorldModel:
     """The world model that was asked for or trained here, or else the shipped one.
 
     Raises:
@@ -129,7 +135,7 @@ def load_world(options: Options, name: str) -> WorldModel:
     return WorldModel.from_pretrained(folder).to(default_device())
 
 
-def shipped_world(options: Options) -> Path | None:
+def shipped_world(options: Source) -> Path | None:
     """The folder of the shipped world that stands in for one that is not there."""
     from vqvideo import pretrained
 
@@ -139,7 +145,7 @@ def shipped_world(options: Options) -> Path | None:
     return pretrained.find(options.env) if options.name is None else None
 
 
-def no_world(options: Options, name: str, folder: Path) -> str:
+def no_world(options: Source, name: str, folder: Path) -> str:
     """What to do when there is no world model: the commands that train one, and the shipped ones."""
     from vqvideo import pretrained
 
@@ -155,7 +161,7 @@ def no_world(options: Options, name: str, folder: Path) -> str:
     ) + (f"\nor one that comes with vqvideo: --env {shipped}" if shipped else "")
 
 
-def open_store(options: Options) -> Store:
+def open_store(options: Source) -> Store:
     """The episodes that were asked for or recorded here, or else the clips of the shipped world."""
     from vqvideo import pretrained
     from vqvideo.data.store import Store

@@ -87,7 +87,7 @@ class VQVAE(HubModel):
             recorded = cfg.quantizer if isinstance(cfg.quantizer, OutsideConfig) else None
             self.quantizer = checked(quantizer, recorded)
             cfg = replace(cfg, quantizer=outside_config(self.quantizer))
-        self.cfg, self.frame_size = cfg, tuple(frame_size)
+        self.cfg, self.frame_size = cfg, (frame_size[0], frame_size[1])
         self.stride, sh, sw = cfg.backbone.strides
         if frame_size[0] % sh or frame_size[1] % sw:
             raise InputError(

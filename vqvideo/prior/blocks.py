@@ -12,8 +12,8 @@ Norm = Callable[[int], nn.Module]
 """From a width to a norm that is called with the stream and the action."""
 
 
-class SpaceBlock(nn.Module):
-    """Attention among the tokens of a latent step, then feed-forward. (b, t, n, d) -> same."""
+class Block(nn.Module):
+    """Attention, then feed-forward. (b, t, n, d) -> same."""
 
     def __init__(self, attention: nn.Module, dim: int, mlp_ratio: float, norm: Norm) -> None:
         super().__init__()
@@ -26,18 +26,14 @@ class SpaceBlock(nn.Module):
         return x + self.mlp(self.norm_mlp(x, action))
 
 
-class TimeBlock(nn.Module):
-    """Attention along time at each place, then feed-forward. (b, t, n, d) -> same."""
+class SpaceBlock(Block):
+    """Attention among the tokens of a latent step."""
 
-    def __init__(self, attention: TimeAttention, dim: int, mlp_ratio: float, norm: Norm) -> None:
-        super().__init__()
-        self.attention = attention
-        self.norm_attention, self.norm_mlp = norm(dim), norm(dim)
-        self.mlp = GatedMLP(dim, mlp_ratio)
 
-    def forward(self, x: Tensor, action: Tensor | None = None) -> Tensor:
-        x = x + self.attention(self.norm_attention(x, action))
-        return x + self.mlp(self.norm_mlp(x, action))
+class TimeBlock(Block):
+    """Attention along time at each place."""
+
+    attention: TimeAttention
 
     def step(self, x: Tensor, action: Tensor, cache: KVCache, clock: int, seen: Tensor) -> tuple[Tensor, KVCache]:
         """One latent step (b, 1, n, d) with a ring; see `TimeAttention.step`."""
