@@ -137,7 +137,7 @@ TRAPS = {
         "usage means something else in each table",
         (
             "test_code_usage::test_usage_is_the_share_of_codes_that_occur_and_bits_are_the_entropy_of_the_counts",
-            "test_evaluation::test_the_tokenizers_figures_are_means_over_all_frames",
+            "test_evaluation_parts::test_the_tokenizers_figures_are_means_over_all_frames",
         ),
     ),
     21: Trap(
