@@ -75,7 +75,8 @@ class Teller:
 
     spec, can_guide = Spec(), False
 
-    def likelihood(self, codes: Tensor, actions: Tensor, generator: torch.Generator) -> Likelihood:
+    def likelihood(self, codes: Tensor, actions: Tensor, generator: torch.Generator, *, blind: bool) -> Likelihood:
+        assert not blind
         return Likelihood(actions[:, :, 0, 0], "bound")
 
     def __call__(self, codes: Tensor, actions: Tensor, rewards: Tensor, terminated: Tensor) -> Told:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from math import log
 
 import torch
-from einops import rearrange
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
@@ -32,10 +31,7 @@ def step_likelihood(prior: Prior, codes: Tensor, actions: Tensor, seed: int, *, 
         Nats (b, t - 1) of steps 1 .. t - 1, over all n tokens of a step.
     """
     generator = torch.Generator(codes.device).manual_seed(seed)
-    parts = [
-        _blind(prior, z, a, generator) if blind else prior.likelihood(z, a, generator)
-        for z, a in _rows(prior, codes, actions)
-    ]
+    parts = [prior.likelihood(z, a, generator, blind=blind) for z, a in _rows(prior, codes, actions)]
     return Likelihood(torch.cat([part.nats for part in parts]), parts[0].kind)
 
 
@@ -66,10 +62,3 @@ def _rows(prior: Prior, *clips: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Clips in parts of so many rows that their logits fit."""
     logits = clips[0].shape[1] * prior.spec.tokens * prior.spec.codebook_size
     return zip(*(values.split(max(1, _MOST_LOGITS // logits)) for values in clips), strict=True)
-
-
-def _blind(prior: Prior, codes: Tensor, actions: Tensor, generator: torch.Generator) -> Likelihood:
-    flat = rearrange(codes, "b t h w -> b t (h w)")
-    known = torch.zeros(actions.shape[:2], dtype=torch.bool, device=actions.device)
-    hidden = prior.backbone(flat[:, :-1], actions, known)
-    return prior.head.likelihood(hidden.tokens, flat[:, 1:], generator)

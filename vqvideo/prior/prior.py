@@ -178,12 +178,14 @@ class Prior(nn.Module):
         return PriorOutput(loss, metrics, tokens.logits, self.reward.mean(reward_logits), termination)
 
     @torch.no_grad()
-    def likelihood(self, codes: Tensor, actions: Tensor, generator: torch.Generator | None = None) -> Likelihood:
-        """How likely real codes (b, t, h, w) are under the actions (b, t - 1, s, a): nats (b, t - 1) per latent step,
-        each given the real steps before it.
+    def likelihood(
+        self, codes: Tensor, actions: Tensor, generator: torch.Generator | None = None, *, blind: bool = False
+    ) -> Likelihood:
+        """How likely real codes (b, t, h, w) are under the actions (b, t - 1, s, a), or `blind` to them: nats
+        (b, t - 1) per latent step, each given the real steps before it.
         """
         flat = self._checked_clip(codes, actions)
-        hidden = self.backbone(flat[:, :-1], actions)
+        hidden = self.backbone(flat[:, :-1], actions, _unknown(actions) if blind else None)
         return self.head.likelihood(hidden.tokens, flat[:, 1:], generator)
 
     @torch.no_grad()
@@ -280,9 +282,9 @@ class Prior(nn.Module):
     def _advance(self, state: PriorState, action: Tensor, *, blind: bool = False) -> tuple[Hidden, PriorState]:
         """Feeds the newest codes and the action that follows them through the backbone."""
         seen = (state.seen + 1).clamp(max=self.cfg.window)
-        known = torch.zeros(len(action), 1, dtype=torch.bool, device=action.device) if blind else None
-        codes = rearrange(state.codes, "b h w -> b 1 (h w)")
-        hidden, caches = self.backbone.step(codes, action[:, None], known, state.caches, state.clock, seen)
+        codes, action = rearrange(state.codes, "b h w -> b 1 (h w)"), action[:, None]
+        known = _unknown(action) if blind else None
+        hidden, caches = self.backbone.step(codes, action, known, state.caches, state.clock, seen)
         return hidden, PriorState(caches, state.codes, state.clock + 1, seen)
 
     def _known(self, actions: Tensor) -> Tensor | None:
@@ -300,3 +302,8 @@ class Prior(nn.Module):
         share = torch.rand(len(codes), 1, 1, device=codes.device) * self.cfg.corruption
         noise = torch.randint_like(codes, self.spec.codebook_size)
         return torch.where(torch.rand(codes.shape, device=codes.device) < share, noise, codes)
+
+
+def _unknown(actions: Tensor) -> Tensor:
+    """None of the actions (b, t, s, a) is known: (b, t) bool."""
+    return torch.zeros(actions.shape[:2], dtype=torch.bool, device=actions.device)
