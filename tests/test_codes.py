@@ -220,6 +220,7 @@ def test_clips_have_the_promised_types() -> None:
         "actions": ((3, 2, 1), torch.float32),
         "rewards": ((3,), torch.float32),
         "terminated": ((3,), torch.bool),
+        "weights": ((3,), torch.float32),
     }
 
 
@@ -227,3 +228,27 @@ def test_clips_longer_than_every_segment_are_refused() -> None:
     arrays = encode_episode(IndexTokenizer(2), counting_episode(20), SegmentConfig(6, 5), CPU)
     with pytest.raises(InputError, match=r"no segment of 7 latent steps; the longest has 6. Record longer episodes"):
         CodeClips(arrays, 7)
+
+
+def test_each_step_of_the_episodes_has_equal_weight_in_all_clips_together() -> None:
+    """The last step is in one clip and others are in many; their weights make up for it."""
+    arrays = encode_episode(IndexTokenizer(1), counting_episode(40), SegmentConfig(12, 5), CPU)
+    clips = CodeClips(arrays, 5)
+    per_frame: dict[int, float] = {}
+    values = []
+    for index in range(len(clips)):
+        clip = clips[index]
+        for reward, weight in zip(clip["rewards"].tolist(), clip["weights"].tolist(), strict=True):
+            per_frame[round(reward)] = per_frame.get(round(reward), 0.0) + weight
+            values.append(weight)
+    assert len(per_frame) == 40, "the rewards of a counting episode name their step"
+    assert np.mean(values) == pytest.approx(1, abs=1e-5)
+    assert max(per_frame.values()) == pytest.approx(min(per_frame.values()), rel=1e-5)
+    assert max(values) > 4 * min(values)
+
+
+def test_steps_of_two_episodes_are_not_taken_for_one(tmp_path: Path) -> None:
+    store = make_store(tmp_path, lengths=(20, 20))
+    arrays = encode_split(IndexTokenizer(1), store, "train", SegmentConfig(21, 7), CPU)
+    assert arrays.firsts.tolist() == [0, 21]
+    assert CodeClips(arrays, 21)[0]["weights"].unique().tolist() == [1.0]

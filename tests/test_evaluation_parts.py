@@ -45,7 +45,8 @@ def code_clips(rewards: float = 1.0, ends: bool = False) -> CodeClips:
     terminated[-1] = ends
     alternating = (np.arange(12) % 2 * rewards).astype(np.float32)
     codes = np.random.default_rng(0).integers(16, size=(12, 2, 2), dtype=np.int32)
-    return CodeClips(CodeArrays(codes, np.zeros((12, 2, 1), np.float32), alternating, terminated, np.array([0, 12])), 4)
+    actions, starts = np.zeros((12, 2, 1), np.float32), np.array([0, 12])
+    return CodeClips(CodeArrays(codes, actions, alternating, terminated, starts, np.zeros(1, np.int64)), 4)
 
 
 def test_a_prior_that_knows_nothing_needs_log_k_nats_per_token() -> None:
@@ -61,7 +62,7 @@ def test_the_priors_figures_do_not_depend_on_the_batch() -> None:
     prior, clips = tiny_prior(), code_clips(ends=True)
     small, large = evaluate_prior(prior, clips, 9, batch=2), evaluate_prior(prior, clips, 9, batch=9)
     assert small == pytest.approx(large, abs=1e-5)
-    assert small["termination_rate"] == pytest.approx(1 / 27)
+    assert small["termination_rate"] == pytest.approx(1 / 11), "each of the eleven steps counts once"
 
 
 def test_without_any_end_the_precision_of_ends_is_not_a_number() -> None:
@@ -80,15 +81,18 @@ def test_a_prediction_is_judged_by_its_bias_and_its_slope(monkeypatch: pytest.Mo
     prior, clips = tiny_prior(), code_clips(rewards=2.0)
     forward = Prior.forward
 
-    def halved(self: Prior, codes: Tensor, actions: Tensor, rewards: Tensor, terminated: Tensor) -> PriorOutput:
-        output = forward(self, codes, actions, rewards, terminated)
+    def halved(
+        self: Prior, codes: Tensor, actions: Tensor, rewards: Tensor, terminated: Tensor, weights: Tensor
+    ) -> PriorOutput:
+        output = forward(self, codes, actions, rewards, terminated, weights)
         return output._replace(reward=0.5 * rewards + 3, termination=torch.full_like(rewards, -20.0))
 
     monkeypatch.setattr(Prior, "forward", halved)
     figures = evaluate_prior(prior, clips, 9)
     reward = torch.stack([clips[i]["rewards"] for i in range(9)])
     assert figures["reward_slope"] == pytest.approx(2, abs=1e-5)
-    assert figures["reward_bias"] == pytest.approx((3 - 0.5 * reward).mean().item(), abs=1e-5)
+    weights = torch.stack([clips[i]["weights"] for i in range(9)])
+    assert figures["reward_bias"] == pytest.approx(((3 - 0.5 * reward) * weights).mean().item(), abs=1e-5)
     assert figures["termination_ece"] == pytest.approx(0, abs=1e-6)
 
 

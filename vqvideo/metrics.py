@@ -111,41 +111,48 @@ def repeats(frames: Tensor, threshold: float = 1 / 255) -> Tensor:
     return (frames[:, 1:] - frames[:, :-1]).abs().mean(dim=(-3, -2, -1)) < threshold
 
 
-def average_precision(scores: Tensor, labels: Tensor) -> float:
+def average_precision(scores: Tensor, labels: Tensor, weights: Tensor | None = None) -> float:
     """Area under the precision-recall curve of scores (n,) for binary labels (n,); nan without positives.
 
-    Equal scores are one threshold: a constant score gets the share of positives, whatever the order.
+    Equal scores are one threshold: a constant score gets the share of positives, whatever the order. `weights` (n,):
+    how much each counts.
     """
     scores, order = scores.sort(descending=True)
-    hits = labels[order].double().cumsum(0)
+    counted = torch.ones_like(scores, dtype=torch.float64) if weights is None else weights[order].double()
+    hits = (labels[order] * counted).cumsum(0)
     if not len(hits) or hits[-1] == 0:
         return float("nan")
     last = torch.cat([scores[1:] != scores[:-1], scores.new_ones(1, dtype=torch.bool)])
-    found, taken = hits[last], 1 + torch.arange(len(hits), device=hits.device)[last]
+    found, taken = hits[last], counted.cumsum(0)[last]
     gained = found.diff(prepend=found.new_zeros(1))
     return ((found / taken * gained).sum() / hits[-1]).item()
 
 
-def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> float:
+def expected_calibration_error(
+    probabilities: Tensor, labels: Tensor, weights: Tensor | None = None, bins: int = 15
+) -> float:
     """How far probabilities (n,) are from the frequencies of binary labels (n,) that come with them; nan for none.
 
     Mean over equally wide bins of |mean label - mean probability|, weighted by how many fall into the bin (Naeini et
     al. 2015, "Obtaining well calibrated probabilities using Bayesian binning"; Guo et al. 2017, arXiv:1706.04599,
-    eq. 3).
+    eq. 3). `weights` (n,): how much each counts.
     """
     if not len(probabilities):
         return float("nan")
     p = probabilities.double()
+    counted = torch.ones_like(p) if weights is None else weights.double()
     bin_of = (p * bins).long().clamp(0, bins - 1)
     # The counts cancel: count * |mean - mean| = |sum - sum|.
-    gaps = p.new_zeros(bins).index_add_(0, bin_of, labels.double() - p)
-    return (gaps.abs().sum() / len(p)).item()
+    gaps = p.new_zeros(bins).index_add_(0, bin_of, (labels.double() - p) * counted)
+    return (gaps.abs().sum() / counted.sum()).item()
 
 
-def calibration_slope(predicted: Tensor, real: Tensor) -> float:
+def calibration_slope(predicted: Tensor, real: Tensor, weights: Tensor | None = None) -> float:
     """Slope of the least-squares line of real (n,) on predicted (n,): 1 is calibrated, less than 1 is too far from the
-    mean, more is too near; nan for a constant prediction.
+    mean, more is too near; nan for a constant prediction. `weights` (n,): how much each counts.
     """
-    x, y = predicted.double() - predicted.double().mean(), real.double() - real.double().mean()
-    spread = x.square().sum()
-    return ((x * y).sum() / spread).item() if spread > 0 else float("nan")
+    counted = torch.ones_like(predicted, dtype=torch.float64) if weights is None else weights.double()
+    share = counted / counted.sum()
+    x, y = (values - values @ share for values in (predicted.double(), real.double()))
+    spread = x.square() @ share
+    return ((x * y) @ share / spread).item() if spread > 0 else float("nan")

@@ -28,6 +28,21 @@ class TimeState(NamedTuple):
         """The same state with the rows of the (b,) bool mask `rows` at the start of a clip again."""
         return self._replace(fresh=self.fresh | rows.to(self.fresh.device))
 
+    def rows(self, index: Tensor) -> TimeState:
+        """The rows (r,) of `index` as a batch of their own."""
+        return TimeState(tuple(past[index] for past in self.past), self.fresh[index])
+
+    def with_rows(self, index: Tensor, other: TimeState) -> TimeState:
+        """The same state with the rows (r,) of `index` taken from `other`, which has r rows."""
+        pairs = zip(self.past, other.past, strict=True)
+        past = tuple(with_rows(old, index, new) for old, new in pairs)
+        return TimeState(past, with_rows(self.fresh, index, other.fresh))
+
+
+def with_rows(values: Tensor, index: Tensor, rows: Tensor) -> Tensor:
+    """A copy of values (b, ...) with the rows (r,) of `index` replaced by (r, ...)."""
+    return values.index_copy(0, index, rows.to(values.dtype))
+
 
 class TimeWalk:
     """One pass over a network: hands each causal convolution its past and gathers what it must remember.
@@ -175,6 +190,10 @@ class SpaceAttention(nn.Module):
         return self.out(rearrange(y, "(b t) m n e -> b t n (m e)", b=batch))
 
 
+TIME_BASE = 100.0
+"""Base of the rotary angles along time."""
+
+
 class KVCache(NamedTuple):
     """Keys and values of the last `window` latent steps of one temporal layer, a ring along time.
 
@@ -185,6 +204,20 @@ class KVCache(NamedTuple):
     """(b, n, heads, window, e)."""
     v: Tensor
 
+    def rows(self, index: Tensor) -> KVCache:
+        """The rows (r,) of `index` as a batch of their own."""
+        return KVCache(self.k[index], self.v[index])
+
+    def with_rows(self, index: Tensor, other: KVCache) -> KVCache:
+        """The same ring with the rows (r,) of `index` taken from `other`, which has r rows and the same clock."""
+        return KVCache(with_rows(self.k, index, other.k), with_rows(self.v, index, other.v))
+
+    def later(self, steps: int) -> KVCache:
+        """The same ring as if it had been filled `steps` ticks of the clock later (earlier when negative)."""
+        window = self.k.shape[-2]
+        angles = clock_angles(steps, self.k.shape[-1], TIME_BASE).to(self.k.device)
+        return KVCache(rotate(self.k, angles).roll(steps % window, -2), self.v.roll(steps % window, -2))
+
 
 class TimeAttention(nn.Module):
     """Causal attention over the last `window` latent steps at the same place. (b, t, n, d) -> same."""
@@ -194,14 +227,13 @@ class TimeAttention(nn.Module):
         self.qkv = QKV(dim, heads)
         self.out = nn.Linear(dim, dim, bias=False)
         self.window = window
-        self.base = 100.0
 
     def forward(self, x: Tensor) -> Tensor:
         batch, length = x.shape[:2]
         steps = torch.arange(length, device=x.device)
         age = steps[:, None] - steps
         q, k, v = self.qkv(rearrange(x, "b t n d -> (b n) t d"))
-        angles = rotary_angles(steps, q.shape[-1], self.base)
+        angles = rotary_angles(steps, q.shape[-1], TIME_BASE)
         seen = (age >= 0) & (age < self.window)
         y = attend(rotate(q, angles), rotate(k, angles), v, seen)
         return self.out(rearrange(y, "(b n) m t e -> b t n (m e)", b=batch))
@@ -223,7 +255,7 @@ class TimeAttention(nn.Module):
         """
         batch, places = x.shape[0], x.shape[2]
         q, k, v = self.qkv(rearrange(x, "b 1 n d -> b n 1 d"))
-        angles = clock_angles(clock, q.shape[-1], self.base).to(x.device)
+        angles = clock_angles(clock, q.shape[-1], TIME_BASE).to(x.device)
         slot = clock % self.window
         ring = KVCache(_with_slot(cache.k, slot, rotate(k, angles)), _with_slot(cache.v, slot, v))
         age = (slot - torch.arange(self.window, device=x.device)) % self.window

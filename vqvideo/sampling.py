@@ -1,4 +1,4 @@
-"""Choosing codes from logits: temperature, top-k, top-p. Pure functions; randomness comes from a generator."""
+"""Choosing codes from logits: temperature, top-k, top-p. Pure functions; randomness comes from a generator or from rows' own streams."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vqvideo.errors import InputError
+from vqvideo.randomness import Randomness, uniform
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
     return logits.masked_fill(torch.zeros_like(drop).scatter(-1, order, drop), -torch.inf)
 
 
-def sample(logits: Tensor, how: Sampling, generator: torch.Generator | None = None) -> Tensor:
+def sample(logits: Tensor, how: Sampling, generator: Randomness = None) -> Tensor:
     """Codes (...) int64 drawn from logits (..., k)."""
     if how.temperature == 0:
         return logits.argmax(dim=-1)
@@ -71,27 +72,32 @@ def sample(logits: Tensor, how: Sampling, generator: torch.Generator | None = No
     return draw(keep_top_p(logits, how.top_p).softmax(dim=-1), generator)
 
 
-def draw(probability: Tensor, generator: torch.Generator | None = None, cumulative: Tensor | None = None) -> Tensor:
+def draw(probability: Tensor, generator: Randomness = None) -> Tensor:
     """Codes (...) drawn from probabilities (..., k) by the inverse of their cumulative sum: one random number each."""
-    cumulative = probability.cumsum(dim=-1) if cumulative is None else cumulative
+    return _inverse(probability.cumsum(dim=-1), uniform(probability.shape[:-1], generator, probability.device))
+
+
+def _inverse(cumulative: Tensor, u: Tensor) -> Tensor:
+    """Codes (...) of cumulative sums (..., k) of probabilities at u (...).
+
+    In double precision: 24 random bits times the total could round up to the total itself, beyond the last code.
+    """
     total = cumulative[..., -1:]
-    # In double precision: 24 random bits times the total could round up to the total itself, beyond the last code.
-    u = torch.rand(total.shape, generator=generator, device=total.device, dtype=torch.float64)
-    at = torch.minimum((u * total).to(total.dtype), torch.nextafter(total, torch.zeros_like(total)))
+    at = torch.minimum((u[..., None] * total).to(total.dtype), torch.nextafter(total, torch.zeros_like(total)))
     return torch.searchsorted(cumulative, at, right=True)[..., 0]
 
 
-def draw_from_nucleus(probability: Tensor, p: float, generator: torch.Generator | None = None) -> Tensor:
+def draw_from_nucleus(probability: Tensor, p: float, generator: Randomness = None) -> Tensor:
     """As `draw` from what `keep_top_p` keeps, without sorting: draws from all codes, and again where the draw fell
     outside. Rejection leaves the distribution inside as it was; on average it takes 1 / p draws or fewer.
     """
     shape = probability.shape[:-1]
     rows = probability.flatten(0, -2)
     cumulative = rows.cumsum(dim=-1)
-    codes = draw(rows, generator, cumulative)
+    codes = _inverse(cumulative, uniform(shape, generator, probability.device).flatten())
     outside = (~_in_nucleus(rows, codes, p)).nonzero()[:, 0]
     while len(outside):
-        again = draw(rows[outside], generator, cumulative[outside])
+        again = _inverse(cumulative[outside], uniform(shape, generator, probability.device, outside))
         codes[outside] = again
         outside = outside[~_in_nucleus(rows[outside], again, p)]
     return codes.reshape(shape)
@@ -121,7 +127,7 @@ class Picker:
         generator: source of randomness, on the device of the logits.
     """
 
-    def __init__(self, how: Sampling, generator: torch.Generator | None = None) -> None:
+    def __init__(self, how: Sampling, generator: Randomness = None) -> None:
         self.how, self.generator = how, generator
         self._entropies: list[Tensor] = []
 
@@ -138,7 +144,7 @@ class Picker:
     def order(self, rows: int, n: int, device: torch.device) -> Tensor:
         """(r, n): the places of each row in random order."""
         own = rows // 2 if self.how.compares else rows
-        order = torch.rand(own, n, generator=self.generator, device=device).argsort(dim=-1)
+        order = uniform((own, n), self.generator, device).argsort(dim=-1)
         return order.repeat(2, 1) if self.how.compares else order
 
     @property

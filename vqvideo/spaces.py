@@ -204,11 +204,19 @@ class ActionSpace:
                 f"{where}: {flat.dtype} of shape {flat.shape}, expected numbers (..., {self.size}) for {self}"
             )
         flat = flat.astype(np.float64, copy=False)
-        low, high, whole = self._limits
-        good = np.isfinite(flat) & (flat >= low) & (flat <= high)
-        good &= ~whole | (flat == np.floor(flat))
+        good = self._good(flat)
         if not good.all():
             self._complain(flat, good, where)
+
+    def holds(self, vectors: NDArray[np.float64]) -> bool:
+        """Whether all flat actions (..., a) are in the space."""
+        return bool(self._good(vectors).all())
+
+    def _good(self, flat: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which numbers of (..., a) are valid."""
+        low, high, whole = self._limits
+        good = np.isfinite(flat) & (flat >= low) & (flat <= high)
+        return good & (~whole | (flat == np.floor(flat)))
 
     @cached_property
     def _limits(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:

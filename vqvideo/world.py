@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -18,11 +18,15 @@ from vqvideo.formats import SavedModel
 from vqvideo.hub import HubModel
 from vqvideo.nn import TimeState
 from vqvideo.prior import Prior, PriorConfig, PriorSpec, PriorState
+from vqvideo.randomness import Randomness
 from vqvideo.records import to_plain, typed
 from vqvideo.sampling import Sampling
 from vqvideo.spaces import ActionSpace
 from vqvideo.video import to_uint8
 from vqvideo.vqvae import VQVAE
+
+if TYPE_CHECKING:
+    from vqvideo.imagined_env import ImaginedVectorEnv
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,16 @@ class WorldState(NamedTuple):
 
     prior: PriorState
     decoder: TimeState
+
+    def rows(self, index: Tensor) -> WorldState:
+        """The dreams (r,) of `index` as a batch of their own."""
+        return WorldState(self.prior.rows(index), self.decoder.rows(index))
+
+    def with_rows(self, index: Tensor, other: WorldState) -> WorldState:
+        """The same dreams, those (r,) of `index` replaced by the r dreams of `other`, which may be longer or shorter
+        under way.
+        """
+        return WorldState(self.prior.with_rows(index, other.prior), self.decoder.with_rows(index, other.decoder))
 
 
 class WorldStep(NamedTuple):
@@ -146,6 +160,10 @@ class WorldModel(HubModel):
 
     def start(self, frames: Tensor | NDArray[Any], actions: ArrayLike) -> WorldState:
         """Reads a context: frames (b, 1 + s c, 3, h, w) and the flat actions (b, s c, a) between them."""
+        return self.begin(frames, actions)[0]
+
+    def begin(self, frames: Tensor | NDArray[Any], actions: ArrayLike) -> tuple[WorldState, Tensor]:
+        """As `start`, and the newest frame of the context as the tokenizer shows it, (b, 3, h, w) uint8."""
         frames = self.vqvae.checked(torch.as_tensor(frames))
         codes = self.vqvae.encode(frames.to(self.device))
         flat = self.checked_actions(actions)
@@ -153,8 +171,8 @@ class WorldModel(HubModel):
         if tuple(flat.shape[:2]) != expected:
             raise InputError(f"{tuple(flat.shape[:2])} context actions, expected {expected}, one between two frames")
         grouped = rearrange(flat, "b (t s) a -> b t s a", s=self.stride)
-        _, decoder = self.vqvae.decode_step(codes, self.vqvae.init_state(len(codes)))
-        return WorldState(self.prior.start(codes, grouped), decoder)
+        decoded, decoder = self.vqvae.decode_step(codes, self.vqvae.init_state(len(codes)))
+        return WorldState(self.prior.start(codes, grouped), decoder), to_uint8(decoded[:, -1])
 
     def step(
         self,
@@ -162,7 +180,7 @@ class WorldModel(HubModel):
         action: ArrayLike,
         *,
         sampling: Sampling | None = None,
-        generator: torch.Generator | None = None,
+        generator: Randomness = None,
     ) -> tuple[WorldStep, WorldState]:
         """Imagines one latent step under the flat actions (b, s, a)."""
         flat = self.checked_actions(action)
@@ -170,6 +188,18 @@ class WorldModel(HubModel):
         frames, decoder = self.vqvae.decode_step(imagined.codes[:, None], state.decoder)
         step = WorldStep(to_uint8(frames), imagined.codes, imagined.reward, imagined.termination, imagined.entropy)
         return step, WorldState(prior, decoder)
+
+    def as_env(self, num_envs: int, starts: Any, **options: Any) -> ImaginedVectorEnv:
+        """A batch of imagined environments, for agents: see `vqvideo.imagined_env.ImaginedVectorEnv`.
+
+        Args:
+            num_envs: how many.
+            starts: where episodes begin: a store, its folder, clips.
+            options: horizon, autoreset_mode, sampling, ...
+        """
+        from vqvideo.imagined_env import ImaginedVectorEnv
+
+        return ImaginedVectorEnv(self, starts, num_envs, **options)
 
     def checked_actions(self, actions: ArrayLike) -> Tensor:
         """Flat actions (b, t, a) as a float tensor on the device of the model.

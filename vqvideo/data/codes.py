@@ -27,6 +27,10 @@ from vqvideo.data.store import EpisodeEntry, Store
 from vqvideo.errors import InputError
 
 
+_FORMAT = 2
+"""Of the cache, in its name: a cache of another format is not found and made again."""
+
+
 class Tokenizer(Protocol):
     """What is asked of a tokenizer here."""
 
@@ -65,6 +69,8 @@ class CodeArrays(NamedTuple):
     """(S,): the episode ends in the step."""
     starts: NDArray[np.int64]
     """(segments + 1,): where each segment begins, and the end."""
+    firsts: NDArray[np.int64]
+    """(segments,): the frame that each segment begins with, of all episodes of the split one after the other."""
 
 
 def segment_starts(frames: int, length: int, every: int) -> list[int]:
@@ -99,6 +105,7 @@ def encode_episode(tokenizer: Tokenizer, episode: Episode, cfg: SegmentConfig, d
         grouped(episode.rewards, np.zeros(s, np.float32)).sum(axis=1, dtype=np.float32),
         np.asarray(grouped(episode.terminated, np.zeros(s, np.bool_)).any(axis=1)),
         np.arange(len(firsts) + 1) * steps,
+        np.array(firsts),
     )
 
 
@@ -114,8 +121,11 @@ def encode_split(
     parts = list(_encode_all(tokenizer, store, entries, cfg, device))
     offsets = np.cumsum([0, *(part.starts[-1] for part in parts)])
     starts = [part.starts[:-1] + offset for part, offset in zip(parts, offsets, strict=False)]
-    codes, actions, rewards, terminated, _ = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return CodeArrays(codes, actions, rewards, terminated, np.concatenate([*starts, offsets[-1:]]).astype(np.int64))
+    frames = np.cumsum([0, *(entry.length + 1 for entry in entries)])
+    firsts = [part.firsts + offset for part, offset in zip(parts, frames, strict=False)]
+    codes, actions, rewards, terminated, *_ = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    ends = np.concatenate([*starts, offsets[-1:]]).astype(np.int64)
+    return CodeArrays(codes, actions, rewards, terminated, ends, np.concatenate(firsts))
 
 
 def _encode_all(
@@ -138,7 +148,7 @@ def cached_codes(
     The cache is named after the tokenizer's fingerprint, the store's content and the segments, so stale codes are
     never read: another tokenizer or a longer store makes another cache.
     """
-    name = f"{fingerprint[:16]}-{store.digest[:8]}-{split}-{cfg.latent_steps}x{cfg.every}"
+    name = f"{fingerprint[:16]}-{store.digest[:8]}-{split}-{cfg.latent_steps}x{cfg.every}-v{_FORMAT}"
     folder = Path(store.path) / "codes" / name
     if not (folder / durable.MANIFEST).is_file():
         arrays = encode_split(tokenizer, store, split, cfg, device)
@@ -158,7 +168,9 @@ def cached_codes(
 class CodeClips(Dataset):
     """Every window of `length` latent steps inside a segment, as training samples of the prior.
 
-    A sample holds codes (t, h, w) int64, actions (t - 1, s, a), rewards (t - 1,), terminated (t - 1,).
+    A sample holds codes (t, h, w) int64, actions (t - 1, s, a), rewards (t - 1,), terminated (t - 1,), and weights
+    (t - 1,), with which each step of the episodes counts alike in rewards and terminations however many clips it is in:
+    an episode's last step is in one clip where others are in dozens. Their mean over all clips is 1.
     """
 
     def __init__(self, arrays: CodeArrays, length: int) -> None:
@@ -175,6 +187,7 @@ class CodeClips(Dataset):
                 "--prior.latent-steps"
             )
         self.windows = np.concatenate(windows)
+        self.weights = self._weights()
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -187,4 +200,20 @@ class CodeClips(Dataset):
             "actions": torch.from_numpy(self.arrays.actions[following]),
             "rewards": torch.from_numpy(self.arrays.rewards[following]),
             "terminated": torch.from_numpy(self.arrays.terminated[following]),
+            "weights": torch.from_numpy(self.weights[following]),
         }
+
+    def _weights(self) -> NDArray[np.float32]:
+        """(S,): one over the number of clips that hold the step which ends with the same frame."""
+        in_windows = np.zeros(len(self.arrays.codes) + 1, np.int64)
+        np.add.at(in_windows, self.windows + 1, 1)
+        np.add.at(in_windows, self.windows + self.length, -1)
+        in_windows = in_windows.cumsum()[:-1]
+        sizes = np.diff(self.arrays.starts)
+        step = np.arange(len(in_windows)) - np.repeat(self.arrays.starts[:-1], sizes)
+        frame = np.repeat(self.arrays.firsts, sizes) + step * self.arrays.actions.shape[1]
+        counts = np.bincount(frame, weights=in_windows)[frame]
+        seen = np.flatnonzero(in_windows)
+        weights = np.zeros(len(in_windows), np.float32)
+        weights[seen] = 1 / counts[seen]
+        return weights * (in_windows.sum() / (weights * in_windows).sum()).astype(np.float32)

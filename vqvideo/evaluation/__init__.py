@@ -1,5 +1,6 @@
 """What trained models are worth on held-out clips, one file per kind of model."""
 
+from vqvideo.evaluation.fidelity import FidelityReport, evaluate_fidelity
 from vqvideo.evaluation.frame_sets import BlockDistances, FrechetConfig
 from vqvideo.evaluation.horizon import Compared, HorizonReport
 from vqvideo.evaluation.prior import evaluate_prior, likelihood_kind
@@ -11,8 +12,10 @@ __all__ = [
     "BlockDistances",
     "Compared",
     "Dreaming",
+    "FidelityReport",
     "FrechetConfig",
     "HorizonReport",
+    "evaluate_fidelity",
     "evaluate_prior",
     "evaluate_tokenizer",
     "evaluate_world",

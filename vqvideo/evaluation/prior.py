@@ -32,13 +32,14 @@ def evaluate_prior(
         reward_rmse beside reward_rmse_of_mean (predicting the mean reward: the standard deviation), reward_bias
         (predicted minus real) and reward_slope (of real on predicted, 1 is calibrated).
 
+        Rewards and terminations are weighted as in training, so that each step of the episodes counts alike:
         termination_ap beside termination_rate (what guessing would reach; the former nan without any termination) and
         termination_ece, the calibration error of the probabilities.
     """
     device = prior.device
     picks = torch.linspace(0, len(clips) - 1, min(count, len(clips))).round().long().tolist()
     sums = dict.fromkeys(("token_nats", "top1"), 0.0)
-    rewards, predicted, ends, scores = [], [], [], []
+    rewards, predicted, ends, scores, counted = [], [], [], [], []
     for part in DataLoader(Subset(clips, picks), batch_size=batch):
         output = prior(**{key: value.to(device) for key, value in part.items()})
         for key in sums:
@@ -47,21 +48,24 @@ def evaluate_prior(
         predicted.append(output.reward.cpu().flatten())
         ends.append(part["terminated"].flatten())
         scores.append(output.termination.cpu().flatten())
-    reward, expected = torch.cat(rewards), torch.cat(predicted)
+        counted.append(part["weights"].flatten())
+    reward, expected = torch.cat(rewards).double(), torch.cat(predicted).double()
     end, score = torch.cat(ends), torch.cat(scores)
+    share = torch.cat(counted).double()
+    share /= share.sum()
     bits, _ = code_bits(prior, clips, picks, batch)
     per_dim = {"bits_per_dim": bits / (3 * frame_size[0] * frame_size[1])} if frame_size else {}
     return {
         **sums,
         "bits_per_frame": bits,
         **per_dim,
-        "reward_rmse": (expected - reward).square().mean().sqrt().item(),
-        "reward_rmse_of_mean": (reward - reward.mean()).square().mean().sqrt().item(),
-        "reward_bias": (expected - reward).mean().item(),
-        "reward_slope": metrics.calibration_slope(expected, reward),
-        "termination_ap": metrics.average_precision(score, end),
-        "termination_rate": end.double().mean().item(),
-        "termination_ece": metrics.expected_calibration_error(score.sigmoid(), end),
+        "reward_rmse": ((expected - reward).square() @ share).sqrt().item(),
+        "reward_rmse_of_mean": ((reward - reward @ share).square() @ share).sqrt().item(),
+        "reward_bias": ((expected - reward) @ share).item(),
+        "reward_slope": metrics.calibration_slope(expected, reward, share),
+        "termination_ap": metrics.average_precision(score, end, share),
+        "termination_rate": (end.double() @ share).item(),
+        "termination_ece": metrics.expected_calibration_error(score.sigmoid(), end, share),
     }
 
 

@@ -9,6 +9,7 @@ from vqvideo.prior.heads import (
     ParallelHeadConfig,
 )
 from vqvideo.prior.outcomes import RewardHead
+from vqvideo.prior.pooling import AttentionPoolingConfig, MeanPoolingConfig, PoolingConfig
 from vqvideo.prior.prior import Prior, PriorConfig, PriorOutput, PriorState, PriorStep
 from vqvideo.prior.spec import ActionStats, PriorSpec
 
@@ -17,12 +18,15 @@ __all__ = [
     "ActionStats",
     "AdaLNConfig",
     "AddConfig",
+    "AttentionPoolingConfig",
     "AutoregressiveHeadConfig",
     "ConditioningConfig",
     "HeadConfig",
     "Likelihood",
     "MaskedHeadConfig",
+    "MeanPoolingConfig",
     "ParallelHeadConfig",
+    "PoolingConfig",
     "Prior",
     "PriorConfig",
     "PriorOutput",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqvideo.losses import symexp, symlog, two_hot
@@ -25,10 +26,21 @@ class RewardHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.out(x)
 
-    def loss(self, logits: Tensor, reward: Tensor) -> Tensor:
-        """Cross-entropy against the two bins next to each reward."""
-        return -(two_hot(symlog(reward), self.bins) * logits.float().log_softmax(dim=-1)).sum(dim=-1).mean()
+    def loss(self, logits: Tensor, reward: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Cross-entropy against the two bins next to each reward (b, t), weighted by `weights` (b, t)."""
+        nats = -(two_hot(symlog(reward), self.bins) * logits.float().log_softmax(dim=-1)).sum(dim=-1)
+        return weighted_mean(nats, weights)
 
     def mean(self, logits: Tensor) -> Tensor:
         """Expected reward (...) of logits (..., bins)."""
         return (logits.float().softmax(dim=-1) * symexp(self.bins)).sum(dim=-1)
+
+
+def termination_loss(logits: Tensor, terminated: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy of logits (b, t) for terminated (b, t) bool, weighted by `weights` (b, t)."""
+    return weighted_mean(F.binary_cross_entropy_with_logits(logits, terminated.float(), reduction="none"), weights)
+
+
+def weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:
+    """Mean of values times weights whose own mean is 1 over the data set, not over the batch."""
+    return (values if weights is None else values * weights).mean()

@@ -12,17 +12,18 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from vqvideo.errors import InputError
-from vqvideo.nn import KVCache
+from vqvideo.nn import KVCache, with_rows
 from vqvideo.prior.backbone import Backbone, Hidden
 from vqvideo.prior.conditioning import AddConfig, ConditioningConfig
 from vqvideo.prior.heads import HeadConfig, Likelihood, ParallelHeadConfig
-from vqvideo.prior.outcomes import RewardHead
+from vqvideo.prior.outcomes import RewardHead, termination_loss
+from vqvideo.prior.pooling import MeanPoolingConfig, PoolingConfig
 from vqvideo.prior.spec import PriorSpec
+from vqvideo.randomness import Randomness
 from vqvideo.sampling import Picker, Sampling
 
 
@@ -48,6 +49,8 @@ class PriorConfig:
     """How the tokens of a step are predicted."""
     conditioning: ConditioningConfig = field(default_factory=AddConfig)
     """How the actions reach the backbone."""
+    pooling: PoolingConfig = field(default_factory=MeanPoolingConfig)
+    """How reward and termination see the places of a step."""
     corruption: float = 0.1
     """Largest share of context tokens replaced at random in training, against drift in long dreams."""
     action_dropout: float = 0.1
@@ -111,6 +114,18 @@ class PriorState(NamedTuple):
     seen: Tensor
     """(b,) int64: latent steps each row has taken, at most the window."""
 
+    def rows(self, index: Tensor) -> PriorState:
+        """The rows (r,) of `index` as a batch of their own."""
+        caches = tuple(cache.rows(index) for cache in self.caches)
+        return PriorState(caches, self.codes[index], self.clock, self.seen[index])
+
+    def with_rows(self, index: Tensor, other: PriorState) -> PriorState:
+        """The same state with the rows (r,) of `index` taken from `other`, which has r rows and any clock."""
+        pairs = zip(self.caches, other.caches, strict=True)
+        caches = tuple(mine.with_rows(index, its.later(self.clock - other.clock)) for mine, its in pairs)
+        codes, seen = with_rows(self.codes, index, other.codes), with_rows(self.seen, index, other.seen)
+        return PriorState(caches, codes, self.clock, seen)
+
 
 class PriorStep(NamedTuple):
     """One imagined latent step."""
@@ -139,6 +154,7 @@ class Prior(nn.Module):
         self.cfg, self.spec = cfg, spec
         self.backbone = Backbone(cfg, spec, codebook)
         self.head = cfg.head.build(cfg.token_dim, spec.grid, codebook)
+        self.pooling = cfg.pooling.build(cfg.dim)
         self.summary = nn.Sequential(nn.LayerNorm(cfg.dim), nn.Linear(cfg.dim, cfg.dim), nn.SiLU())
         self.reward = RewardHead(cfg.dim, spec.stats.reward_low, spec.stats.reward_high)
         self.termination = nn.Linear(cfg.dim, 1)
@@ -153,7 +169,14 @@ class Prior(nn.Module):
         """Whether training hid actions, so that it knows how to dream without them."""
         return self.cfg.action_dropout > 0
 
-    def forward(self, codes: Tensor, actions: Tensor, rewards: Tensor, terminated: Tensor) -> PriorOutput:
+    def forward(
+        self,
+        codes: Tensor,
+        actions: Tensor,
+        rewards: Tensor,
+        terminated: Tensor,
+        weights: Tensor | None = None,
+    ) -> PriorOutput:
         """One training pass.
 
         Args:
@@ -161,19 +184,21 @@ class Prior(nn.Module):
             actions: (b, t - 1, s, a) float, those that lead to steps 1 .. t - 1.
             rewards: (b, t - 1), summed over each step.
             terminated: (b, t - 1) bool, whether the episode ends in the step.
+            weights: (b, t - 1), how much the reward and the end of each step count: clips overlap, and so show the
+                middle of an episode more often than its end. None: all alike.
         """
         flat = self._checked_clip(codes, actions)
         hidden = self.backbone(self._corrupted(flat[:, :-1]), actions, self._known(actions))
         tokens = self.head(hidden.tokens, flat[:, 1:])
         reward_logits, termination = self._outcome(hidden)
-        reward_loss = self.reward.loss(reward_logits, rewards)
-        termination_loss = F.binary_cross_entropy_with_logits(termination, terminated.float())
-        loss = tokens.loss + self.cfg.reward_weight * reward_loss + self.cfg.termination_weight * termination_loss
+        reward_loss = self.reward.loss(reward_logits, rewards, weights)
+        end_loss = termination_loss(termination, terminated, weights)
+        loss = tokens.loss + self.cfg.reward_weight * reward_loss + self.cfg.termination_weight * end_loss
         metrics = {
             "token_nats": tokens.loss.detach(),
             "top1": tokens.top1,
             "reward_loss": reward_loss.detach(),
-            "termination_loss": termination_loss.detach(),
+            "termination_loss": end_loss.detach(),
         }
         return PriorOutput(loss, metrics, tokens.logits, self.reward.mean(reward_logits), termination)
 
@@ -212,7 +237,7 @@ class Prior(nn.Module):
 
     @torch.no_grad()
     def step(
-        self, state: PriorState, action: Tensor, how: Sampling, generator: torch.Generator | None = None
+        self, state: PriorState, action: Tensor, how: Sampling, generator: Randomness = None
     ) -> tuple[PriorStep, PriorState]:
         """Imagines one latent step.
 
@@ -276,7 +301,7 @@ class Prior(nn.Module):
 
     def _outcome(self, hidden: Hidden) -> tuple[Tensor, Tensor]:
         """Reward logits (b, t, bins) and termination logits (b, t)."""
-        summary = self.summary(hidden.places.mean(dim=2))
+        summary = self.summary(self.pooling(hidden.places))
         return self.reward(summary), self.termination(summary)[..., 0].float()
 
     def _advance(self, state: PriorState, action: Tensor, *, blind: bool = False) -> tuple[Hidden, PriorState]:

@@ -1,0 +1,35 @@
+"""The dream as Gymnasium environments: batched, single, and by name. Importing this package registers the name.
+
+envs = world.as_env(16, starts="data/car_racing", horizon=50)
+
+import vqvideo.imagined_env
+
+env = gymnasium.make("vqvideo/Imagined-v0", world="carracing")
+envs = gymnasium.make_vec("vqvideo/Imagined-v0", num_envs=16, world="runs/car_racing/world", starts="data/car_racing")
+"""
+
+import gymnasium
+
+from vqvideo.imagined_env.by_name import make_env, make_vector_env
+from vqvideo.imagined_env.dreams import RewardFunction, no_reward
+from vqvideo.imagined_env.single import ImaginedEnv
+from vqvideo.imagined_env.starts import Beginnings, Starts
+from vqvideo.imagined_env.vector import ImaginedVectorEnv, NotResetError
+
+__all__ = [
+    "Beginnings",
+    "ImaginedEnv",
+    "ImaginedVectorEnv",
+    "NotResetError",
+    "RewardFunction",
+    "Starts",
+    "make_env",
+    "make_vector_env",
+    "no_reward",
+]
+
+gymnasium.register(
+    id="vqvideo/Imagined-v0",
+    entry_point="vqvideo.imagined_env:make_env",
+    vector_entry_point="vqvideo.imagined_env:make_vector_env",
+)

@@ -1,0 +1,70 @@
+"""Batches of native actions, as Gymnasium hands them to a vector environment, to flat ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium import Space
+from gymnasium.vector.utils import iterate
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vqvideo.errors import InputError
+from vqvideo.spaces import ActionSpace, Leaf
+
+
+def flat_actions(
+    space: ActionSpace, batched: Space, actions: Any, count: int, wanted: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Flat actions (b, a) of a batch of native ones.
+
+    Args:
+        space: of one action.
+        batched: Gymnasium's space of the batch.
+        actions: an array or a tensor (b, ...), or a nest of them.
+        count: b.
+        wanted: (b,) bool; other rows may hold anything and give a valid action.
+
+    Raises:
+        InputError: too many or too few actions, another structure or type, or an action that is not in the space:
+            names the env, the value and the space.
+    """
+    rows = _rows(space, batched, actions, count)
+    flat = np.empty((count, space.size))
+    flat[:] = _any_valid(space)
+    for index in np.flatnonzero(wanted):
+        try:
+            flat[index] = space.flatten(rows[index])
+        except InputError as error:
+            raise InputError(f"env {index}: action {rows[index]!r:.100} is not in {space}: {error}") from error
+    return flat
+
+
+def fast_flat_actions(
+    space: ActionSpace, batched: Space, actions: Any, count: int, wanted: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """As `flat_actions`; the usual case, one good array of one plain space, without looking at each row by itself."""
+    array = actions.detach().cpu().numpy() if isinstance(actions, Tensor) else actions
+    leaf = space.tree
+    if isinstance(leaf, Leaf) and isinstance(array, np.ndarray) and array.shape == (count, *leaf.shape):
+        kinds = "iub" if leaf.categorical else "fiub"
+        flat = array.reshape(count, -1).astype(np.float64)
+        if array.dtype.kind in kinds and wanted.all() and space.holds(flat):
+            return flat
+    return flat_actions(space, batched, array, count, wanted)
+
+
+def _rows(space: ActionSpace, batched: Space, actions: Any, count: int) -> list[Any]:
+    try:
+        rows = list(iterate(batched, actions))
+    except (TypeError, ValueError, KeyError, IndexError) as error:
+        raise InputError(f"actions {actions!r:.100} are no batch of {count} of {space}: {error}") from error
+    if len(rows) != count:
+        raise InputError(f"{len(rows)} actions for {count} envs, expected one of {space} for each")
+    return rows
+
+
+def _any_valid(space: ActionSpace) -> NDArray[np.float64]:
+    low, high = (np.array([getattr(column, end) for column in space.columns]) for end in ("low", "high"))
+    return np.clip(np.zeros(space.size), low, high)

@@ -1,0 +1,164 @@
+"""Where imagined episodes begin: contexts of real frames that the world model has read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from vqvideo.data.clips import Clips
+from vqvideo.data.store import Store
+from vqvideo.errors import InputError
+from vqvideo.pretrained import StartClips
+from vqvideo.world import WorldModel, WorldState
+
+_BATCH = 64
+"""Contexts that are read at once."""
+
+
+class Starts:
+    """Dreams that are about to begin, ready to be copied into a batch.
+
+    They are read once: a reset then costs a copy, not a pass of the model.
+
+    Attributes:
+        state: of r dreams.
+        frames: (r, h, w, c) uint8, the newest frame of each context as the tokenizer sees it, so that the first
+            observation looks like those that follow.
+        source: (r,) int64: which of the given clips each one is.
+    """
+
+    def __init__(self, state: WorldState, frames: Tensor, source: Tensor) -> None:
+        self.state, self.frames, self.source = state, frames, source
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @classmethod
+    def read(cls, world: WorldModel, frames: Tensor, actions: Tensor, source: Tensor | None = None) -> Starts:
+        """Reads contexts.
+
+        Args:
+            world: the model.
+            frames: (r, 1 + s c, 3, h, w) real frames.
+            actions: (r, s c, a) flat actions between them.
+            source: (r,) numbers to know them by; None for 0 .. r - 1.
+
+        Raises:
+            InputError: another shape or type, more latent steps than the prior looks back over.
+        """
+        parts = [_read(world, f, a) for f, a in zip(frames.split(_BATCH), actions.split(_BATCH), strict=True)]
+        state = parts[0][0] if len(parts) == 1 else joined(part for part, _ in parts)
+        source = torch.arange(len(frames)) if source is None else source
+        return cls(state, torch.cat([shown for _, shown in parts]), source.to(world.device))
+
+
+def _read(world: WorldModel, frames: Tensor, actions: Tensor) -> tuple[WorldState, Tensor]:
+    state, shown = world.begin(frames, actions)
+    return state, rearrange(shown, "b c h w -> b h w c")
+
+
+def joined(states: Iterable[WorldState]) -> WorldState:
+    """Batches of dreams as one batch; all have the same clock, as those that `WorldModel.start` made of equally long
+    contexts.
+    """
+    first, *others = states
+    prior, decoder = first.prior, first.decoder
+    caches = tuple(
+        type(rings[0])(torch.cat([ring.k for ring in rings]), torch.cat([ring.v for ring in rings]))
+        for rings in zip(*(state.prior.caches for state in (first, *others)), strict=True)
+    )
+    past = tuple(torch.cat(parts) for parts in zip(*(s.decoder.past for s in (first, *others)), strict=True))
+    codes, seen = (torch.cat([getattr(s.prior, name) for s in (first, *others)]) for name in ("codes", "seen"))
+    fresh = torch.cat([s.decoder.fresh for s in (first, *others)])
+    return WorldState(prior._replace(caches=caches, codes=codes, seen=seen), decoder._replace(past=past, fresh=fresh))
+
+
+Beginnings: TypeAlias = Store | StartClips | Starts | str | Path
+"""What imagined episodes can begin from: a store (or its folder), clips, or starts that were read before."""
+
+
+def read_starts(world: WorldModel, given: Beginnings, context: int, count: int) -> Starts:
+    """Starts from what a user names.
+
+    Args:
+        world: the model.
+        given: a store, of whose training episodes clips are taken, evenly spread over the episodes and inside each;
+            or clips.
+        context: latent steps that each dream has seen when it begins.
+        count: at most so many.
+
+    Raises:
+        InputError: the store or the clips are of other frames or actions, or too short for the context.
+    """
+    if isinstance(given, Starts):
+        return given
+    if context < 1 or count < 1:
+        raise InputError(f"context is {context} and starts are {count}, expected at least 1")
+    length = world.vqvae.clip_length(context)
+    if isinstance(given, StartClips):
+        return _from_clips(world, given, length, count)
+    return _from_store(world, given if isinstance(given, Store) else Store.open(given), length, count)
+
+
+def _from_clips(world: WorldModel, clips: StartClips, length: int, count: int) -> Starts:
+    if clips.frames.ndim != 5 or clips.frames.shape[1] < length or clips.actions.shape[1] < length - 1:
+        raise InputError(
+            f"start clips of shape {tuple(clips.frames.shape)}, expected (b, t, 3, h, w) with t >= {length}: longer "
+            "clips, or a shorter context"
+        )
+    return Starts.read(world, clips.frames[:count, :length], clips.actions[:count, : length - 1])
+
+
+def _from_store(world: WorldModel, store: Store, length: int, count: int) -> Starts:
+    check_store(world, store)
+    # The starts that come with a shipped world are held out from its training, and there are no others.
+    split = "train" if store.split("train") else "held_out"
+    clips = Clips(store, split, length, cache_gib=0.0)
+    source, picked = zip(*_running(clips, count), strict=True)
+    frames = rearrange(torch.stack([clip["frames"] for clip in picked]), "b t h w c -> b t c h w")
+    return Starts.read(world, frames, torch.stack([clip["actions"] for clip in picked]), torch.tensor(source))
+
+
+def _running(clips: Clips, count: int) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    """Clips after which the episode goes on: nothing begins after an end."""
+    for index in clips.spread(count).tolist():
+        clip = clips[index]
+        if not bool(clip["terminated"].any()):
+            yield index, clip
+
+
+def check_store(world: WorldModel, store: Store) -> None:
+    """Raises InputError unless frames and actions of the store are those of the world."""
+    if store.meta.frame_size != world.vqvae.frame_size:
+        raise InputError(
+            f"{store.path} has frames of {store.meta.frame_size} (h, w), the world was trained on "
+            f"{world.vqvae.frame_size}: record with --frame-size {world.vqvae.frame_size[0]}"
+        )
+    if store.meta.action_space != world.action_space:
+        raise InputError(
+            f"{store.path} has actions in {store.meta.action_space}, the world was trained on {world.action_space}: "
+            "take a store of the same environment"
+        )
+
+
+def given_starts(world: WorldModel, options: dict[str, object], rows: int) -> Starts:
+    """Starts from the `options` of a reset: `frames` (r, t, h, w, 3) uint8, or (t, h, w, 3) for all rows, and, if
+    t > 1, flat `actions` (r, t - 1, a).
+    """
+    frames = torch.as_tensor(np.asarray(options["frames"]))
+    frames = frames[None].expand(rows, *frames.shape) if frames.ndim == 4 else frames
+    if frames.ndim != 5 or len(frames) != rows:
+        raise InputError(
+            f"options['frames'] of shape {tuple(frames.shape)}, expected ({rows}, t, h, w, 3), or (t, h, w, 3) for all"
+        )
+    empty = np.zeros((rows, 0, world.action_space.size))
+    actions = torch.as_tensor(np.asarray(options.get("actions", empty)))
+    actions = actions[None].expand(rows, *actions.shape) if actions.ndim == 2 else actions
+    source = torch.full((rows,), -1)
+    return Starts.read(world, rearrange(frames, "b t h w c -> b t c h w"), actions, source)

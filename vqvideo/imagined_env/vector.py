@@ -1,0 +1,243 @@
+"""The dream as `gymnasium.vector.VectorEnv`: an agent's code runs on it as on the real environment.
+
+One step is one latent step of the world model: with temporal stride s the action is held for s frames, as frame skip
+does, the rewards add up, the observation is the last frame and all s frames are in `info`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vqvideo.errors import InputError
+from vqvideo.imagined_env.actions import fast_flat_actions
+from vqvideo.imagined_env.dreams import Dreams, Moment, RewardFunction
+from vqvideo.imagined_env.infos import Form, Infos, numpy_form, torch_form
+from vqvideo.imagined_env.starts import Beginnings, given_starts, read_starts
+from vqvideo.native_spaces import to_gymnasium
+from vqvideo.sampling import Sampling
+from vqvideo.world import WorldModel
+
+FORMS: dict[str, Form] = {"numpy": numpy_form, "torch": torch_form}
+_OPTIONS = ("reset_mask", "frames", "actions")
+
+
+class NotResetError(InputError, gymnasium.error.ResetNeeded):
+    """A step without a reset before it."""
+
+
+class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
+    """A batch of imagined environments with the spaces of the recorded one.
+
+    `info` of a step: `frames` (n, s, h, w, 3), all frames of the step; `entropy` (n,), mean entropy of the tokens in
+    nats, high where the model is unsure; `termination` (n,), the probability that `terminated` was drawn from. `info`
+    of a reset: `start` (n,), number of the clip that the episode begins with. Every entry has its mask, `_frames`
+    (n,) and so on, as in Gymnasium's own vector environments.
+
+    Seeds: env i is seeded with seed + i and has random numbers of its own. Equal seeds give equal episodes bit by
+    bit, and env i the episodes that a single env of that seed would give (up to rounding).
+
+    Args:
+        world: the model.
+        starts: where episodes begin: a store (or its folder), of whose training episodes contexts are taken; clips;
+            or `Starts`.
+        num_envs: n.
+        horizon: latent steps after which an episode is truncated.
+        context: latent steps that a dream has seen when it begins.
+        max_starts: how many contexts to take at most; they are read once and kept.
+        autoreset_mode: what happens after an episode's end: NEXT_STEP, SAME_STEP or DISABLED.
+        sampling: how codes are drawn.
+        reward: replaces the model's reward; needed if the model knows none.
+        output: "numpy", or "torch": tensors on the device of the model, which nothing is copied from.
+        render_mode: None or "rgb_array".
+
+    Raises:
+        InputError: starts of other frames or actions, or too short for the context; a model without reward; an unknown
+            mode or output.
+
+    Example:
+        >>> envs = world.as_env(16, starts="data/car_racing", horizon=50)
+        >>> observations, infos = envs.reset(seed=0)
+        >>> observations, rewards, terminated, truncated, infos = envs.step(envs.action_space.sample())
+    """
+
+    def __init__(
+        self,
+        world: WorldModel,
+        starts: Beginnings,
+        num_envs: int = 1,
+        *,
+        horizon: int = 64,
+        context: int = 1,
+        max_starts: int = 512,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+        sampling: Sampling | None = None,
+        reward: RewardFunction | None = None,
+        output: str = "numpy",
+        render_mode: str | None = None,
+    ) -> None:
+        self.autoreset_mode = _mode(autoreset_mode)
+        if output not in FORMS:
+            raise InputError(f"output is {output!r}, expected one of {', '.join(FORMS)}")
+        if render_mode not in (None, "rgb_array"):
+            raise InputError(f"render_mode is {render_mode!r}, expected None or 'rgb_array'")
+        read = read_starts(world, starts, context, max_starts)
+        self.world, self.num_envs, self.render_mode = world, num_envs, render_mode
+        self.dreams = Dreams(world, read, num_envs, horizon, sampling or Sampling(), reward)
+        h, w = world.vqvae.frame_size
+        self.single_observation_space = spaces.Box(0, 255, (h, w, 3), np.uint8)
+        self.single_action_space = to_gymnasium(world.action_space)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.metadata = {
+            "render_modes": ["rgb_array"],
+            "render_fps": world.env.fps / world.stride,
+            "autoreset_mode": self.autoreset_mode,
+        }
+        self._form = FORMS[output]
+        self._over = torch.zeros(num_envs, dtype=torch.bool, device=world.device)
+        """(n,): the row's episode has ended and it has not begun anew."""
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begins episodes.
+
+        Args:
+            seed: env i gets seed + i, or item i of a list; None goes on with the random numbers at hand.
+            options: `reset_mask` (n,) bool: only these; `frames` and `actions`: contexts of one's own instead of the
+                recorded ones, (r, t, h, w, 3) uint8 and flat (r, t - 1, a) for the r envs that begin, or one for all.
+        """
+        options = dict(options or {})
+        if unknown := [name for name in options if name not in _OPTIONS]:
+            raise InputError(f"reset option {unknown[0]!r} is unknown, expected one of {', '.join(_OPTIONS)}")
+        rows = self._reset_rows(options)
+        self._seed(rows, seed)
+        starts = given_starts(self.world, options, int(rows.sum())) if "frames" in options else None
+        infos = Infos(self._form)
+        infos.add({"start": self.dreams.begin(rows, starts)}, rows)
+        self._over = self._over & ~rows
+        return self._form.array(self.dreams.shown), infos.done()
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """One latent step of all envs under native actions (n, ...), numpy or torch.
+
+        Returns:
+            Observations (n, h, w, 3) uint8, rewards (n,), terminated (n,), truncated (n,), infos.
+
+        Raises:
+            NotResetError: there was no reset before, or, with autoreset disabled, an env is over.
+            InputError: an action is not in its space; names the env. Nothing has happened then.
+        """
+        wanted = (~self._beginning()).cpu().numpy()
+        return self.step_flat(
+            fast_flat_actions(self.world.action_space, self.action_space, actions, self.num_envs, wanted)
+        )
+
+    def step_flat(self, flat: NDArray[np.float64]) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """As `step`, under flat actions (n, a)."""
+        beginning = self._beginning()
+        going = ~beginning
+        if not bool(going.any()):
+            return self._all_begin()
+        moment = self.dreams.step(torch.as_tensor(flat), going)
+        terminated, truncated = moment.terminated & going, moment.truncated & going
+        over = terminated | truncated
+        infos = Infos(self._form)
+        if self.autoreset_mode == AutoresetMode.SAME_STEP and bool(over.any()):
+            infos.add_final(self.dreams.shown, _told(moment), over)
+            going, beginning = ~over, over
+        self._over = over & ~beginning
+        infos.add(_told(moment), going)
+        if bool(beginning.any()):
+            infos.add({"start": self.dreams.begin(beginning)}, beginning)
+        rewards = moment.reward if self.autoreset_mode == AutoresetMode.SAME_STEP else moment.reward * going
+        array = self._form.array
+        observations = array(self.dreams.shown)
+        return observations, self._form.reward(rewards), array(terminated), array(truncated), infos.done()
+
+    def render(self) -> tuple[NDArray[np.uint8], ...] | None:
+        """The newest frame of each env, (h, w, 3) uint8; None without a render mode."""
+        if self.render_mode is None:
+            return None
+        if not self.dreams.begun:
+            raise NotResetError("render was called before reset: call reset first")
+        return tuple(np.ascontiguousarray(self.dreams.shown.cpu().numpy()))
+
+    # ------------------------------------------------------------ resets
+
+    def _beginning(self) -> Tensor:
+        """(n,) bool: the envs which this step begins anew instead of going on."""
+        if not self.dreams.begun:
+            raise NotResetError("step was called before reset: call reset first")
+        if self.autoreset_mode == AutoresetMode.DISABLED and bool(self._over.any()):
+            over = self._over.nonzero()[:, 0].tolist()
+            raise NotResetError(
+                f"env {', '.join(map(str, over))}: the episode is over and autoreset is disabled: call "
+                "reset(options={'reset_mask': terminated | truncated}) first"
+            )
+        return self._over
+
+    def _all_begin(self) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """A step in which every env begins anew: nothing is imagined."""
+        rows = self._over
+        infos = Infos(self._form)
+        infos.add({"start": self.dreams.begin(rows)}, rows)
+        self._over = torch.zeros_like(rows)
+        none = self._form.array(self._over)
+        rewards = self._form.reward(torch.zeros(self.num_envs, device=rows.device))
+        return self._form.array(self.dreams.shown), rewards, none, self._form.array(self._over.clone()), infos.done()
+
+    def _reset_rows(self, options: dict[str, Any]) -> Tensor:
+        """(n,) bool: which envs a reset is about."""
+        mask = options.get("reset_mask")
+        if mask is None:
+            return torch.ones(self.num_envs, dtype=torch.bool, device=self.world.device)
+        rows = torch.as_tensor(mask)
+        if rows.shape != (self.num_envs,) or rows.dtype != torch.bool or not bool(rows.any()):
+            raise InputError(
+                f"options['reset_mask'] is {rows.dtype} of shape {tuple(rows.shape)} with {int(rows.sum())} True, "
+                f"expected bool of shape ({self.num_envs},) with at least one True"
+            )
+        if not self.dreams.begun and not bool(rows.all()):
+            raise NotResetError("reset with a reset_mask came first: reset all envs once before")
+        return rows.to(self.world.device)
+
+    def _seed(self, rows: Tensor, seed: int | list[int | None] | None) -> None:
+        """Seeds the rows: see `reset`."""
+        if isinstance(seed, int | np.integer):
+            super().reset(seed=int(seed))
+            seed = [int(seed) + i for i in range(self.num_envs)]
+        elif seed is None:
+            fresh = None if self.dreams.begun else self.np_random.integers(2**31, size=self.num_envs).tolist()
+            seed = fresh or [None] * self.num_envs
+        if len(seed) != self.num_envs:
+            raise InputError(f"{len(seed)} seeds for {self.num_envs} envs, expected one number or one for each")
+        if not self.dreams.begun and None in seed:
+            seed = [int(self.np_random.integers(2**31)) if one is None else one for one in seed]
+        pairs = [(i, one) for i, (one, begins) in enumerate(zip(seed, rows.tolist(), strict=True)) if begins]
+        pairs = [(i, int(one)) for i, one in pairs if one is not None]
+        if pairs:
+            index, values = zip(*pairs, strict=True)
+            self.dreams.random.seed(torch.tensor(index, device=rows.device), torch.tensor(values, device=rows.device))
+
+
+def _mode(mode: str | AutoresetMode) -> AutoresetMode:
+    try:
+        return mode if isinstance(mode, AutoresetMode) else AutoresetMode(mode)
+    except ValueError as error:
+        known = ", ".join(repr(known.value) for known in AutoresetMode)
+        raise InputError(f"autoreset_mode is {mode!r}, expected one of {known}") from error
+
+
+def _told(moment: Moment) -> dict[str, Tensor]:
+    """What `info` tells of a step."""
+    return {"frames": moment.frames, "entropy": moment.entropy, "termination": moment.termination}

@@ -1,0 +1,94 @@
+"""Where random numbers come from: a `torch.Generator` for a whole batch, or a stream of its own for every row.
+
+With `RowStreams` what happens to one row does not depend on which rows are beside it: a batch of dreams gives the
+dreams that each of its rows would have had alone.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def _wrapped(number: int) -> int:
+    """The int64 of the same 64 bits."""
+    return (number + 2**63) % 2**64 - 2**63
+
+
+_GOLDEN = _wrapped(0x9E3779B97F4A7C15)
+_CALLS = _wrapped(0xD1B54A32D192ED03)
+_MIX = (_wrapped(0xBF58476D1CE4E5B9), _wrapped(0x94D049BB133111EB))
+
+
+class RowStreams:
+    """One stream of uniform numbers per row, as a pure function of (key of the row, its event, call, place).
+
+    Counter-based: nothing has to be drawn in order, so all rows are drawn at once on any device, and on every device
+    come the same numbers. The hash is the finaliser of SplitMix64 (Steele, Lea & Flood 2014, "Fast splittable
+    pseudorandom number generators"), applied once per coordinate.
+
+    Args:
+        rows: b, how many.
+        device: where the numbers are made.
+    """
+
+    def __init__(self, rows: int, device: torch.device) -> None:
+        self.keys = torch.zeros(rows, dtype=torch.int64, device=device)
+        """(b,): seeds of the rows, mixed."""
+        self.events = torch.zeros(rows, dtype=torch.int64, device=device)
+        """(b,): how many events each row has had."""
+        self._calls = self._again = 0
+
+    def seed(self, rows: Tensor, seeds: Tensor) -> None:
+        """Starts the streams of the rows (r,) at their beginnings again, from seeds (r,) int64."""
+        self.keys[rows] = _mixed(seeds.to(self.keys) + _GOLDEN)
+        self.events[rows] = 0
+
+    def begin_event(self, happens: Tensor) -> None:
+        """A step or a reset begins for the rows where the (b,) bool is True: their next numbers are fresh."""
+        self.events += happens
+        self._calls = self._again = 0
+
+    def uniform(self, shape: tuple[int, ...], *, again: bool = False) -> Tensor:
+        """(b, ...) float64 in 0 <= u < 1, other numbers at each call.
+
+        Args:
+            shape: whose first number is b.
+            again: replaces numbers of the last call. How often that happens may depend on other rows; the numbers of
+                the next call do not depend on it.
+        """
+        if shape[0] != len(self.keys):
+            raise ValueError(f"{shape[0]} rows of random numbers from {len(self.keys)} streams")
+        self._calls, self._again = (self._calls, self._again + 1) if again else (self._calls + 1, 0)
+        events = _mixed(self.keys + _GOLDEN * self.events)
+        calls = _mixed(events + _wrapped(_CALLS * (self._calls + (self._again << 32))))
+        places = torch.arange(1, 1 + math.prod(shape[1:]), device=calls.device)
+        bits = _mixed(calls[:, None] + _GOLDEN * places)
+        # The upper 53 bits; the shift keeps the sign, which the mask removes.
+        return ((bits >> 11) & (2**53 - 1)).double().mul_(2.0**-53).reshape(shape)
+
+
+Randomness = torch.Generator | RowStreams | None
+"""A source of random numbers on the device of the model; None is torch's own."""
+
+
+def uniform(shape: tuple[int, ...], source: Randomness, device: torch.device, at: Tensor | None = None) -> Tensor:
+    """Uniform numbers of `shape` in 0 <= u < 1 as float64; with `at` (r,), new ones for these flat places, as (r,)."""
+    if isinstance(source, RowStreams):
+        return source.uniform(shape) if at is None else source.uniform(shape, again=True).flatten()[at]
+    shape = shape if at is None else tuple(at.shape)
+    return torch.rand(shape, generator=source, device=device, dtype=torch.float64)
+
+
+def _mixed(x: Tensor) -> Tensor:
+    """A bijection of int64 that spreads every input bit over all output bits. Overflow is meant."""
+    x = (x ^ _shifted(x, 30)) * _MIX[0]
+    x = (x ^ _shifted(x, 27)) * _MIX[1]
+    return x ^ _shifted(x, 31)
+
+
+def _shifted(x: Tensor, bits: int) -> Tensor:
+    """Shifted right as if without a sign."""
+    return (x >> bits) & (2 ** (64 - bits) - 1)
