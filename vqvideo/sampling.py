@@ -1,4 +1,4 @@
-"""Choosing codes from logits: temperature, top-k, top-p. Pure functions; randomness comes from a generator or from rows' own streams."""
+"""Choosing codes from logits: temperature, top-k, top-p, guidance. Pure functions of logits and random numbers."""
 
 from __future__ import annotations
 

@@ -26,7 +26,6 @@ from vqvideo.data.episode import Episode
 from vqvideo.data.store import EpisodeEntry, Store
 from vqvideo.errors import InputError
 
-
 _FORMAT = 2
 """Of the cache, in its name: a cache of another format is not found and made again."""
 
