@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # SDL reads these once, when pygame is loaded, and without a display its default driver fails.
 if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
@@ -21,10 +21,14 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
 from vqvideo.envs.car_racing import DrawOnDemand, draw_anywhere
-from vqvideo.envs.wrappers import ActionRepeat, PixelFrames, SkipFirst, observes_pixels
+from vqvideo.envs.wrappers import ActionRepeat, PixelFrames, ResizedFrames, SkipFirst, observes_pixels
 from vqvideo.errors import InputError, suggest
+from vqvideo.spaces import ActionSpace
 
-__all__ = ["PRESETS", "Preset", "find_spec", "make", "name_of", "resolve"]
+if TYPE_CHECKING:
+    from vqvideo.data.store import StoreMeta
+
+__all__ = ["PRESETS", "Preset", "as_recorded", "find_spec", "make", "name_of", "resolve"]
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,16 @@ PRESETS: dict[str, Preset] = {
     ),
 }
 
+# A board of 6 x 6 tiles, each 8 x 8 pixels, with two balls that roll about. To walk into a ball or a wall ends the
+# episode with -1, to reach the green goal with up to 1.
+PRESETS["DynamicObstacles"] = Preset(
+    env_id="minigrid:MiniGrid-Dynamic-Obstacles-Random-6x6-v0",
+    kwargs={"tile_size": 8, "highlight": False},
+    policy="random",
+    actions={"left": (0,), "right": (1,), "forward": (2,)},
+    extra="minigrid",
+)
+
 # The same road and car, with a start on another piece of the track in each episode.
 PRESETS["CarRacingAnywhere"] = replace(PRESETS["CarRacing"], wrap=draw_anywhere)
 
@@ -152,6 +166,29 @@ def make(preset: Preset) -> gymnasium.Env:
     if preset.wrap is not None:
         env = preset.wrap(env)
     return PixelFrames(env, preset.pixels_key)
+
+
+def as_recorded(meta: StoreMeta, hold: int = 1) -> gymnasium.Env:
+    """The environment of a store as an agent of its dream meets it: frames of the stored size, with the recording's
+    action repeat and skipped steps.
+
+    Args:
+        meta: of the store.
+        hold: recorded steps for which an action is held: the time stride of the world model.
+
+    Raises:
+        InputError: the environment is not installed, or has other actions than those that were recorded.
+    """
+    preset = replace(resolve(meta.env_id), action_repeat=meta.action_repeat, skip_first=meta.skip_first)
+    env = make(preset)
+    found = ActionSpace.from_gymnasium(env.action_space)
+    if found != meta.action_space:
+        env.close()
+        raise InputError(
+            f"{meta.env_id} takes actions in {found} here, the store was recorded with {meta.action_space}: install "
+            "the version that recorded it, or record again"
+        )
+    return ResizedFrames(ActionRepeat(env, hold) if hold > 1 else env, meta.frame_size)
 
 
 def _with_rendering(env: gymnasium.Env, preset: Preset) -> gymnasium.Env:

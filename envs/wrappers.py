@@ -10,6 +10,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from vqvideo.errors import InputError
+from vqvideo.playing import resize
 
 # Symbolic grids (MiniGrid's 7x7x3) are uint8 arrays of three channels too, and are no pictures.
 SMALLEST_SIDE = 16
@@ -50,6 +51,18 @@ class ActionRepeat(gymnasium.Wrapper):
             if terminated or truncated:
                 break
         return observation, total, terminated, truncated, info
+
+
+class ResizedFrames(gymnasium.ObservationWrapper):
+    """Frames (h, w, 3) uint8 at the size at which a recording stores them, by the same antialiased resize."""
+
+    def __init__(self, env: gymnasium.Env, size: tuple[int, int]) -> None:
+        super().__init__(env)
+        self.size = size
+        self.observation_space = spaces.Box(0, 255, (*size, 3), np.uint8)
+
+    def observation(self, observation: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return resize(observation[None], self.size)[0]
 
 
 class PixelFrames(gymnasium.Wrapper):

@@ -82,6 +82,7 @@ def test_gymnasium_is_imported_where_environments_are_played_only() -> None:
         "vqvideo.native_spaces",
         "vqvideo.imagined_env",
         "vqvideo.adapters",
+        "vqvideo.agents",
         "vqvideo.envs",
     )
     assert all(inside(by, *rooms) for by in importers("gymnasium"))
@@ -112,13 +113,14 @@ def test_the_library_imports_no_script_and_no_test() -> None:
 FLOORS = (
     {"errors", "randomness"},
     {"durable", "records", "sampling", "losses", "metrics", "hardware", "recording", "spaces", "nn"}
-    | {"train_config", "finite", "averaging", "signals", "formats", "frechet"},
+    | {"train_config", "agent_config", "finite", "averaging", "signals", "formats", "frechet"},
     {"data", "checkpoint", "video", "yuv", "optimizers", "features", "pretrained", "native_spaces"},
     {"hub", "backbones", "quantizers", "run_folder", "training", "launch", "perceptual", "discriminator"} | {"codecs"},
     {"vqvae", "prior", "playing"},
     {"world", "config", "workers", "suites", "objective"},
     {"imagined_env", "evaluation", "media", "collect", "warm_start"},
     {"stages", "benchmarks", "shipping", "model_card", "adapters"},
+    {"agents"},
     {"cli"},
 )
 """From the ground up: a module imports from its own floor and the ones below."""
@@ -194,7 +196,7 @@ sys.meta_path.insert(0, Blocker())
 
 
 def test_models_data_and_training_run_without_gymnasium_and_av() -> None:
-    exempt = ("vqvideo.collect", "vqvideo.native_spaces", "vqvideo.imagined_env", "vqvideo.adapters")
+    exempt = ("vqvideo.collect", "vqvideo.native_spaces", "vqvideo.imagined_env", "vqvideo.adapters", "vqvideo.agents")
     modules = [module_name(path) for path in LIBRARY]
     wanted = [name for name in modules if not inside(name, *exempt)]
     assert len(wanted) > 20

@@ -20,7 +20,7 @@ from tiny_tokenizers import (
 )
 from torch import Tensor
 
-from vqvideo.backbones import ConvConfig
+from vqvideo.backbones import ConvConfig, FrameConv
 from vqvideo.errors import InputError
 from vqvideo.metrics import code_counts, usage
 from vqvideo.nn import TimeState
@@ -238,7 +238,7 @@ def test_a_row_reset_in_mid_stream_encodes_like_a_fresh_stream(
     whole = model.encode(torch.cat([head, tail], dim=1))[:, 3:]
     assert torch.equal(codes[[0, 2]], whole[[0, 2]])
     assert torch.equal(codes[1], model.encode(anew)[0])
-    assert not torch.equal(codes[1], whole[1])
+    assert torch.equal(codes[1], whole[1]) == (backbone is FrameConv), "only what has no memory has nothing to forget"
 
 
 @each_backbone
@@ -256,7 +256,7 @@ def test_a_row_reset_in_mid_stream_decodes_like_a_fresh_stream(
     whole = model.decode(codes)[:, model.clip_length(3) :]
     torch.testing.assert_close(decoded[[0, 2]], whole[[0, 2]], atol=1e-5, rtol=0)
     torch.testing.assert_close(decoded[1, stride - 1 :], model.decode(tail[1:2])[0], atol=1e-5, rtol=0)
-    assert (decoded[1] - whole[1]).abs().max() > 1e-2
+    assert ((decoded[1] - whole[1]).abs().max() > 1e-2) == (backbone is not FrameConv)
 
 
 @each_backbone
@@ -270,7 +270,7 @@ def test_a_state_is_not_changed_by_use_and_can_be_forked(backbone: type[ConvConf
     _ = model.encode_step(right, state)
     again, _ = model.encode_step(left, state)
     assert torch.equal(again, first)
-    assert torch.equal(first, model.encode(torch.cat([noise(2, 3), left], dim=1))[:, 2:])
+    assert torch.equal(first, model.encode(torch.cat([noise(2, 3), left], dim=1))[:, codes.shape[1] :])
     shown, _ = model.decode_step(first, decoder)
     _ = model.decode_step(first.flip(0), decoder)
     assert torch.equal(model.decode_step(first, decoder)[0], shown)

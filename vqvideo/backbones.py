@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch.nn.functional as F
 from einops import rearrange
@@ -81,6 +82,11 @@ class Chain(nn.Module):
 class ConvConfig:
     """What the convolutional backbones share."""
 
+    time_strides: ClassVar[tuple[int, ...]] = (1, 2, 4)
+    """Time strides that it can have."""
+    least_blocks: ClassVar[int] = 1
+    """Residual blocks per level, at least."""
+
     strides: Stride = (2, 8, 8)
     """Frames, rows and columns per latent cell: time 1, 2 or 4; height and width powers of two."""
     patch: int = 4
@@ -94,17 +100,18 @@ class ConvConfig:
 
     def __post_init__(self) -> None:
         t, h, w = self.strides
-        if t not in (1, 2, 4):
-            raise InputError(f"backbone.strides {self.strides}: the time stride is {t}, expected 1, 2 or 4")
+        if t not in self.time_strides:
+            expected = " or ".join(map(str, self.time_strides))
+            raise InputError(f"backbone.strides {self.strides}: the time stride is {t}, expected {expected}")
         if any(side < self.patch or side & (side - 1) for side in (h, w)) or self.patch & (self.patch - 1):
             raise InputError(
                 f"backbone.strides {self.strides} with patch {self.patch}: "
                 "height and width strides are powers of two, the patch or more"
             )
-        if min(self.encoder_blocks, self.decoder_blocks) < 1:
+        if min(self.encoder_blocks, self.decoder_blocks) < self.least_blocks:
             raise InputError(
                 f"backbone.encoder_blocks {self.encoder_blocks} and decoder_blocks {self.decoder_blocks}: "
-                "expected at least 1, the residual blocks look back in time"
+                f"expected at least {self.least_blocks}, the residual blocks look back in time"
             )
         if len(self.widths) != len(self.level_strides):
             raise InputError(
@@ -170,4 +177,22 @@ class FullConv(ConvConfig):
         return ((3, 3, 3), (3, 3, 3))
 
 
-BackboneConfig = FactorisedConv | FullConv
+@dataclass(frozen=True)
+class FrameConv(ConvConfig):
+    """Every frame by itself: the same frame always has the same codes, whatever was before it. For worlds that a single
+    frame tells all of, where an agent decides at every step. Without residual blocks each token is its own cell of the
+    picture and no more, which suits games made of tiles.
+    """
+
+    time_strides: ClassVar[tuple[int, ...]] = (1,)
+    least_blocks: ClassVar[int] = 0
+
+    strides: Stride = (1, 8, 8)
+    """Frames and pixels per latent step and token: (1, h, w)."""
+
+    @property
+    def kernels(self) -> tuple[Stride, ...]:
+        return ((1, 3, 3), (1, 1, 1))
+
+
+BackboneConfig = FactorisedConv | FullConv | FrameConv

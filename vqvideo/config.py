@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from vqvideo.agent_config import AgentStage
 from vqvideo.data.codes import SegmentConfig
 from vqvideo.data.images import StillsConfig
 from vqvideo.discriminator import AdversarialConfig, NoAdversary
@@ -74,7 +75,7 @@ class PriorStage:
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment: what to record, the tokenizer, the prior."""
+    """An experiment: what to record, the tokenizer, the prior, an agent."""
 
     name: str = "car_racing"
     """Name of the run: results are in runs/<name>."""
@@ -86,6 +87,8 @@ class Experiment:
     """The tokenizer."""
     prior: PriorStage = field(default_factory=PriorStage)
     """The prior."""
+    agent: AgentStage = field(default_factory=AgentStage)
+    """The agent that learns in dreams."""
     sampling: Sampling = field(default_factory=Sampling)
     """How dreams are drawn."""
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from gymnasium import Space
+from gymnasium import Space, spaces
 from gymnasium.vector.utils import iterate
 from numpy.typing import NDArray
 from torch import Tensor
@@ -30,7 +31,7 @@ def flat_actions(
         InputError: too many or too few actions, another structure or type, or an action that is not in the space:
             names the env, the value and the space.
     """
-    rows = _rows(space, batched, actions, count)
+    rows = _rows(space, batched, in_numpy(actions), count)
     flat = np.empty((count, space.size))
     flat[:] = _any_valid(space)
     for index in np.flatnonzero(wanted):
@@ -45,7 +46,7 @@ def fast_flat_actions(
     space: ActionSpace, batched: Space, actions: Any, count: int, wanted: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
     """As `flat_actions`; the usual case, one good array of one plain space, without looking at each row by itself."""
-    array = actions.detach().cpu().numpy() if isinstance(actions, Tensor) else actions
+    array = in_numpy(actions)
     leaf = space.tree
     if isinstance(leaf, Leaf) and isinstance(array, np.ndarray) and array.shape == (count, *leaf.shape):
         kinds = "iub" if leaf.categorical else "fiub"
@@ -55,14 +56,45 @@ def fast_flat_actions(
     return flat_actions(space, batched, array, count, wanted)
 
 
+def in_numpy(actions: Any) -> Any:
+    """The same nest of actions with arrays in place of tensors, on whatever device they are."""
+    if isinstance(actions, Tensor):
+        values = actions.detach().cpu()
+        # In double precision, which holds them all: numpy has no bfloat16.
+        return (values.double() if values.is_floating_point() else values).numpy()
+    if isinstance(actions, Mapping):
+        return {name: in_numpy(part) for name, part in actions.items()}
+    if isinstance(actions, tuple):
+        return tuple(map(in_numpy, actions))
+    return [in_numpy(part) for part in actions] if isinstance(actions, list) else actions
+
+
 def _rows(space: ActionSpace, batched: Space, actions: Any, count: int) -> list[Any]:
     try:
-        rows = list(iterate(batched, actions))
+        sizes = set(_sizes(batched, actions))
+        rows = list(iterate(batched, actions)) if sizes == {count} else []
     except (TypeError, ValueError, KeyError, IndexError) as error:
         raise InputError(f"actions {actions!r:.100} are no batch of {count} of {space}: {error}") from error
-    if len(rows) != count:
-        raise InputError(f"{len(rows)} actions for {count} envs, expected one of {space} for each")
+    if sizes != {count}:
+        found = " and ".join(map(str, sorted(sizes)))
+        raise InputError(f"{found} actions for {count} envs, expected one of {space} for each")
     return rows
+
+
+def _sizes(batched: Space, actions: Any) -> Iterator[int]:
+    """How many actions there are in each leaf of a batch. ValueError if the nest is another one."""
+    if isinstance(batched, spaces.Dict):
+        if not isinstance(actions, Mapping) or actions.keys() != batched.keys():
+            raise ValueError(f"expected a dict with keys {list(batched)}")
+        for name, child in batched.items():
+            yield from _sizes(child, actions[name])
+    elif isinstance(batched, spaces.Tuple):
+        if not isinstance(actions, tuple | list) or len(actions) != len(batched):
+            raise ValueError(f"expected a tuple of {len(batched)}")
+        for child, part in zip(batched, actions, strict=True):
+            yield from _sizes(child, part)
+    else:
+        yield len(actions)
 
 
 def _any_valid(space: ActionSpace) -> NDArray[np.float64]:

@@ -63,7 +63,7 @@ class Dreams:
         if rows < 1 or horizon < 1:
             raise InputError(f"num_envs is {rows} and horizon is {horizon}, expected at least 1")
         self.world, self.starts, self.horizon = world.eval(), starts, horizon
-        self.sampling, self.reward = sampling, reward or _learnt_reward(world)
+        self.sampling, self.reward = sampling, _learnt_reward(world) if reward is None else _checked(reward)
         self.random = RowStreams(rows, world.device)
         self.steps = torch.zeros(rows, dtype=torch.int64, device=world.device)
         """(b,): latent steps since each row began."""
@@ -120,6 +120,20 @@ class Dreams:
 def no_reward(step: WorldStep) -> Tensor:
     """0 for every step: for worlds that were trained without rewards and are only watched or explored."""
     return torch.zeros_like(step.reward)
+
+
+def _checked(reward: RewardFunction) -> RewardFunction:
+    """The same reward, in the type and on the device of the model's own; InputError if it is not one for each row."""
+
+    def checked(step: WorldStep) -> Tensor:
+        values = torch.as_tensor(reward(step)).to(step.reward)
+        if values.shape != step.reward.shape:
+            raise InputError(
+                f"reward gave shape {tuple(values.shape)}, expected {tuple(step.reward.shape)}: one number for each env"
+            )
+        return values
+
+    return checked
 
 
 def _learnt_reward(world: WorldModel) -> RewardFunction:

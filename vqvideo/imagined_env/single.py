@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium
 from gymnasium.vector import AutoresetMode
 
+from vqvideo.imagined_env.actions import in_numpy
 from vqvideo.imagined_env.starts import Beginnings
 from vqvideo.imagined_env.vector import ImaginedVectorEnv
 from vqvideo.world import WorldModel
@@ -42,7 +43,7 @@ class ImaginedEnv(gymnasium.Env[Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """One latent step; see `ImaginedVectorEnv.step`."""
-        flat = self.vector.world.action_space.flatten(action)
+        flat = self.vector.world.action_space.flatten(in_numpy(action))
         observations, rewards, terminated, truncated, infos = self.vector.step_flat(flat[None])
         return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), _own(infos)
 

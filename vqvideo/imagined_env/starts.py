@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeAlias
 
@@ -100,13 +100,13 @@ def read_starts(world: WorldModel, given: Beginnings, context: int, count: int) 
         return given
     if context < 1 or count < 1:
         raise InputError(f"context is {context} and starts are {count}, expected at least 1")
-    length = world.vqvae.clip_length(context)
     if isinstance(given, StartClips):
-        return _from_clips(world, given, length, count)
-    return _from_store(world, given if isinstance(given, Store) else Store.open(given), length, count)
+        return _from_clips(world, given, context, count)
+    return _from_store(world, given if isinstance(given, Store) else Store.open(given), context, count)
 
 
-def _from_clips(world: WorldModel, clips: StartClips, length: int, count: int) -> Starts:
+def _from_clips(world: WorldModel, clips: StartClips, context: int, count: int) -> Starts:
+    length = world.vqvae.clip_length(context)
     if clips.frames.ndim != 5 or clips.frames.shape[1] < length or clips.actions.shape[1] < length - 1:
         raise InputError(
             f"start clips of shape {tuple(clips.frames.shape)}, expected (b, t, 3, h, w) with t >= {length}: longer "
@@ -115,22 +115,28 @@ def _from_clips(world: WorldModel, clips: StartClips, length: int, count: int) -
     return Starts.read(world, clips.frames[:count, :length], clips.actions[:count, : length - 1])
 
 
-def _from_store(world: WorldModel, store: Store, length: int, count: int) -> Starts:
+def _from_store(world: WorldModel, store: Store, context: int, count: int) -> Starts:
     check_store(world, store)
+    length = world.vqvae.clip_length(context)
+    clips = _going_on(store, length, context)
+    source = clips.spread(count)
+    picked = [clips[index] for index in source.tolist()]
+    frames = rearrange(torch.stack([clip["frames"][:length] for clip in picked]), "b t h w c -> b t c h w")
+    actions = torch.stack([clip["actions"][: length - 1] for clip in picked])
+    return Starts.read(world, frames, actions, torch.from_numpy(source))
+
+
+def _going_on(store: Store, length: int, context: int) -> Clips:
+    """Clips of one frame more than is read: the episode goes on after the context, so that nothing begins at an end."""
     # The starts that come with a shipped world are held out from its training, and there are no others.
     split = "train" if store.split("train") else "held_out"
-    clips = Clips(store, split, length, cache_gib=0.0)
-    source, picked = zip(*_running(clips, count), strict=True)
-    frames = rearrange(torch.stack([clip["frames"] for clip in picked]), "b t h w c -> b t c h w")
-    return Starts.read(world, frames, torch.stack([clip["actions"] for clip in picked]), torch.tensor(source))
-
-
-def _running(clips: Clips, count: int) -> Iterator[tuple[int, dict[str, Tensor]]]:
-    """Clips after which the episode goes on: nothing begins after an end."""
-    for index in clips.spread(count).tolist():
-        clip = clips[index]
-        if not bool(clip["terminated"].any()):
-            yield index, clip
+    longest = max((entry.length + 1 for entry in store.split(split)), default=0)
+    if longest <= length:
+        raise InputError(
+            f"the longest {split} episode of {store.path} has {longest} frames, expected at least {length + 1}: a "
+            f"context of {context} latent steps and a frame after it. Record longer episodes, or take a smaller context"
+        )
+    return Clips(store, split, length + 1, cache_gib=0.0)
 
 
 def check_store(world: WorldModel, store: Store) -> None:
@@ -149,16 +155,23 @@ def check_store(world: WorldModel, store: Store) -> None:
 
 def given_starts(world: WorldModel, options: dict[str, object], rows: int) -> Starts:
     """Starts from the `options` of a reset: `frames` (r, t, h, w, 3) uint8, or (t, h, w, 3) for all rows, and, if
-    t > 1, flat `actions` (r, t - 1, a).
+    t > 1, flat `actions` (r, t - 1, a), or (t - 1, a) for all.
     """
-    frames = torch.as_tensor(np.asarray(options["frames"]))
+    frames = _tensor(options["frames"])
     frames = frames[None].expand(rows, *frames.shape) if frames.ndim == 4 else frames
     if frames.ndim != 5 or len(frames) != rows:
         raise InputError(
             f"options['frames'] of shape {tuple(frames.shape)}, expected ({rows}, t, h, w, 3), or (t, h, w, 3) for all"
         )
-    empty = np.zeros((rows, 0, world.action_space.size))
-    actions = torch.as_tensor(np.asarray(options.get("actions", empty)))
+    actions = _tensor(options.get("actions", np.zeros((rows, 0, world.action_space.size))))
     actions = actions[None].expand(rows, *actions.shape) if actions.ndim == 2 else actions
+    if actions.ndim != 3 or len(actions) != rows:
+        raise InputError(
+            f"options['actions'] of shape {tuple(actions.shape)}, expected ({rows}, t - 1, a), or (t - 1, a) for all"
+        )
     source = torch.full((rows,), -1)
     return Starts.read(world, rearrange(frames, "b t h w c -> b t c h w"), actions, source)
+
+
+def _tensor(value: object) -> Tensor:
+    return value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))

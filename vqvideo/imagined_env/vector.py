@@ -90,7 +90,7 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         if render_mode not in (None, "rgb_array"):
             raise InputError(f"render_mode is {render_mode!r}, expected None or 'rgb_array'")
         read = read_starts(world, starts, context, max_starts)
-        self.world, self.num_envs, self.render_mode = world, num_envs, render_mode
+        self.world, self.num_envs, self.render_mode, self.output = world, num_envs, render_mode, output
         self.dreams = Dreams(world, read, num_envs, horizon, sampling or Sampling(), reward)
         h, w = world.vqvae.frame_size
         self.single_observation_space = spaces.Box(0, 255, (h, w, 3), np.uint8)
@@ -119,9 +119,11 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         options = dict(options or {})
         if unknown := [name for name in options if name not in _OPTIONS]:
             raise InputError(f"reset option {unknown[0]!r} is unknown, expected one of {', '.join(_OPTIONS)}")
+        if "actions" in options and "frames" not in options:
+            raise InputError("reset option 'actions' without 'frames': give the frames between which they were taken")
         rows = self._reset_rows(options)
-        self._seed(rows, seed)
         starts = given_starts(self.world, options, int(rows.sum())) if "frames" in options else None
+        self._seed(rows, seed)
         infos = Infos(self._form)
         infos.add({"start": self.dreams.begin(rows, starts)}, rows)
         self._over = self._over & ~rows
@@ -192,9 +194,10 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         infos = Infos(self._form)
         infos.add({"start": self.dreams.begin(rows)}, rows)
         self._over = torch.zeros_like(rows)
-        none = self._form.array(self._over)
+        # Copies: what is given away may be written into.
+        terminated, truncated = (self._form.array(self._over.clone()) for _ in range(2))
         rewards = self._form.reward(torch.zeros(self.num_envs, device=rows.device))
-        return self._form.array(self.dreams.shown), rewards, none, self._form.array(self._over.clone()), infos.done()
+        return self._form.array(self.dreams.shown), rewards, terminated, truncated, infos.done()
 
     def _reset_rows(self, options: dict[str, Any]) -> Tensor:
         """(n,) bool: which envs a reset is about."""

@@ -19,7 +19,7 @@ class RewardHead(nn.Module):
         edges = symlog(torch.tensor([low, high], dtype=torch.float32))
         if edges[1] - edges[0] < 1e-3:
             edges = edges + torch.tensor([-1.0, 1.0])
-        self.register_buffer("bins", torch.linspace(float(edges[0]), float(edges[1]), bins))
+        self.register_buffer("bins", _with_zero(torch.linspace(float(edges[0]), float(edges[1]), bins)))
         self.out = nn.Linear(dim, bins)
         nn.init.zeros_(self.out.weight)
 
@@ -34,6 +34,13 @@ class RewardHead(nn.Module):
     def mean(self, logits: Tensor) -> Tensor:
         """Expected reward (...) of logits (..., bins)."""
         return (logits.float().softmax(dim=-1) * symexp(self.bins)).sum(dim=-1)
+
+
+def _with_zero(bins: Tensor) -> Tensor:
+    """The nearest bin moved to 0, if 0 lies between them: the commonest reward is then one bin and not two halves."""
+    if bins[0] < 0 < bins[-1]:
+        bins[bins.abs().argmin()] = 0
+    return bins
 
 
 def termination_loss(logits: Tensor, terminated: Tensor, weights: Tensor | None = None) -> Tensor:

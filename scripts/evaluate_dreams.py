@@ -1,0 +1,126 @@
+"""Measures how faithful dreams are: return and episode length in the dream and in reality, under the same actions.
+
+    python scripts/evaluate_dreams.py --env CarRacing
+    python scripts/evaluate_dreams.py --env CarRacing --horizon 80 --plot dreams.png
+
+Plays held-out episodes again from their first frames. Prints returns and lengths beside their baselines, and a line per
+latent step: rewards, who is still alive, and how well the ends are known; writes everything as JSON and, with --plot, a
+picture.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+from rollout import Source, load_world, open_store
+from vqvideo import cli
+from vqvideo.errors import InputError
+from vqvideo.recording import snake_case
+from vqvideo.sampling import Sampling
+
+if TYPE_CHECKING:
+    from vqvideo.evaluation import FidelityReport
+
+LEAST = {"horizon": 1, "context": 1, "episodes": 2, "samples": 1}
+"""What options must be at least."""
+
+
+@dataclass(frozen=True)
+class Options(Source):
+    """What to measure."""
+
+    horizon: int = 16
+    """Latent steps to dream. Where the recording cut an episode before, it is left out: a long horizon leaves only the
+    episodes that the environment ended."""
+    context: int = 3
+    """Latent steps that the model sees."""
+    episodes: int = 64
+    """Held-out episodes at most, spread over the split."""
+    samples: int = 4
+    """Dreams of each episode, all under the same actions."""
+    sampling: tyro.conf.OmitArgPrefixes[Sampling] = field(default_factory=Sampling)
+    """How codes are drawn."""
+    seed: int = 0
+    """Equal seeds dream equal dreams."""
+    threads: int | None = None
+    """CPU threads; by default measured."""
+    json: Path | None = None
+    """Figures; by default fidelity.json beside the world model, for a shipped one in runs/<name>."""
+    plot: Path | None = None
+    """PNG of returns, survival and rewards; needs matplotlib. By default none."""
+
+    def __post_init__(self) -> None:
+        for name, least in LEAST.items():
+            if getattr(self, name) < least:
+                raise InputError(f"--{name} is {getattr(self, name)}, expected at least {least}")
+
+
+def evaluate(options: Options) -> dict[str, Any]:
+    """Measures, prints, draws and writes; returns what is written."""
+    from vqvideo import durable
+    from vqvideo.benchmarks.plots import require_matplotlib
+    from vqvideo.benchmarks.report import hardware, versions
+    from vqvideo.evaluation import evaluate_fidelity
+    from vqvideo.hardware import configure_threads
+    from vqvideo.records import to_plain
+
+    if options.plot:
+        require_matplotlib()
+    configure_threads(options.threads)
+    name = options.name or snake_case(options.env)
+    world, store = load_world(options, name), open_store(options)
+    began = time.perf_counter()
+    report = evaluate_fidelity(
+        world,
+        store,
+        horizon=options.horizon,
+        context=options.context,
+        episodes=options.episodes,
+        samples=options.samples,
+        sampling=options.sampling,
+        seed=options.seed,
+    )
+    print(report.tables())
+    record = {
+        "world": str(options.world or name),
+        "fingerprint": world.fingerprint(),
+        "store": str(store.path),
+        "store_digest": store.digest,
+        "hardware": hardware(),
+        "versions": versions(),
+        "settings": to_plain(options),
+        "seconds": round(time.perf_counter() - began, 1),
+        "fidelity": report.to_json(),
+    }
+    beside = options.world.parent if options.world and options.world.is_dir() else Path("runs") / name
+    out = options.json or beside / "fidelity.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    durable.write_file(out, (json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
+    print(f"figures {out}")
+    if options.plot:
+        draw(report, f"Dreams of {world.env.env_id}, {options.horizon} latent steps", options.plot)
+    return record
+
+
+def draw(report: FidelityReport, title: str, path: Path) -> None:
+    """Writes the picture."""
+    from vqvideo.benchmarks.fidelity_plot import plot_fidelity
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plot_fidelity(report, title, path)
+    print(f"picture {path}")
+
+
+def main() -> None:
+    """Reads the command line and measures."""
+    evaluate(tyro.cli(Options, description=__doc__))
+
+
+if __name__ == "__main__":
+    cli.run(main)

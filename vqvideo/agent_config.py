@@ -1,0 +1,61 @@
+"""What an agent that learns in the dream is told. Free of heavy imports, so that a script can show its help at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from vqvideo.errors import InputError
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """Proximal policy optimisation (Schulman et al. 2017, arXiv:1707.06347)."""
+
+    learning_rate: float = 5e-4
+    """Step size, falling linearly to zero."""
+    rollout: int = 32
+    """Steps of each env between two updates."""
+    batch: int = 512
+    """Steps per gradient step."""
+    epochs: int = 3
+    """How often an update goes through its steps."""
+    discount: float = 0.97
+    """Worth of the next step's value."""
+    gae_lambda: float = 0.95
+    """Of generalised advantage estimation."""
+    entropy: float = 0.01
+    """Weight of the entropy bonus."""
+    clip: float = 0.2
+    """How far the probability of an action may move in an update."""
+
+
+@dataclass(frozen=True)
+class AgentStage:
+    """An agent, where it learns, and how it is judged."""
+
+    steps: int = 300_000
+    """Imagined steps, over all envs."""
+    num_envs: int = 64
+    """Dreams side by side."""
+    horizon: int = 50
+    """Latent steps after which a dream is cut."""
+    context: int = 1
+    """Latent steps that a dream has seen when it begins."""
+    starts: int = 1024
+    """How many recorded moments dreams begin from."""
+    ppo: PPOConfig = field(default_factory=PPOConfig)
+    """How it learns."""
+    direct_envs: int = 8
+    """Real envs side by side, for the comparison with an agent that learns in the real one."""
+    episodes: int = 100
+    """Real episodes that each agent is judged by."""
+    longest: int = 1000
+    """Real steps after which such an episode is cut, if the environment does not cut it before."""
+    seed: int = 0
+    """Everything follows from it."""
+
+    def __post_init__(self) -> None:
+        least = {"steps": 1, "num_envs": 1, "horizon": 1, "context": 1, "starts": 1, "direct_envs": 1, "longest": 1}
+        for name, low in {**least, "episodes": 2}.items():
+            if getattr(self, name) < low:
+                raise InputError(f"agent.{name} is {getattr(self, name)}, expected at least {low}")

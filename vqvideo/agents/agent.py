@@ -1,0 +1,122 @@
+"""A trained agent: acts on frames, goes to disk without a pickle, and records episodes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import Space, spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.policies import ActorCriticCnnPolicy
+from stable_baselines3.common.preprocessing import is_image_space
+
+from vqvideo.agents.features import FrameFeatures
+from vqvideo.checkpoint import load_into, load_model, model_tensors, save_model
+from vqvideo.errors import InputError
+from vqvideo.native_spaces import to_gymnasium
+from vqvideo.playing import resize
+from vqvideo.spaces import ActionSpace
+
+KIND = "agent"
+ARCHITECTURE: dict[str, Any] = {
+    "features_extractor_class": FrameFeatures,
+    "net_arch": {"pi": [64], "vf": [64]},
+    "normalize_images": True,
+}
+"""Of Stable-Baselines3's policy."""
+
+
+class Agent:
+    """Chooses actions for frames.
+
+    Args:
+        policy: Stable-Baselines3's, for frames (3, h, w).
+        frame_size: (h, w) in pixels.
+        space: of the actions.
+    """
+
+    def __init__(self, policy: ActorCriticCnnPolicy, frame_size: tuple[int, int], space: ActionSpace) -> None:
+        self.policy, self.frame_size, self.space = policy, frame_size, space
+
+    @classmethod
+    def untrained(cls, frame_size: tuple[int, int], space: ActionSpace) -> Self:
+        """An agent that has learnt nothing.
+
+        Raises:
+            InputError: actions of a nested space, which Stable-Baselines3 does not choose.
+        """
+        native = trainable_space(space)
+        observed = spaces.Box(0, 255, (3, *frame_size), np.uint8)
+        assert is_image_space(observed)
+        return cls(ActorCriticCnnPolicy(observed, native, lambda _: 0.0, **ARCHITECTURE), frame_size, space)
+
+    def __call__(self, frames: NDArray[np.uint8]) -> NDArray[Any]:
+        """Actions (b, ...) drawn for frames (b, h, w, 3) uint8 of any size."""
+        frames = np.moveaxis(resize(np.ascontiguousarray(frames), self.frame_size), -1, 1)
+        actions, _ = self.policy.predict(frames, deterministic=False)
+        return actions
+
+    def save(self, folder: Path) -> None:
+        """Writes a folder of JSON and safetensors, whole or not at all."""
+        config = {"frame_size": list(self.frame_size), "action_space": self.space.to_json()}
+        save_model(folder, KIND, config, model_tensors(self.policy))
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The agent of a folder.
+
+        Raises:
+            InputError: no agent there, or a damaged one.
+        """
+        saved = load_model(folder, KIND)
+        try:
+            h, w = saved.config["frame_size"]
+            space = ActionSpace.from_json(saved.config["action_space"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{folder}: config.json lacks frame_size or action_space") from error
+        agent = cls.untrained((int(h), int(w)), space)
+        load_into(agent.policy, saved.tensors, folder)
+        return agent
+
+
+class AgentPolicy:
+    """The agent of a folder as a policy that records episodes, some of its actions replaced by random ones.
+
+    It is loaded in the process that plays.
+
+    Args:
+        folder: where the agent was saved.
+        exploration: share of steps with a random action.
+    """
+
+    def __init__(self, folder: Path, exploration: float = 0.1) -> None:
+        self.folder, self.exploration = folder, exploration
+        self._agent: Agent | None = None
+
+    def reset(self, env: gymnasium.Env, rng: np.random.Generator) -> None:
+        """Begins an episode."""
+        if self._agent is None:
+            torch.set_num_threads(1)
+            self._agent = Agent.load(self.folder)
+        self.rng, self.space = rng, env.action_space
+        self.space.seed(int(rng.integers(2**31)))
+        torch.manual_seed(int(rng.integers(2**31)))
+
+    def __call__(self, frame: NDArray[np.uint8]) -> Any:
+        """The action for a frame (h, w, 3)."""
+        assert self._agent is not None
+        if self.rng.random() < self.exploration:
+            return self.space.sample()
+        action = self._agent(frame[None])[0]
+        return int(action) if isinstance(self.space, spaces.Discrete) else action
+
+
+def trainable_space(space: ActionSpace) -> Space:
+    """The Gymnasium space; InputError for one that Stable-Baselines3 cannot choose from."""
+    native = to_gymnasium(space)
+    if isinstance(native, spaces.Dict | spaces.Tuple):
+        raise InputError(f"actions in {space}: agents choose from Box, Discrete, MultiDiscrete or MultiBinary")
+    return native

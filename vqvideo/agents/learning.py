@@ -1,0 +1,128 @@
+"""PPO of Stable-Baselines3, in a dream or in the real environment, with the same network and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor
+from tqdm import tqdm
+
+from vqvideo.adapters.sb3 import SB3VecEnv
+from vqvideo.agent_config import AgentStage, PPOConfig
+from vqvideo.agents.agent import ARCHITECTURE, Agent, trainable_space
+from vqvideo.errors import InputError
+from vqvideo.hardware import default_device
+from vqvideo.imagined_env import ImaginedVectorEnv
+from vqvideo.imagined_env.starts import Beginnings
+from vqvideo.sampling import Sampling
+from vqvideo.spaces import ActionSpace
+from vqvideo.world import WorldModel
+
+_SHORTEST_ROLLOUT = 128
+"""Steps of each real env between two updates: a few real envs need longer rollouts than many dreams."""
+
+
+def dream_envs(world: WorldModel, starts: Beginnings, stage: AgentStage, sampling: Sampling) -> ImaginedVectorEnv:
+    """The imagined envs that an agent learns in."""
+    return world.as_env(
+        stage.num_envs,
+        starts,
+        horizon=stage.horizon,
+        context=stage.context,
+        max_starts=stage.starts,
+        autoreset_mode="SameStep",
+        sampling=sampling,
+    )
+
+
+def learn_in_dream(
+    world: WorldModel, starts: Beginnings, stage: AgentStage, sampling: Sampling, *, first: Agent | None = None
+) -> Agent:
+    """Trains an agent in nothing but dreams.
+
+    Args:
+        world: the model.
+        starts: where dreams begin.
+        stage: how.
+        sampling: how codes are drawn.
+        first: whose weights to begin with; None for fresh ones.
+    """
+    trainable_space(world.action_space)
+    envs = SB3VecEnv(dream_envs(world, starts, stage, sampling))
+    agent = _learn(VecMonitor(envs), stage.steps, stage.ppo, stage.ppo.rollout, stage.seed, first)
+    return Agent(agent, world.vqvae.frame_size, world.action_space)
+
+
+def learn_directly(make_env: Callable[[], gymnasium.Env], steps: int, stage: AgentStage) -> Agent:
+    """Trains an agent in the real environment for `steps` steps, with the settings of the one that dreams.
+
+    Args:
+        make_env: makes an env whose observation is the frame, (h, w, 3) uint8.
+        steps: real steps over all envs.
+        stage: how.
+    """
+    envs = make_vec_env(make_env, stage.direct_envs, seed=stage.seed)
+    try:
+        policy = _learn(envs, steps, stage.ppo, max(_SHORTEST_ROLLOUT, stage.ppo.rollout), stage.seed, None)
+        space = ActionSpace.from_gymnasium(envs.action_space)
+        h, w = envs.observation_space.shape[:2]  # type: ignore[index]
+        return Agent(policy, (h, w), space)
+    finally:
+        envs.close()
+
+
+def _learn(envs: VecEnv, steps: int, cfg: PPOConfig, rollout: int, seed: int, first: Agent | None) -> Any:
+    """Stable-Baselines3's policy after PPO."""
+    steps_per_update = rollout * envs.num_envs
+    ppo = PPO(
+        "CnnPolicy",
+        envs,
+        learning_rate=lambda left: cfg.learning_rate * left,
+        n_steps=rollout,
+        batch_size=min(cfg.batch, steps_per_update),
+        n_epochs=cfg.epochs,
+        gamma=cfg.discount,
+        gae_lambda=cfg.gae_lambda,
+        ent_coef=cfg.entropy,
+        clip_range=cfg.clip,
+        policy_kwargs=ARCHITECTURE,
+        seed=seed,
+        device=default_device(),
+    )
+    if first is not None:
+        _begin_with(ppo, first)
+    ppo.learn(steps, callback=_Progress(steps))
+    ppo.policy.set_training_mode(False)
+    return ppo.policy.to("cpu")
+
+
+def _begin_with(ppo: PPO, first: Agent) -> None:
+    try:
+        ppo.policy.load_state_dict(first.policy.state_dict())
+    except RuntimeError as error:
+        raise InputError(f"the agent to begin with is of another shape: {str(error).splitlines()[0]}") from error
+
+
+class _Progress(BaseCallback):
+    """A bar with the mean return of the last episodes."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self._bar = tqdm(total=steps, unit="step", unit_scale=True, desc="learning", mininterval=2)
+
+    def _on_step(self) -> bool:
+        self._bar.update(self.training_env.num_envs)
+        return True
+
+    def _on_rollout_end(self) -> None:
+        buffer = self.model.ep_info_buffer
+        if buffer:
+            self._bar.set_postfix({"return": f"{sum(e['r'] for e in buffer) / len(buffer):.2f}"})
+
+    def _on_training_end(self) -> None:
+        self._bar.close()

@@ -1,0 +1,134 @@
+"""How faithful dreams are: returns, lengths, rewards and ends in the dream beside those of the real environment."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from vqvideo.data.store import Store
+from vqvideo.errors import InputError
+from vqvideo.evaluation.agreement import Agreement, EndAgreement, StepAgreement
+from vqvideo.evaluation.dreams import dream_again
+from vqvideo.evaluation.fidelity_text import tables
+from vqvideo.evaluation.replay import Replay, Window
+from vqvideo.records import without_nan
+from vqvideo.sampling import Sampling
+from vqvideo.world import WorldModel
+
+_TRAINING_EPISODES = 64
+"""Training episodes that the baselines are taken of."""
+
+
+@dataclass(frozen=True)
+class FidelityReport:
+    """Dreams beside what really happened under the same actions."""
+
+    split: str
+    """Of the episodes."""
+    episodes: int
+    """How many were played again."""
+    episodes_cut: int
+    """Left out: the recording cut them before the horizon."""
+    episodes_too_short: int
+    """Left out: nothing happened after the context."""
+    training_episodes: int
+    """That the baselines are taken of."""
+    samples: int
+    """Dreams of each episode."""
+    context: int
+    """Latent steps that the model sees."""
+    horizon: int
+    """Latent steps that it dreams."""
+    seed: int
+    """Of the dreams, their ends and lent actions."""
+    returns: Agreement
+    """Sums of rewards over the horizon, up to the end."""
+    lengths: Agreement
+    """Latent steps up to the end, at most the horizon."""
+    steps: StepAgreement
+    """Rewards and ends along the horizon."""
+    ends: EndAgreement
+    """The probability of ending, over all steps."""
+
+    def to_json(self) -> dict[str, Any]:
+        """All figures as JSON values, None for what is not a number."""
+        return without_nan(asdict(self))
+
+    def tables(self) -> str:
+        """The figures as text."""
+        return tables(self)
+
+
+def evaluate_fidelity(
+    world: WorldModel,
+    store: Store,
+    *,
+    horizon: int,
+    context: int,
+    episodes: int = 64,
+    samples: int = 4,
+    sampling: Sampling | None = None,
+    seed: int = 0,
+    batch: int = 64,
+) -> FidelityReport:
+    """Plays held-out episodes again in dreams, from their first frames and under their own actions.
+
+    A dream ends by a draw from its probability of ending; what follows counts no more. Memory grows with the number of
+    dreams and steps by a few scalars each, and with nothing else.
+
+    Args:
+        world: the model.
+        store: recorded episodes of the same environment; those of split train give the baselines.
+        horizon: latent steps to dream.
+        context: latent steps that the model sees, 1 + s (context - 1) frames.
+        episodes: held-out episodes at most, spread over the split.
+        samples: dreams of each episode, all under the same actions.
+        sampling: how codes are drawn.
+        seed: of codes, ends, and the actions lent to episodes that ended before the horizon.
+        batch: dreams at once.
+
+    Raises:
+        InputError: a store of another action space or frame size, or fewer than two episodes that long.
+    """
+    _refuse_small(horizon=horizon, context=context, samples=samples, batch=batch)
+    if episodes < 2:
+        raise InputError(f"episodes is {episodes}, expected at least 2: they lend each other their actions")
+    _refuse_other_environment(world, store)
+    window = Window(world.vqvae.clip_length(context), world.stride, horizon)
+    replay = Replay(store, "held_out", window, episodes)
+    replay.require(2)
+    training = Replay(store, "train", window, _TRAINING_EPISODES)
+    real, trained = replay.outcomes(), training.outcomes()
+    dreams, other = dream_again(world, replay, samples, sampling or Sampling(), seed, batch)
+    played = (real, dreams.outcomes, other.outcomes, trained)
+    return FidelityReport(
+        split=replay.split,
+        episodes=len(replay.entries),
+        episodes_cut=replay.cut,
+        episodes_too_short=replay.too_short,
+        training_episodes=len(training.entries),
+        samples=samples,
+        context=context,
+        horizon=horizon,
+        seed=seed,
+        returns=Agreement.of(*(outcomes.returns for outcomes in played)),
+        lengths=Agreement.of(*(outcomes.lengths for outcomes in played)),
+        steps=StepAgreement.of(real, dreams, trained),
+        ends=EndAgreement.of(real, dreams),
+    )
+
+
+def _refuse_small(**counts: int) -> None:
+    for name, value in counts.items():
+        if value < 1:
+            raise InputError(f"{name} is {value}, expected at least 1")
+
+
+def _refuse_other_environment(world: WorldModel, store: Store) -> None:
+    asked = (world.action_space, tuple(world.vqvae.frame_size))
+    found = (store.meta.action_space, tuple(store.meta.frame_size))
+    for name, of_store, of_world in zip(("actions", "frames of (h, w)"), found, asked, strict=True):
+        if of_store != of_world:
+            raise InputError(
+                f"the store has {name} {of_store}, the world model takes {of_world}: they are of different environments"
+            )

@@ -1,0 +1,173 @@
+"""Recorded episodes to be played again in a dream: how they begin, what was done, and what really happened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from einops import rearrange, reduce
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vqvideo.data.store import EpisodeEntry, Store
+from vqvideo.errors import InputError
+
+
+class Outcomes(NamedTuple):
+    """What episodes, real or dreamt, bring in m latent steps."""
+
+    rewards: Tensor
+    """(..., m) float64, summed over the frames of each step; what stands after the end does not count."""
+    ends: Tensor
+    """(...) int64: the step, from 1, in which the episode ended; m + 1 if it did not."""
+
+    @property
+    def ended(self) -> Tensor:
+        """(..., m) bool: whether the episode ended in this step or before."""
+        return self.ends[..., None] <= self._steps
+
+    @property
+    def lived(self) -> Tensor:
+        """(..., m) bool: whether the episode was still alive when this step began."""
+        return self.ends[..., None] >= self._steps
+
+    @property
+    def received(self) -> Tensor:
+        """(..., m): the rewards up to the end, and 0 after it."""
+        return self.rewards.where(self.lived, 0)
+
+    @property
+    def returns(self) -> Tensor:
+        """(...): sum of the rewards up to the end."""
+        return self.received.sum(dim=-1)
+
+    @property
+    def lengths(self) -> Tensor:
+        """(...) float64: latent steps up to the end, that one included; m without an end."""
+        return self.ends.clamp(max=self.rewards.shape[-1]).double()
+
+    @property
+    def _steps(self) -> Tensor:
+        return 1 + torch.arange(self.rewards.shape[-1])
+
+
+def first_end(ends: Tensor) -> Tensor:
+    """The first step, from 1, that is an end (..., m) bool; m + 1 if none is: (...) int64."""
+    steps = 1 + torch.arange(ends.shape[-1])
+    return steps.where(ends, ends.shape[-1] + 1).amin(dim=-1)
+
+
+@dataclass(frozen=True)
+class Window:
+    """The part of an episode that is played again."""
+
+    seen: int
+    """Frames of context, from the first one on."""
+    stride: int
+    """s, frames per latent step."""
+    horizon: int
+    """m, latent steps after the context."""
+
+    @property
+    def actions(self) -> int:
+        """s m, the actions after the context."""
+        return self.stride * self.horizon
+
+    def rest(self, entry: EpisodeEntry) -> int:
+        """Actions of an episode after the context."""
+        return entry.length - (self.seen - 1)
+
+    def longest(self, entry: EpisodeEntry) -> float:
+        """The longest horizon that is known: an episode that the environment ended is known for ever."""
+        return inf if self.playable(entry) and entry.terminated else max(0, self.rest(entry) // self.stride)
+
+    def playable(self, entry: EpisodeEntry) -> bool:
+        """Whether anything happened after the context."""
+        return self.rest(entry) > 0
+
+
+class Replay:
+    """Episodes of a split whose outcome is known up to the horizon: long enough, or ended by the environment.
+
+    Args:
+        store: where the episodes are.
+        split: "train" or "held_out".
+        window: what part of each is played again.
+        count: how many of them at most, spread over the split.
+    """
+
+    def __init__(self, store: Store, split: str, window: Window, count: int) -> None:
+        self.store, self.split, self.window = store, split, window
+        self.all = store.split(split)
+        """Every episode of the split."""
+        playable = [entry for entry in self.all if window.playable(entry)]
+        known = [entry for entry in playable if window.longest(entry) >= window.horizon]
+        self.too_short = len(self.all) - len(playable)
+        """Episodes that have nothing after the context."""
+        self.cut = len(playable) - len(known)
+        """Episodes that the recording cut before the horizon."""
+        picks = torch.linspace(0, len(known) - 1, min(count, len(known))).round().long().tolist()
+        self.entries = [known[i] for i in picks]
+        """The episodes to play."""
+
+    def require(self, count: int) -> None:
+        """InputError with the longest usable horizon, unless there are `count` episodes."""
+        if len(self.entries) >= count:
+            return
+        longest = sorted((self.window.longest(entry) for entry in self.all), reverse=True)
+        usable = int(longest[count - 1]) if len(longest) >= count else 0
+        advice = f"the longest usable horizon is {usable}" if usable else "no horizon is usable"
+        raise InputError(
+            f"{self.store.path}: {len(self.entries)} of {len(self.all)} episodes of split {self.split} can be played "
+            f"for {self.window.horizon} latent steps after {self.window.seen} frame(s) of context, expected at least "
+            f"{count}; {self.cut} were cut before; {advice}. Lower it, or record longer episodes or more of them "
+            "(scripts/record.py)"
+        )
+
+    def outcomes(self) -> Outcomes:
+        """What really happened in the n episodes: rewards (n, m), ends (n,)."""
+        rewards = [self._rewards(entry) for entry in self.entries]
+        ends = [self._end(entry) for entry in self.entries]
+        table = torch.stack(rewards) if rewards else torch.empty(0, self.window.horizon, dtype=torch.float64)
+        return Outcomes(table, torch.tensor(ends, dtype=torch.int64))
+
+    def context(self, picks: list[int]) -> tuple[Tensor, Tensor]:
+        """Frames (b, t, c, h, w) uint8 of the contexts and the actions (b, t - 1, a) float64 between them."""
+        readers = [self.store.reader(self.entries[i]) for i in picks]
+        seen = self.window.seen
+        frames = torch.stack([torch.from_numpy(reader.frames(0, seen)) for reader in readers])
+        actions = torch.stack([torch.from_numpy(reader.steps.actions[: seen - 1]) for reader in readers])
+        return rearrange(frames, "b t h w c -> b t c h w"), actions
+
+    def actions(self, generator: torch.Generator) -> Tensor:
+        """Actions (n, s m, a) float64 after the contexts. Those of an episode that ended before are continued by drawn
+        stretches of other episodes of the split, so that a dream which misses the end goes on.
+        """
+        return torch.from_numpy(np.stack([self._continued(entry, generator) for entry in self.entries]))
+
+    def _continued(self, entry: EpisodeEntry, generator: torch.Generator) -> NDArray[np.float64]:
+        others = [other for other in self.all if other.index != entry.index]
+        parts = [self.store.reader(entry).steps.actions[self.window.seen - 1 :]]
+        while sum(map(len, parts)) < self.window.actions:
+            lender = self.store.reader(others[_below(len(others), generator)]).steps.actions
+            parts.append(lender[_below(len(lender), generator) :])
+        return np.concatenate(parts)[: self.window.actions]
+
+    def _rewards(self, entry: EpisodeEntry) -> Tensor:
+        found = torch.from_numpy(self.store.reader(entry).steps.rewards[self.window.seen - 1 :])
+        padded = torch.zeros(self.window.actions, dtype=torch.float64)
+        kept = found[: self.window.actions]
+        padded[: len(kept)] = kept
+        return reduce(padded, "(m s) -> m", "sum", s=self.window.stride)
+
+    def _end(self, entry: EpisodeEntry) -> int:
+        step = -(-self.window.rest(entry) // self.window.stride)
+        return min(step, self.window.horizon + 1) if entry.terminated else self.window.horizon + 1
+
+
+def _below(stop: int, generator: torch.Generator) -> int:
+    """One of 0 .. stop - 1."""
+    return int(torch.randint(stop, (1,), generator=generator))
