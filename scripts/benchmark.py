@@ -5,6 +5,8 @@
     python scripts/benchmark.py tokenizer --quick               whether it runs; its figures mean nothing
     python scripts/benchmark.py imagine                         how fast worlds dream, head by head
     python scripts/benchmark.py imagine --world runs/car_racing/world
+    python scripts/benchmark.py env                             what an imagined environment costs over its world
+    python scripts/benchmark.py env --world runs/tiny_world/world --store data/tiny_world
 
 Contestants take turns in one run. Other work on the machine shows in wall-clock figures: the load is printed.
 """
@@ -12,15 +14,39 @@ Contestants take turns in one run. Other work on the machine shows in wall-clock
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import tyro
 
 from vqvideo import cli
 from vqvideo.benchmarks.imagine import ImagineBenchmark
+from vqvideo.benchmarks.imagined_env import ImaginedEnvBenchmark
 from vqvideo.benchmarks.subject import Benchmark
 from vqvideo.benchmarks.tokenizer import TokenizerBenchmark
 
-SUBJECTS: dict[str, type[Benchmark]] = {"tokenizer": TokenizerBenchmark, "imagine": ImagineBenchmark}
+
+@dataclass(frozen=True)
+class EnvBenchmark(ImaginedEnvBenchmark):
+    """Imagined steps/s of an environment beside bare stepping and peers; cost of a reset and of the start; memory."""
+
+    def real_env(self, name: str) -> Any:
+        from vqvideo import envs
+
+        return envs.make(envs.resolve(name))
+
+    def side_by_side(self, makers: Sequence[Callable[[], Any]]) -> Any:
+        from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+        return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+SUBJECTS: dict[str, type[Benchmark]] = {
+    "tokenizer": TokenizerBenchmark,
+    "imagine": ImagineBenchmark,
+    "env": EnvBenchmark,
+}
 """What can be measured. A new subject is its options with `measure`, and a line here."""
 
 

@@ -39,8 +39,10 @@ def train_agent(cfg: Experiment, *, direct: bool = True) -> dict[str, Any]:
         direct: also train the agent that learns in the real environment.
     """
     from vqvideo.agents.learning import learn_directly, learn_in_dream
+    from vqvideo.hardware import configure_threads
     from vqvideo.imagined_env.spaces import check_same_spaces
 
+    threads = configure_threads(None)
     world, store = load(cfg)
     make_env = partial(real_env, store, world.stride)
     env = make_env()
@@ -63,6 +65,7 @@ def train_agent(cfg: Experiment, *, direct: bool = True) -> dict[str, Any]:
     env.close()
     return {
         "env": store.meta.env_id,
+        "threads": threads,
         "seed": cfg.agent.seed,
         "evaluation_seed": EVALUATION_SEED,
         "real_frames_used": sum(entry.length + 1 for entry in store.entries),

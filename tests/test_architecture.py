@@ -113,14 +113,14 @@ def test_the_library_imports_no_script_and_no_test() -> None:
 FLOORS = (
     {"errors", "randomness"},
     {"durable", "records", "sampling", "losses", "metrics", "hardware", "recording", "spaces", "nn"}
-    | {"train_config", "agent_config", "finite", "averaging", "signals", "formats", "frechet"},
+    | {"train_config", "agent_config", "improve_config", "finite", "averaging", "signals", "formats", "frechet"},
     {"data", "checkpoint", "video", "yuv", "optimizers", "features", "pretrained", "native_spaces"},
     {"hub", "backbones", "quantizers", "run_folder", "training", "launch", "perceptual", "discriminator"} | {"codecs"},
     {"vqvae", "prior", "playing"},
     {"world", "config", "workers", "suites", "objective"},
     {"imagined_env", "evaluation", "media", "collect", "warm_start"},
     {"stages", "benchmarks", "shipping", "model_card", "adapters"},
-    {"agents"},
+    {"agents", "rounds"},
     {"cli"},
 )
 """From the ground up: a module imports from its own floor and the ones below."""

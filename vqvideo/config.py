@@ -45,6 +45,8 @@ class VQVAEStage:
     """A perceptual term of the loss."""
     adversarial: AdversarialConfig = field(default_factory=NoAdversary)
     """An adversarial term of the loss."""
+    init: Path | None = None
+    """Folder of another tokenizer of the same model: training goes on from its weights and its codebook."""
     validation_clips: int = 32
     """Held-out clips for the validations during training."""
 
@@ -65,7 +67,9 @@ class PriorStage:
     segments: SegmentConfig = field(default_factory=SegmentConfig)
     """How episodes are cut up for encoding."""
     init: Path | None = None
-    """Folder of another world model on the same tokenizer: starts from its prior's weights wherever they fit."""
+    """Folder of another world model on the same tokenizer, or on the one that vqvae.init names: starts from its
+    prior's weights wherever they fit.
+    """
     validation_clips: int = 64
     """Held-out clips for the validations during training."""
 

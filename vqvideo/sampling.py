@@ -57,19 +57,23 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
     return logits.masked_fill(torch.zeros_like(drop).scatter(-1, order, drop), -torch.inf)
 
 
-def sample(logits: Tensor, how: Sampling, generator: Randomness = None) -> Tensor:
-    """Codes (...) int64 drawn from logits (..., k)."""
+def sample(logits: Tensor, how: Sampling, generator: Randomness = None, probability: Tensor | None = None) -> Tensor:
+    """Codes (...) int64 drawn from logits (..., k). `probability` (..., k): their softmax, if it is at hand."""
     if how.temperature == 0:
         return logits.argmax(dim=-1)
-    logits = logits.float() / how.temperature
+    plain = how.temperature == 1 and not how.top_k
+    logits = logits.float() if plain else logits.float() / how.temperature
     if how.top_k:
         logits = keep_top_k(logits, how.top_k)
-    if how.top_p == 1:
-        return draw(logits.softmax(dim=-1), generator)
-    # Drawing again needs to know from the device whether it must, and pays where most draws are accepted.
-    if logits.device.type == "cpu" and how.top_p >= 0.5:
-        return draw_from_nucleus(logits.softmax(dim=-1), how.top_p, generator)
-    return draw(keep_top_p(logits, how.top_p).softmax(dim=-1), generator)
+    if how.top_p < 1 and not _redraws(logits, how):
+        return draw(keep_top_p(logits, how.top_p).softmax(dim=-1), generator)
+    p = probability if plain and probability is not None else logits.softmax(dim=-1)
+    return draw(p, generator) if how.top_p == 1 else draw_from_nucleus(p, how.top_p, generator)
+
+
+def _redraws(logits: Tensor, how: Sampling) -> bool:
+    """Drawing again needs to know from the device whether it must, and pays where most draws are accepted."""
+    return logits.device.type == "cpu" and how.top_p >= 0.5
 
 
 def draw(probability: Tensor, generator: Randomness = None) -> Tensor:
@@ -104,15 +108,28 @@ def draw_from_nucleus(probability: Tensor, p: float, generator: Randomness = Non
 
 
 def _in_nucleus(probability: Tensor, codes: Tensor, p: float) -> Tensor:
-    """Whether the codes likelier than `codes` do not yet hold p: (..., k), (...) -> (...) bool."""
-    own = probability.gather(-1, codes[..., None])
-    return (probability * (probability > own)).sum(dim=-1) < p
+    """Whether the codes likelier than `codes` do not yet hold p: (r, k), (r,) -> (r,) bool."""
+    own = probability.gather(-1, codes[:, None])
+    # Likelier codes hold at most what the code itself leaves: only of an unlikely one they must be added up.
+    inside = own[:, 0] > 1 - p + _ROUNDING
+    unsure = (~inside).nonzero()[:, 0]
+    rows = probability[unsure]
+    inside[unsure] = (rows * (rows > own[unsure])).sum(dim=-1) < p
+    return inside
 
 
-def entropy(logits: Tensor) -> Tensor:
-    """Entropy in nats of logits (..., k) -> (...)."""
-    log_p = logits.float().log_softmax(dim=-1)
-    return -(log_p.exp() * log_p).sum(dim=-1)
+_ROUNDING = 1e-4
+"""Of sums of probabilities; where it matters, they are added up."""
+
+
+def entropy(logits: Tensor, probability: Tensor | None = None) -> Tensor:
+    """Entropy in nats of logits (..., k) -> (...). `probability` (..., k): their softmax, if it is at hand."""
+    logits = logits.float()
+    p = logits.softmax(dim=-1) if probability is None else probability
+    top, at = p.max(dim=-1, keepdim=True)
+    # log p = logits - z for every code; z is read off the likeliest, whose p cannot be 0.
+    z = logits.gather(-1, at) - top.log()
+    return (z[..., 0] - (p * logits.clamp(min=torch.finfo(p.dtype).min)).sum(dim=-1)).clamp(min=0)
 
 
 class Picker:
@@ -137,8 +154,9 @@ class Picker:
         if self.how.compares:
             known, blind = logits.chunk(2)
             logits = blind + self.how.guidance * (known - blind)
-        self._entropies.append(entropy(logits))
-        codes = sample(logits, self.how, self.generator)
+        probability = logits.softmax(dim=-1)
+        self._entropies.append(entropy(logits, probability))
+        codes = sample(logits, self.how, self.generator, probability)
         return codes.repeat(2, 1) if self.how.compares else codes
 
     def order(self, rows: int, n: int, device: torch.device) -> Tensor:

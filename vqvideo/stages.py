@@ -28,7 +28,7 @@ from vqvideo.records import to_plain, write_yaml
 from vqvideo.run_folder import prepare_run, show_picture
 from vqvideo.training import Batch, TrainConfig, Trainer
 from vqvideo.vqvae import VQVAE
-from vqvideo.warm_start import warm_start
+from vqvideo.warm_start import continue_tokenizer, warm_start
 from vqvideo.world import EnvFacts, WorldModel
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def train_vqvae(cfg: Experiment, store: Store, *, resume: bool = False) -> dict[
     model = stage.model.build(store.meta.frame_size)
     clips = Clips(store, "train", model.clip_length(stage.latent_steps))
     held_out = Clips(store, "held_out", model.clip_length(stage.latent_steps))
+    start = continue_tokenizer(model, stage.init) if stage.init else None
     run = prepare_run(cfg.folder / "vqvae", resume=resume, settings=cfg, accelerator=accelerator)
     identity = {
         "model": to_plain(stage.model),
@@ -67,12 +68,16 @@ def train_vqvae(cfg: Experiment, store: Store, *, resume: bool = False) -> dict[
         "perceptual": to_plain(stage)["perceptual"],
         "adversarial": to_plain(stage)["adversarial"],
         "store": store.digest,
+        # No entry without one: runs from before there was this choice must resume.
+        **({"init": start.tokenizer} if start else {}),
     }
     objective = TokenizerObjective(model, stage.perceptual, stage.adversarial)
     trainer = Trainer(objective, train, run, accelerator, identity)
     resumed = resume and trainer.resume()
     _write_config(cfg, trainer)
-    if not resumed:
+    if start and not resumed:
+        accelerator.print(start, flush=True)
+    elif not resumed:
         # Every rank reads the same first clips, and rank 0's codebook counts.
         count = max(train.batch, _clips_to_start(model, stage.latent_steps))
         model.initialize(stack_frames(clips, clips.spread(count).tolist()).to(accelerator.device))
@@ -114,7 +119,7 @@ def train_prior(
     clips, held_out = CodeClips(arrays, stage.latent_steps), CodeClips(held_out_arrays, stage.latent_steps)
     torch.manual_seed(train.seed)
     prior = stage.model.build(prior_spec(vqvae, store, arrays), vqvae.codebook)
-    start = warm_start(prior, stage.init) if stage.init else None
+    start = warm_start(prior, stage.init, continued=None if tokenizer else _ancestor(cfg)) if stage.init else None
     run = prepare_run(cfg.folder / "prior", resume=resume, settings=cfg, accelerator=accelerator)
     identity = {
         "model": to_plain(stage.model),
@@ -122,13 +127,12 @@ def train_prior(
         "segments": to_plain(stage.segments),
         "store": store.digest,
         "tokenizer": prior.spec.tokenizer,
-        # No entry without one: runs from before there was this choice must resume.
-        **({"init": start.world} if start else {}),
+        **({"init": start.world} if start else {}),  # no entry without one, as for the tokenizer
     }
     trainer = Trainer(prior, train, run, accelerator, identity)
     resumed = resume and trainer.resume()
-    if start and not resumed and accelerator.is_main_process:
-        print(start, flush=True)
+    if start and not resumed:
+        accelerator.print(start, flush=True)
     _write_config(cfg, trainer)
     env = EnvFacts(store.meta.env_id, store.meta.fps, store.meta.action_repeat)
     shown = Clips(store, "held_out", vqvae.clip_length(stage.latent_steps))
@@ -146,6 +150,11 @@ def train_prior(
     figures = trainer.fit(_loader(clips, train, accelerator), evaluate)
     _export(trainer, lambda: WorldModel(vqvae, prior, env).save_pretrained(world_folder(cfg)))
     return figures
+
+
+def _ancestor(cfg: Experiment) -> str | None:
+    """Fingerprint of the tokenizer that the experiment's own one was continued from, if it was."""
+    return VQVAE.from_pretrained(cfg.vqvae.init).fingerprint() if cfg.vqvae.init else None
 
 
 def prior_spec(vqvae: VQVAE, store: Store, arrays: CodeArrays) -> PriorSpec:

@@ -1,6 +1,8 @@
-"""A prior that starts from the weights of another one, wherever names and shapes agree.
+"""Models that start from the weights of others.
 
-So that heads can be compared on one trained backbone, or a slower head be trained where a fast one has shown the way.
+A prior takes what agrees in name and shape, so that heads can be compared on one trained backbone, or a slower head be
+trained where a fast one has shown the way. A tokenizer takes everything, codebook and all: it trains on, as when the
+episodes have become more, and a prior that spoke its codes may follow it.
 """
 
 from __future__ import annotations
@@ -11,8 +13,11 @@ from pathlib import Path
 
 import torch
 
+from vqvideo.checkpoint import load_into, model_tensors
 from vqvideo.errors import InputError
 from vqvideo.prior import Prior
+from vqvideo.records import flat_settings
+from vqvideo.vqvae import VQVAE
 from vqvideo.world import WorldModel
 
 
@@ -33,8 +38,54 @@ class WarmStart:
         return f"from the prior of {self.source}: {_parts(self.taken)}; fresh: {_parts(self.fresh)}"
 
 
+@dataclass(frozen=True)
+class ContinuedTokenizer:
+    """Where the first weights of a tokenizer come from."""
+
+    source: Path
+    """Folder of the other tokenizer."""
+    tokenizer: str
+    """Its fingerprint."""
+
+    def __str__(self) -> str:
+        return f"goes on from the tokenizer of {self.source}"
+
+
+def continue_tokenizer(vqvae: VQVAE, folder: Path) -> ContinuedTokenizer:
+    """Copies weights, codebook and data statistics of another tokenizer into `vqvae`, in place of `initialize`.
+
+    Args:
+        vqvae: changed in place.
+        folder: the other tokenizer's.
+
+    Raises:
+        InputError: no tokenizer there, or one that is made or quantizes differently; `vqvae` is as before.
+    """
+    other = VQVAE.from_pretrained(folder)
+    # Not by shapes alone: with other strides or levels the same weights can mean something else.
+    there, here = _make(other), _make(vqvae)
+    differing = [f"{name} {there.get(name)} -> {value}" for name, value in here.items() if there.get(name) != value]
+    if differing:
+        raise InputError(
+            f"vqvae.init: the tokenizer of {folder} is made otherwise than the one here ({', '.join(differing)}): name "
+            "one with the same settings of vqvae.model and the same frame size, or train anew without vqvae.init"
+        )
+    load_into(vqvae, model_tensors(other), folder)
+    return ContinuedTokenizer(folder, other.fingerprint())
+
+
+def _make(vqvae: VQVAE) -> dict[str, str | int | float | bool]:
+    """What its weights mean something for, by dotted name. The loss that they were trained with is no part of it."""
+    settings = flat_settings(vqvae.config())
+    return {
+        name.removeprefix("model."): value
+        for name, value in settings.items()
+        if not name.startswith("model.reconstruction.")
+    }
+
+
 @torch.no_grad()
-def warm_start(prior: Prior, folder: Path) -> WarmStart:
+def warm_start(prior: Prior, folder: Path, *, continued: str | None = None) -> WarmStart:
     """Copies the parameters of another world's prior into `prior` where name and shape are the same.
 
     Nothing is taken of a head of another kind: some names might agree by chance, and heads that are compared would not
@@ -43,16 +94,19 @@ def warm_start(prior: Prior, folder: Path) -> WarmStart:
     Args:
         prior: changed in place.
         folder: the other world model's.
+        continued: fingerprint of the tokenizer that the prior's one was continued from, if it was: most of its codes
+            still mean the same.
 
     Raises:
         InputError: no world model there, one of another tokenizer, or nothing agrees; `prior` is as before.
     """
     world = WorldModel.from_pretrained(folder)
     other = world.prior
-    if other.spec.tokenizer != prior.spec.tokenizer:
+    if other.spec.tokenizer not in (prior.spec.tokenizer, continued):
         raise InputError(
             f"prior.init: the prior of {folder} speaks the codes of tokenizer {other.spec.tokenizer[:16]}, this one "
-            f"those of {prior.spec.tokenizer[:16]}: name a world of the same tokenizer"
+            f"those of {prior.spec.tokenizer[:16]}: name a world of the same tokenizer, or of the one that this one "
+            "was continued from (vqvae.init)"
         )
     same_head = type(other.cfg.head) is type(prior.cfg.head)
     known = {n: p for n, p in other.named_parameters() if same_head or not n.startswith("head.")}

@@ -11,7 +11,7 @@ import torch
 from gymnasium import Space, spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.policies import ActorCriticCnnPolicy
-from stable_baselines3.common.preprocessing import is_image_space
+from torch import Tensor
 
 from vqvideo.agents.features import FrameFeatures
 from vqvideo.checkpoint import load_into, load_model, model_tensors, save_model
@@ -50,7 +50,6 @@ class Agent:
         """
         native = trainable_space(space)
         observed = spaces.Box(0, 255, (3, *frame_size), np.uint8)
-        assert is_image_space(observed)
         return cls(ActorCriticCnnPolicy(observed, native, lambda _: 0.0, **ARCHITECTURE), frame_size, space)
 
     def __call__(self, frames: NDArray[np.uint8]) -> NDArray[Any]:
@@ -62,7 +61,7 @@ class Agent:
     def save(self, folder: Path) -> None:
         """Writes a folder of JSON and safetensors, whole or not at all."""
         config = {"frame_size": list(self.frame_size), "action_space": self.space.to_json()}
-        save_model(folder, KIND, config, model_tensors(self.policy))
+        save_model(folder, KIND, config, _tensors(self.policy))
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -78,8 +77,23 @@ class Agent:
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{folder}: config.json lacks frame_size or action_space") from error
         agent = cls.untrained((int(h), int(w)), space)
-        load_into(agent.policy, saved.tensors, folder)
+        load_into(agent.policy, {**_shared(saved.tensors), **saved.tensors}, folder)
         return agent
+
+
+_SHARED, _NAMES = "features_extractor.", ("pi_features_extractor.", "vf_features_extractor.")
+"""One network that Stable-Baselines3's policy holds under three names."""
+
+
+def _tensors(policy: ActorCriticCnnPolicy) -> dict[str, Tensor]:
+    """Parameters and buffers, each once."""
+    return {name: value for name, value in model_tensors(policy).items() if not name.startswith(_NAMES)}
+
+
+def _shared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of the shared network under its other names."""
+    own = {name.removeprefix(_SHARED): value for name, value in tensors.items() if name.startswith(_SHARED)}
+    return {other + name: value for other in _NAMES for name, value in own.items()}
 
 
 class AgentPolicy:

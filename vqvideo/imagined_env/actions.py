@@ -50,9 +50,10 @@ def fast_flat_actions(
     leaf = space.tree
     if isinstance(leaf, Leaf) and isinstance(array, np.ndarray) and array.shape == (count, *leaf.shape):
         kinds = "iub" if leaf.categorical else "fiub"
-        flat = array.reshape(count, -1).astype(np.float64)
-        if array.dtype.kind in kinds and wanted.all() and space.holds(flat):
-            return flat
+        if array.dtype.kind in kinds and wanted.all():
+            flat = array.reshape(count, -1).astype(np.float64)
+            if space.holds(flat):
+                return flat
     return flat_actions(space, batched, array, count, wanted)
 
 

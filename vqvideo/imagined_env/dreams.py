@@ -68,7 +68,7 @@ class Dreams:
         self.steps = torch.zeros(rows, dtype=torch.int64, device=world.device)
         """(b,): latent steps since each row began."""
         self.shown = starts.frames.new_zeros((rows, *starts.frames.shape[1:]))
-        """(b, h, w, c) uint8: the newest frame of each row. Never written into, so that it can be given away."""
+        """(b, h, w, c) uint8: the newest frame of each row."""
         self._state: WorldState | None = None
 
     @property
@@ -90,6 +90,18 @@ class Dreams:
         self.shown = self.shown.index_copy(0, at, frames)
         self.steps = self.steps.masked_fill(rows, 0)
         return index.index_copy(0, at, source)
+
+    def forget(self) -> None:
+        """Before all rows begin anew: the clock is at 0 again, so that the same episodes follow bit by bit."""
+        self._state = None
+
+    def wait(self) -> None:
+        """A step before which all rows have ended: nothing is imagined, but the clock ticks. It must not depend on
+        other rows, because it shows in the rounding.
+        """
+        assert self._state is not None
+        prior = self._state.prior
+        self._state = self._state._replace(prior=prior._replace(clock=prior.clock + 1))
 
     def step(self, actions: Tensor, going: Tensor) -> Moment:
         """Imagines a step under the flat actions (b, a), held for its s frames. Rows where the (b,) bool mask `going`

@@ -124,10 +124,12 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         rows = self._reset_rows(options)
         starts = given_starts(self.world, options, int(rows.sum())) if "frames" in options else None
         self._seed(rows, seed)
+        if options.get("reset_mask") is None:
+            self.dreams.forget()
         infos = Infos(self._form)
         infos.add({"start": self.dreams.begin(rows, starts)}, rows)
         self._over = self._over & ~rows
-        return self._form.array(self.dreams.shown), infos.done()
+        return self._observations(), infos.done()
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """One latent step of all envs under native actions (n, ...), numpy or torch.
@@ -163,8 +165,7 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
             infos.add({"start": self.dreams.begin(beginning)}, beginning)
         rewards = moment.reward if self.autoreset_mode == AutoresetMode.SAME_STEP else moment.reward * going
         array = self._form.array
-        observations = array(self.dreams.shown)
-        return observations, self._form.reward(rewards), array(terminated), array(truncated), infos.done()
+        return self._observations(), self._form.reward(rewards), array(terminated), array(truncated), infos.done()
 
     def render(self) -> tuple[NDArray[np.uint8], ...] | None:
         """The newest frame of each env, (h, w, 3) uint8; None without a render mode."""
@@ -173,6 +174,10 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         if not self.dreams.begun:
             raise NotResetError("render was called before reset: call reset first")
         return tuple(np.ascontiguousarray(self.dreams.shown.cpu().numpy()))
+
+    def _observations(self) -> Any:
+        # A copy: Gymnasium's wrappers write into observations, and these frames may be shown again.
+        return self._form.array(self.dreams.shown.clone(memory_format=torch.contiguous_format))
 
     # ------------------------------------------------------------ resets
 
@@ -191,20 +196,24 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
     def _all_begin(self) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """A step in which every env begins anew: nothing is imagined."""
         rows = self._over
+        self.dreams.wait()
         infos = Infos(self._form)
         infos.add({"start": self.dreams.begin(rows)}, rows)
         self._over = torch.zeros_like(rows)
         # Copies: what is given away may be written into.
         terminated, truncated = (self._form.array(self._over.clone()) for _ in range(2))
         rewards = self._form.reward(torch.zeros(self.num_envs, device=rows.device))
-        return self._form.array(self.dreams.shown), rewards, terminated, truncated, infos.done()
+        return self._observations(), rewards, terminated, truncated, infos.done()
 
     def _reset_rows(self, options: dict[str, Any]) -> Tensor:
         """(n,) bool: which envs a reset is about."""
         mask = options.get("reset_mask")
         if mask is None:
             return torch.ones(self.num_envs, dtype=torch.bool, device=self.world.device)
-        rows = torch.as_tensor(mask)
+        try:
+            rows = torch.as_tensor(mask)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"options['reset_mask'] is {mask!r:.100}, expected an array of bool") from error
         if rows.shape != (self.num_envs,) or rows.dtype != torch.bool or not bool(rows.any()):
             raise InputError(
                 f"options['reset_mask'] is {rows.dtype} of shape {tuple(rows.shape)} with {int(rows.sum())} True, "
