@@ -14,7 +14,7 @@ class RecordConfig:
     """What to record."""
 
     env: str = "CarRacing"
-    """A preset (CarRacing, CarRacingAnywhere, Doom, TinyWorld) or any Gymnasium id, or package:id."""
+    """A preset (CarRacing, CarRacingAnywhere, Doom, DynamicObstacles, TinyWorld) or any Gymnasium id, or package:id."""
     out: Path | None = None
     """Folder of the store; by default data/<environment>, such as data/car_racing."""
     episodes: int = 120

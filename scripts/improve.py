@@ -1,0 +1,264 @@
+"""Improves world model and agent in turns: the agent plays, the world learns from it, the agent learns in the dream.
+
+    python scripts/improve.py                                          TinyWorld
+    python scripts/improve.py --config configs/car_racing_stepwise.yaml --improve.rounds 4
+
+Round 0 learns from the config's own recording. In each further round the agent of the round before plays more episodes,
+tokenizer and prior train on with all of them, and the agent learns on in dreams of the new world; then it plays whole
+episodes of the real environment. The episodes are in runs/<name>/data, a round's models in runs/<name>/round_<r>, and
+who played what, and how well, in runs/<name>/rounds.json. Killed at any time, the same command continues; with a larger
+--improve.rounds it goes further.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from train_agent import CONFIG, load, play, random_actions, real_env
+from vqvideo import cli
+from vqvideo.improve_config import ImproveConfig
+
+if TYPE_CHECKING:
+    import gymnasium
+    import numpy as np
+
+    from vqvideo.config import Experiment
+    from vqvideo.data.store import Store
+    from vqvideo.playing import Policy
+    from vqvideo.rounds import Figures, Round
+
+
+def improve(cfg: Experiment, how: ImproveConfig) -> list[Figures]:
+    """Does what is not done yet of all stages of all rounds.
+
+    Returns:
+        Of each round its figures by stage, as they are in rounds.json.
+
+    Raises:
+        InputError: actions that agents cannot choose, a run that is under way or began with other settings, a store
+            with episodes of someone else's.
+    """
+    from vqvideo.durable import FolderLock
+    from vqvideo.rounds import RoundLog, nth_round, round_line
+
+    refuse_untrainable(cfg)
+    cfg.folder.mkdir(parents=True, exist_ok=True)
+    with FolderLock(cfg.folder):
+        log = RoundLog.open(cfg.folder / "rounds.json", cfg, how)
+        for number in range(how.rounds):
+            for name, stage in STAGES.items():
+                if not log.has(number, name):
+                    print(f"\n[round {number}] {name}", flush=True)
+                    began = time.monotonic()
+                    figures = stage(nth_round(cfg, how, number))
+                    log.add(number, name, {**figures, "seconds": round(time.monotonic() - began, 1)})
+            print(round_line(log.rounds, number), flush=True)
+    return log.rounds
+
+
+def refuse_untrainable(cfg: Experiment) -> None:
+    """InputError if the environment's actions are none that an agent can choose: now, and not after hours."""
+    from record import chosen_preset
+    from vqvideo import envs
+    from vqvideo.agents.agent import trainable_space
+    from vqvideo.spaces import ActionSpace
+
+    env = envs.make(chosen_preset(cfg.record))
+    try:
+        trainable_space(ActionSpace.from_gymnasium(env.action_space))
+    finally:
+        env.close()
+
+
+# ---------------------------------------------------------------- the stages of a round
+
+
+def collect_episodes(turn: Round) -> Figures:
+    """Records the round's episodes: by the config's policy in round 0, later by the agent of the round before."""
+    from record import record
+    from vqvideo.data.store import Store
+
+    options = turn.cfg.record
+    first = turn.before.record.episodes if turn.before else 0
+    player = play_on(turn) if turn.before else {"player": Store.open(record(options)).meta.policy}
+    store = Store.open(options.folder)
+    refuse_useless(store, options.episodes)
+    new = store.entries[first:]
+    return {
+        **player,
+        "first": first,
+        "last": options.episodes - 1,
+        "mean_return": sum(entry.total_reward for entry in new) / len(new),
+        "real_frames": sum(entry.length + 1 for entry in store.entries),
+    }
+
+
+def refuse_useless(store: Store, episodes: int) -> None:
+    """InputError if the store holds other episodes than those of this run, or nothing that an agent could learn."""
+    from vqvideo.errors import InputError
+
+    if len(store.entries) != episodes:
+        raise InputError(
+            f"{store.path} holds {len(store.entries)} episodes, expected {episodes}: not all are of this run. Leave "
+            "--record.out away, or name a folder that nothing else is recorded into"
+        )
+    train = store.split("train")
+    if not any(store.reader(entry).steps.rewards.any() for entry in train):
+        raise InputError(
+            f"no reward in the {len(train)} training episodes of {store.path}: nothing to learn. Record more or longer "
+            "ones, or with another --record.policy"
+        )
+
+
+def play_on(turn: Round) -> Figures:
+    """The agent of the round before plays the episodes that the store does not hold yet. Returns who it is."""
+    from record import chosen_preset
+    from vqvideo import envs
+    from vqvideo.collect import collect
+    from vqvideo.data.store import Store, StoreWriter
+    from vqvideo.durable import read_manifest
+    from vqvideo.rounds import agent_folder
+
+    assert turn.before is not None
+    options, player = turn.cfg.record, agent_folder(turn.before)
+    # The store goes on saying how it began; who played the episodes that followed is in rounds.json.
+    meta = Store.open(options.folder).meta
+    with StoreWriter.open(options.folder, meta) as writer:
+        collect(
+            partial(envs.make, chosen_preset(options)),
+            partial(agent_policy, player, turn.exploration, turn.cfg.vqvae.model.backbone.strides[0]),
+            writer,
+            episodes=options.episodes,
+            max_steps=options.steps,
+            frame_size=meta.frame_size,
+            seed=options.seed,
+            held_out_every=options.held_out_every,
+            workers=options.workers,
+        )
+    return {"player": str(player), "digest": read_manifest(player).digest, "exploration": turn.exploration}
+
+
+def train_tokenizer(turn: Round) -> Figures:
+    """Trains the tokenizer, on from that of the round before."""
+    from vqvideo.data.store import Store
+    from vqvideo.stages import train_vqvae
+
+    return train_vqvae(turn.cfg, Store.open(turn.cfg.record.folder), resume=True)
+
+
+def train_prior(turn: Round) -> Figures:
+    """Trains the prior, on from that of the round before, and puts the world together."""
+    from vqvideo import stages
+    from vqvideo.data.store import Store
+
+    return stages.train_prior(turn.cfg, Store.open(turn.cfg.record.folder), resume=True)
+
+
+def train_agent(turn: Round) -> Figures:
+    """Trains the agent in the dream, on from that of the round before."""
+    from vqvideo.agents.agent import Agent
+    from vqvideo.agents.learning import learn_in_dream
+    from vqvideo.rounds import agent_folder
+
+    world, store = load(turn.cfg)
+    first = Agent.load(agent_folder(turn.before)) if turn.before else None
+    learn_in_dream(world, store, turn.cfg.agent, turn.cfg.sampling, first=first).save(turn.agent)
+    return {"imagined_steps": turn.cfg.agent.steps}
+
+
+def play_for_real(turn: Round) -> Figures:
+    """Returns of the agent in the real environment, and in round 0 those of random actions in the same episodes."""
+    from vqvideo.agents.agent import Agent
+
+    world, store = load(turn.cfg)
+    env = real_env(store, world.stride)
+    played = {"agent": play(turn.cfg, env, Agent.load(turn.agent)).to_json()}
+    if turn.before is None:
+        played["random"] = play(turn.cfg, env, random_actions(env, turn.cfg.agent.seed)).to_json()
+    env.close()
+    return played
+
+
+STAGES: dict[str, Callable[[Round], Figures]] = {
+    "episodes": collect_episodes,
+    "tokenizer": train_tokenizer,
+    "prior": train_prior,
+    "agent": train_agent,
+    "returns": play_for_real,
+}
+"""Each leaves a durable result, and goes on with what a call that was killed has left of it."""
+
+
+# ---------------------------------------------------------------- the agent as a policy
+
+
+def agent_policy(folder: Path, exploration: float, hold: int) -> Policy:
+    """The agent of a folder, acting as it does in the dream."""
+    from vqvideo.agents.agent import AgentPolicy
+
+    return Held(AgentPolicy(folder, exploration), hold)
+
+
+class Held:
+    """A policy that decides once in `hold` steps, as in dreams of that time stride."""
+
+    def __init__(self, policy: Policy, hold: int) -> None:
+        self.policy, self.hold = policy, hold
+
+    def reset(self, env: gymnasium.Env, rng: np.random.Generator) -> None:
+        """Begins an episode."""
+        self.policy.reset(env, rng)
+        self.left = 0
+
+    def __call__(self, frame: np.ndarray) -> Any:
+        """The action for a frame."""
+        if not self.left:
+            self.action, self.left = self.policy(frame), self.hold
+        self.left -= 1
+        return self.action
+
+
+# ---------------------------------------------------------------- the command
+
+
+@contextmanager
+def telling_how_to_go_on() -> Iterator[None]:
+    """A training that a signal stopped names the flag of its own script; here the same command goes on."""
+    from vqvideo.errors import RunStoppedError
+    from vqvideo.signals import InterruptedRunError
+
+    try:
+        yield
+    except InterruptedRunError as stopped:
+        again = RunStoppedError(f"{str(stopped).partition(';')[0]}; the same command goes on")
+        again.exit_code = stopped.exit_code
+        raise again from stopped
+
+
+def main() -> None:
+    """Reads the settings, goes through the rounds and prints the table."""
+    from vqvideo.config import Experiment, parse
+    from vqvideo.rounds import round_table
+
+    @dataclass(frozen=True)
+    class Options(Experiment):
+        """Settings of the experiment."""
+
+        improve: ImproveConfig = field(default_factory=ImproveConfig)
+        """The rounds."""
+
+    cfg = parse(Options, CONFIG, __doc__ or "")
+    with telling_how_to_go_on():
+        rounds = improve(cfg, cfg.improve)
+    last = cfg.folder / f"round_{len(rounds) - 1}"
+    print("", *round_table(rounds), f"world in {last / 'world'}, agent in {last / 'agent' / 'model'}", sep="\n")
+
+
+if __name__ == "__main__":
+    cli.run(main)
