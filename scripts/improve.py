@@ -25,9 +25,6 @@ from vqvideo import cli
 from vqvideo.improve_config import ImproveConfig
 
 if TYPE_CHECKING:
-    import gymnasium
-    import numpy as np
-
     from vqvideo.config import Experiment
     from vqvideo.data.store import Store
     from vqvideo.playing import Policy
@@ -202,26 +199,7 @@ def agent_policy(folder: Path, exploration: float, hold: int) -> Policy:
     """The agent of a folder, acting as it does in the dream."""
     from vqvideo.agents.agent import AgentPolicy
 
-    return Held(AgentPolicy(folder, exploration), hold)
-
-
-class Held:
-    """A policy that decides once in `hold` steps, as in dreams of that time stride."""
-
-    def __init__(self, policy: Policy, hold: int) -> None:
-        self.policy, self.hold = policy, hold
-
-    def reset(self, env: gymnasium.Env, rng: np.random.Generator) -> None:
-        """Begins an episode."""
-        self.policy.reset(env, rng)
-        self.left = 0
-
-    def __call__(self, frame: np.ndarray) -> Any:
-        """The action for a frame."""
-        if not self.left:
-            self.action, self.left = self.policy(frame), self.hold
-        self.left -= 1
-        return self.action
+    return AgentPolicy(folder, exploration, hold)
 
 
 # ---------------------------------------------------------------- the command

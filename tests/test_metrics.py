@@ -237,3 +237,14 @@ def test_the_slope_of_a_line_is_its_own(predicted: list[float], slope: float, of
     if x.std() > 1e-3:
         assert metrics.calibration_slope(x, slope * x + offset) == pytest.approx(slope, abs=1e-6)
     assert isnan(metrics.calibration_slope(torch.ones(3), x[:3]))
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.booleans(), st.integers(1, 4)), min_size=2, max_size=12))
+def test_a_whole_weight_counts_like_as_many_equal_samples(rows: list[tuple[int, bool, int]]) -> None:
+    scores, labels, weights = (torch.tensor(column) for column in zip(*rows, strict=True))
+    scores = scores.double() / 20
+    many_scores, many_labels = scores.repeat_interleave(weights), labels.repeat_interleave(weights)
+    for metric in (metrics.average_precision, metrics.expected_calibration_error):
+        assert metric(scores, labels, weights) == pytest.approx(metric(many_scores, many_labels), abs=1e-9, nan_ok=True)
+    slope = metrics.calibration_slope(scores, labels.double(), weights)
+    assert slope == pytest.approx(metrics.calibration_slope(many_scores, many_labels.double()), rel=1e-4, nan_ok=True)

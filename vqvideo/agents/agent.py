@@ -104,10 +104,11 @@ class AgentPolicy:
     Args:
         folder: where the agent was saved.
         exploration: share of steps with a random action.
+        hold: steps for which an action is held, as in dreams of that time stride.
     """
 
-    def __init__(self, folder: Path, exploration: float = 0.1) -> None:
-        self.folder, self.exploration = folder, exploration
+    def __init__(self, folder: Path, exploration: float = 0.1, hold: int = 1) -> None:
+        self.folder, self.exploration, self.hold = folder, exploration, hold
         self._agent: Agent | None = None
 
     def reset(self, env: gymnasium.Env, rng: np.random.Generator) -> None:
@@ -118,9 +119,16 @@ class AgentPolicy:
         self.rng, self.space = rng, env.action_space
         self.space.seed(int(rng.integers(2**31)))
         torch.manual_seed(int(rng.integers(2**31)))
+        self._left = 0
 
     def __call__(self, frame: NDArray[np.uint8]) -> Any:
         """The action for a frame (h, w, 3)."""
+        if not self._left:
+            self._action, self._left = self._decide(frame), self.hold
+        self._left -= 1
+        return self._action
+
+    def _decide(self, frame: NDArray[np.uint8]) -> Any:
         assert self._agent is not None
         if self.rng.random() < self.exploration:
             return self.space.sample()
