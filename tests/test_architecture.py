@@ -84,8 +84,10 @@ def test_gymnasium_is_imported_where_environments_are_played_only() -> None:
         "vqvideo.adapters",
         "vqvideo.agents",
         "vqvideo.envs",
+        "scripts",
     )
     assert all(inside(by, *rooms) for by in importers("gymnasium"))
+    assert not [i for i in IMPORTS if i.of.startswith("gymnasium") and inside(i.by, "scripts") and i.at_top]
 
 
 def test_av_is_imported_for_video_files_and_codecs_only_and_not_before_it_is_needed() -> None:

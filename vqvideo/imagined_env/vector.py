@@ -147,7 +147,7 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         )
 
     def step_flat(self, flat: NDArray[np.float64]) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """As `step`, under flat actions (n, a)."""
+        """As `step`, under flat actions (n, a) that are in their space."""
         beginning = self._beginning()
         going = ~beginning
         if not bool(going.any()):
