@@ -61,7 +61,7 @@ def many_again() -> Tensor:
     """What replaces the numbers of a call, time after time."""
     rows = streams(*range(SIDE))
     rows.uniform((SIDE,))
-    return torch.cat([rows.uniform((SIDE,), again=True) for _ in range(MANY // SIDE)])
+    return torch.cat([rows.uniform((SIDE,), again=torch.arange(SIDE)) for _ in range(MANY // SIDE)])
 
 
 WAYS = [many_rows, many_places, many_calls, many_events, many_again]
@@ -109,7 +109,11 @@ def correlation(a: Tensor, b: Tensor) -> Tensor:
 
 def test_rows_calls_events_and_places_all_have_other_numbers() -> None:
     rows = streams(0, 1, 2)
-    numbers = [rows.uniform((3, 500)), rows.uniform((3, 500)), rows.uniform((3, 500), again=True)]
+    numbers = [
+        rows.uniform((3, 500)),
+        rows.uniform((3, 500)),
+        rows.uniform((3, 500), again=torch.arange(1500)).reshape(3, 500),
+    ]
     rows.begin_event(ALL.expand(3))
     numbers += [rows.uniform((3, 500))]
     every = torch.cat(numbers)
@@ -156,7 +160,7 @@ def test_seeding_rows_begins_their_streams_again_and_leaves_the_others() -> None
 def test_drawing_again_does_not_shift_the_calls_that_follow() -> None:
     rows, other = streams(1, 2), streams(1, 2)
     first = rows.uniform((2, 9))
-    others = [rows.uniform((2, 9), again=True) for _ in range(3)]
+    others = [rows.uniform((2, 9), again=torch.arange(18)).reshape(2, 9) for _ in range(3)]
     other.uniform((2, 9))
     second = rows.uniform((2, 9))
     assert torch.equal(second, other.uniform((2, 9)))
@@ -188,7 +192,7 @@ def test_numbers_for_some_places_are_those_of_the_whole_draw() -> None:
     rows, other = streams(1, 2), streams(1, 2)
     uniform((2, 4), rows, CPU)
     other.uniform((2, 4))
-    assert torch.equal(uniform((2, 4), rows, CPU, at), other.uniform((2, 4), again=True).flatten()[at])
+    assert torch.equal(uniform((2, 4), rows, CPU, at), other.uniform((2, 4), again=torch.arange(8))[at])
 
 
 def test_a_generator_serves_the_whole_batch() -> None:

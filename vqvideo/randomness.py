@@ -40,34 +40,41 @@ class RowStreams:
         self.events = torch.zeros(rows, dtype=torch.int64, device=device)
         """(b,): how many events each row has had."""
         self._calls = self._again = 0
+        self._event = self.keys
 
     def seed(self, rows: Tensor, seeds: Tensor) -> None:
         """Starts the streams of the rows (r,) at their beginnings again, from seeds (r,) int64."""
         self.keys[rows] = _mixed(seeds.to(self.keys) + _GOLDEN)
         self.events[rows] = 0
+        self._event = _mixed(self.keys + _GOLDEN * self.events)
 
     def begin_event(self, happens: Tensor) -> None:
         """A step or a reset begins for the rows where the (b,) bool is True: their next numbers are fresh."""
         self.events += happens
+        self._event = _mixed(self.keys + _GOLDEN * self.events)
         self._calls = self._again = 0
 
-    def uniform(self, shape: tuple[int, ...], *, again: bool = False) -> Tensor:
+    def uniform(self, shape: tuple[int, ...], *, again: Tensor | None = None) -> Tensor:
         """(b, ...) float64 in 0 <= u < 1, other numbers at each call.
 
         Args:
             shape: whose first number is b.
-            again: replaces numbers of the last call. How often that happens may depend on other rows; the numbers of
-                the next call do not depend on it.
+            again: (r,) flat places of the last call whose numbers are replaced; gives (r,). How often that happens may
+                depend on other rows; the numbers of the next call do not depend on it.
         """
         if shape[0] != len(self.keys):
             raise ValueError(f"{shape[0]} rows of random numbers from {len(self.keys)} streams")
-        self._calls, self._again = (self._calls, self._again + 1) if again else (self._calls + 1, 0)
-        events = _mixed(self.keys + _GOLDEN * self.events)
-        calls = _mixed(events + _wrapped(_CALLS * (self._calls + (self._again << 32))))
-        places = torch.arange(1, 1 + math.prod(shape[1:]), device=calls.device)
-        bits = _mixed(calls[:, None] + _GOLDEN * places)
-        # The upper 53 bits; the shift keeps the sign, which the mask removes.
-        return ((bits >> 11) & (2**53 - 1)).double().mul_(2.0**-53).reshape(shape)
+        width = math.prod(shape[1:])
+        if again is None:
+            self._calls, self._again = self._calls + 1, 0
+            places = torch.arange(1, 1 + width, device=self.keys.device)
+            return _unit(_mixed(self._call()[:, None] + _GOLDEN * places)).reshape(shape)
+        self._again += 1
+        return _unit(_mixed(self._call()[again // width] + _GOLDEN * (1 + again % width)))
+
+    def _call(self) -> Tensor:
+        """(b,): what the numbers of this call begin from."""
+        return _mixed(self._event + _wrapped(_CALLS * (self._calls + (self._again << 32))))
 
 
 Randomness = torch.Generator | RowStreams | None
@@ -77,9 +84,14 @@ Randomness = torch.Generator | RowStreams | None
 def uniform(shape: tuple[int, ...], source: Randomness, device: torch.device, at: Tensor | None = None) -> Tensor:
     """Uniform numbers of `shape` in 0 <= u < 1 as float64; with `at` (r,), new ones for these flat places, as (r,)."""
     if isinstance(source, RowStreams):
-        return source.uniform(shape) if at is None else source.uniform(shape, again=True).flatten()[at]
+        return source.uniform(shape, again=at)
     shape = shape if at is None else tuple(at.shape)
     return torch.rand(shape, generator=source, device=device, dtype=torch.float64)
+
+
+def _unit(bits: Tensor) -> Tensor:
+    """The upper 53 of 64 bits as float64 in 0 <= u < 1. The shift keeps the sign, which the mask removes."""
+    return ((bits >> 11) & (2**53 - 1)).double().mul_(2.0**-53)
 
 
 def _mixed(x: Tensor) -> Tensor:

@@ -183,8 +183,15 @@ class WorldModel(HubModel):
         generator: Randomness = None,
     ) -> tuple[WorldStep, WorldState]:
         """Imagines one latent step under the flat actions (b, s, a)."""
-        flat = self.checked_actions(action)
-        imagined, prior = self.prior.step(state.prior, flat, sampling or Sampling(), generator)
+        return self.advance(state, self.checked_actions(action), sampling or Sampling(), generator)
+
+    def advance(
+        self, state: WorldState, actions: Tensor, sampling: Sampling, generator: Randomness = None
+    ) -> tuple[WorldStep, WorldState]:
+        """As `step`, under actions (b, s, a) float32 on the device that are known to be in their space: to look at each
+        again takes time.
+        """
+        imagined, prior = self.prior.step(state.prior, actions, sampling, generator)
         frames, decoder = self.vqvae.decode_step(imagined.codes[:, None], state.decoder)
         step = WorldStep(to_uint8(frames), imagined.codes, imagined.reward, imagined.termination, imagined.entropy)
         return step, WorldState(prior, decoder)

@@ -110,8 +110,8 @@ class Dreams:
         assert self._state is not None
         self.random.begin_event(going)
         chance = self.random.uniform((len(actions),))
-        held = repeat(actions, "b a -> b s a", s=self.world.stride)
-        step, self._state = self.world.step(self._state, held, sampling=self.sampling, generator=self.random)
+        held = repeat(actions.to(self.world.device, torch.float32), "b a -> b s a", s=self.world.stride)
+        step, self._state = self.world.advance(self._state, held, self.sampling, self.random)
         self.steps = self.steps + going
         terminated = chance < step.termination
         frames = rearrange(step.frames, "b s c h w -> b s h w c")
