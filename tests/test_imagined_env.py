@@ -280,14 +280,14 @@ def test_frames_are_not_copied_on_their_way_out(output: str, monkeypatch: pytest
     envs = dreams(endless(), output=output)
     envs.reset(seed=0)
     made: list[Tensor] = []
-    step = envs.world.step
+    step = envs.world.advance
 
     def spied(*args: Any, **options: Any) -> Any:
         result = step(*args, **options)
         made.append(result[0].frames)
         return result
 
-    monkeypatch.setattr(envs.world, "step", spied)
+    monkeypatch.setattr(envs.world, "advance", spied)
     infos = envs.step(envs.action_space.sample())[-1]
     frames = infos["frames"].numpy() if output == "torch" else infos["frames"]
     assert np.shares_memory(frames, made[0].numpy())
