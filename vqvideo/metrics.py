@@ -154,5 +154,6 @@ def calibration_slope(predicted: Tensor, real: Tensor, weights: Tensor | None = 
     counted = torch.ones_like(predicted, dtype=torch.float64) if weights is None else weights.double()
     share = counted / counted.sum()
     x, y = (values - values @ share for values in (predicted.double(), real.double()))
-    spread = x.square() @ share
-    return ((x * y) @ share / spread).item() if spread > 0 else float("nan")
+    # Rounding alone spreads a constant about its weighted mean.
+    varies = len(predicted) > 0 and bool(predicted.max() > predicted.min())
+    return ((x * y) @ share / (x.square() @ share)).item() if varies else float("nan")
