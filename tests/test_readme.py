@@ -116,6 +116,18 @@ def test_the_figures_shown_are_the_measured_ones() -> None:
     assert f"{results['speed']['frames_per_s_16']:.0f}" in shown
 
 
+@pytest.mark.parametrize("name", ["tiny_world", "dynamic_obstacles"])
+def test_the_agents_returns_are_the_measured_ones(name: str) -> None:
+    """On both pages."""
+    results = json.loads((ROOT / "configs" / "results" / f"agent_{name}.json").read_text())
+    page = (ROOT / "configs" / "results" / "README.md").read_text()
+    for shown in (README.replace("**", ""), page):
+        assert f"{results['real_frames_used']:,}" in shown
+        for agent in results["agents"].values():
+            low, high = (0.0 + round(agent[end], 2) for end in ("low_95", "high_95"))
+            assert f"{agent['mean_return']:.2f} [{low:.2f}, {high:.2f}]" in shown
+
+
 def test_the_settings_that_are_shown_are_settings() -> None:
     import yaml
 
