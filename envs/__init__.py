@@ -97,7 +97,7 @@ PRESETS: dict[str, Preset] = {
     ),
 }
 
-# A board of 6 x 6 tiles, each 8 x 8 pixels, with two balls that roll about. To walk into a ball or a wall ends the
+# A board of 6 x 6 tiles, each 8 x 8 pixels, with three balls that roll about. To walk into a ball or a wall ends the
 # episode with -1, to reach the green goal with up to 1.
 PRESETS["DynamicObstacles"] = Preset(
     env_id="minigrid:MiniGrid-Dynamic-Obstacles-Random-6x6-v0",

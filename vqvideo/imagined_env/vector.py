@@ -56,7 +56,7 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         autoreset_mode: what happens after an episode's end: NEXT_STEP, SAME_STEP or DISABLED.
         sampling: how codes are drawn.
         reward: replaces the model's reward; needed if the model knows none.
-        output: "numpy", or "torch": tensors on the device of the model, which nothing is copied from.
+        output: "numpy", or "torch": tensors on the device of the model, which nothing leaves.
         render_mode: None or "rgb_array".
 
     Raises:
