@@ -41,7 +41,7 @@ def improve(cfg: Experiment, how: ImproveConfig) -> list[Figures]:
         InputError: actions that agents cannot choose, a run that is under way or began with other settings, a store
             with episodes of someone else's.
     """
-    from vqvideo.durable import FolderLock
+    from vqvideo.locks import FolderLock
     from vqvideo.rounds import RoundLog, nth_round, round_line
 
     refuse_untrainable(cfg)

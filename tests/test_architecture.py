@@ -116,6 +116,7 @@ FLOORS = (
     {"errors", "randomness"},
     {"durable", "records", "sampling", "losses", "metrics", "hardware", "recording", "spaces", "nn"}
     | {"train_config", "agent_config", "improve_config", "finite", "averaging", "signals", "formats", "frechet"},
+    {"locks"},
     {"data", "checkpoint", "video", "yuv", "optimizers", "features", "pretrained", "native_spaces"},
     {"hub", "backbones", "quantizers", "run_folder", "training", "launch", "perceptual", "discriminator"} | {"codecs"},
     {"vqvae", "prior", "playing"},

@@ -6,8 +6,6 @@ import json
 import logging
 import os
 import stat
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,10 +15,12 @@ from stores import flip
 
 from vqvideo import durable
 from vqvideo.durable import (
-    FolderLock,
+    DiskError,
+    FileRecord,
     clean_temporaries,
     commit_folder,
     read_manifest,
+    read_verified,
     remove_folder,
     seal,
     sha256_file,
@@ -223,7 +223,7 @@ def test_a_failing_writer_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_a_write_that_fails_names_the_path_and_leaves_the_old_file(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match=r"no such folder.*nowhere/file"):
+    with pytest.raises(DiskError, match=r"nowhere/file: cannot .*1 bytes are needed.*does not exist, \d+ bytes"):
         write_file(tmp_path / "nowhere" / "file", b"x")
 
 
@@ -257,60 +257,45 @@ def test_what_an_interrupted_writer_left_is_removed_with_a_log_line(
     assert ".tmp-12-x" in caplog.text
 
 
-# ---------------------------------------------------------------- lock
+def test_only_what_was_on_its_way_to_one_name_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".tmp-12ab34cd-model").mkdir()
+    (tmp_path / ".tmp-old-12ab34cd-model").mkdir()
+    (tmp_path / ".tmp-12ab34cd-my-model").mkdir()
+    (tmp_path / "model").mkdir()
+    clean_temporaries(tmp_path, of="model")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".tmp-12ab34cd-my-model", "model"]
 
 
-def _lock_of(pid: int, host: str = "", start: str = "1") -> str:
-    host = host or durable._myself()["host"]
-    return json.dumps({"pid": pid, "host": host, "since": "2020-01-01", "process_start": start})
+# ---------------------------------------------------------------- replacing
 
 
-def test_a_lock_is_gone_after_use(tmp_path: Path) -> None:
-    with FolderLock(tmp_path):
-        assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
-    assert list(tmp_path.iterdir()) == []
+def test_where_names_can_be_exchanged_a_reader_always_finds_a_folder(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    commit_folder(path, FILES, {"turn": 0})
+
+    def check() -> None:
+        assert verify_folder(path).info["turn"] in (0, 1)
+
+    survives_crash_at_every_call(lambda: commit_folder(path, FILES, {"turn": 1}, replace=True), check)
 
 
-def test_a_lock_of_a_living_process_is_respected(tmp_path: Path) -> None:
-    with FolderLock(tmp_path):
-        with pytest.raises(InputError, match=f"process {os.getpid()} on {durable._myself()['host']}"):
-            FolderLock(tmp_path).acquire()
-        assert (tmp_path / ".lock").exists()
+def test_without_exchange_two_renames_do_and_a_crash_between_them_is_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(durable, "_exchange", lambda one, two: False)
+    test_a_replaced_folder_is_old_or_new_after_a_crash_at_any_moment(tmp_path)
 
 
-def test_a_lock_of_a_dead_process_is_taken_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    code = "import os, sys, vqvideo.durable as d; d.FolderLock(sys.argv[1]).acquire(); os._exit(9)"
-    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == 9
-    assert (tmp_path / ".lock").exists()
-    with FolderLock(tmp_path):
-        assert "taking over" in caplog.text
-    assert list(tmp_path.iterdir()) == []
+# ---------------------------------------------------------------- reading what was checked
 
 
-def test_a_lock_of_an_earlier_process_with_our_number_is_taken_over(tmp_path: Path) -> None:
-    (tmp_path / ".lock").write_text(_lock_of(os.getpid()))
-    FolderLock(tmp_path).acquire().release()
-
-
-def test_a_lock_of_another_host_is_respected(tmp_path: Path) -> None:
-    (tmp_path / ".lock").write_text(_lock_of(1, host="elsewhere"))
-    with pytest.raises(InputError, match=r"process 1 on elsewhere.*delete the lock file"):
-        FolderLock(tmp_path).acquire()
-
-
-def test_a_lock_that_was_never_filled_is_respected_for_a_moment_only(tmp_path: Path) -> None:
-    (tmp_path / ".lock").touch()
-    with pytest.raises(InputError, match="unreadable"):
-        FolderLock(tmp_path).acquire()
-    os.utime(tmp_path / ".lock", (0, 0))
-    FolderLock(tmp_path).acquire().release()
-
-
-def test_a_forked_child_does_not_give_the_lock_back(tmp_path: Path) -> None:
-    with FolderLock(tmp_path) as lock:
-        child = os.fork()
-        if not child:
-            lock.release()
-            os._exit(0)
-        os.waitpid(child, 0)
-        assert (tmp_path / ".lock").exists()
+def test_the_bytes_that_are_used_are_the_bytes_that_were_checked(tmp_path: Path) -> None:
+    manifest = commit_folder(tmp_path / "folder", FILES, {})
+    file = tmp_path / "folder" / "a.bin"
+    assert read_verified(file, manifest.files["a.bin"]) == FILES["a.bin"]
+    for damage in (lambda: flip(file, 100), lambda: file.write_bytes(b"short"), file.unlink):
+        damage()
+        with pytest.raises(InputError, match=r"a\.bin"):
+            read_verified(file, manifest.files["a.bin"])
+    with pytest.raises(InputError, match="expected a regular file"):
+        read_verified(tmp_path / "folder", FileRecord(0, "0"))

@@ -33,6 +33,7 @@ from vqvideo.config import Experiment
 from vqvideo.data.store import Store, StoreWriter
 from vqvideo.errors import InputError, RunStoppedError
 from vqvideo.improve_config import ImproveConfig
+from vqvideo.locks import FolderLock
 from vqvideo.recording import RecordConfig
 from vqvideo.records import to_plain, write_yaml
 from vqvideo.rounds import RoundLog, agent_folder, nth_round, round_line, round_table
@@ -300,7 +301,7 @@ def test_a_longer_training_is_another_run(finished: Finished) -> None:
 def test_two_processes_do_not_improve_one_run(tmp_path: Path) -> None:
     cfg = settings(tmp_path)
     cfg.folder.mkdir(parents=True)
-    with durable.FolderLock(cfg.folder), pytest.raises(InputError, match="is being written by process"):
+    with FolderLock(cfg.folder), pytest.raises(InputError, match="is being written by process"):
         script.improve(cfg, TWO_ROUNDS)
 
 

@@ -1,12 +1,13 @@
 """How anything reaches the disk: complete and checkable, or not at all.
 
-One commit protocol for checkpoints, episodes and caches: write under a temporary sibling name,
-fsync, rename, fsync the parent. Folders carry a `manifest.json` with the size and SHA-256 of every
-file. Whoever reads only ever sees the old state or the new one, and notices a changed bit.
+One commit protocol for checkpoints, models, episodes and caches: write under a temporary sibling name, fsync, rename,
+fsync the parent. Folders carry a `manifest.json` with the size and SHA-256 of every file, written last. Whoever reads
+only ever sees the old state or the new one, and notices a changed bit.
 """
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import logging
@@ -14,14 +15,12 @@ import os
 import re
 import secrets
 import shutil
-import socket
 import stat
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from vqvideo.errors import InputError
 
@@ -36,7 +35,27 @@ Writer = bytes | Callable[[Path], None]
 logger = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,199}")
 _TEMPORARY = ".tmp-"
+_OLD_LABEL = "old-"
 _OLD = re.compile(r"\.tmp-old-[0-9a-f]+-(.+)")
+_ON_ITS_WAY = r"\.tmp-(old-)?[0-9a-f]+-"
+
+
+class DiskError(InputError):
+    """The disk is full, read-only or gone: what was to be written, how large it is and how much room there is."""
+
+    @classmethod
+    def of(cls, error: OSError, path: AnyPath, size: int | None = None) -> Self:
+        """What went wrong while `size` bytes were written to `path`."""
+        what = f"{path}: cannot be written ({error.strerror or error})"
+        needed = "" if size is None else f"{size} bytes are needed, "
+        return cls(f"{what}; {needed}{_room_near(Path(path))}. What was there before is untouched")
+
+
+def _room_near(path: Path) -> str:
+    """The free bytes where `path` is or was going to be."""
+    there = next((place for place in (path, *path.parents) if place.is_dir()), None)
+    gone = "" if path.parent.is_dir() else f"the folder {path.parent} does not exist, "
+    return f"{gone}{shutil.disk_usage(there).free} bytes are free" if there else f"{gone}nothing is known of the disk"
 
 
 @dataclass(frozen=True)
@@ -139,21 +158,38 @@ def sha256_file(path: AnyPath) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def read_verified(path: AnyPath, expected: FileRecord) -> bytes:
+    """All bytes of a file, which are exactly those that were recorded: what is used is what was checked.
+
+    Raises:
+        InputError: the file is missing, or its size or SHA-256 differs; names it.
+    """
+    _check_size(path, expected)
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error})") from error
+    _check_digest(path, hashlib.sha256(data).hexdigest(), expected)
+    return data
+
+
 def write_file(path: AnyPath, data: bytes) -> None:
     """Puts `data` at `path` so that a crash leaves the old content or the new one, never a mixture.
 
     Raises:
-        OSError: the disk is full or the folder cannot be written; names the path and the free bytes.
+        DiskError: the disk is full or the folder cannot be written; names the path and the free bytes.
     """
     path = Path(path)
-    temporary = _temporary(path)
-    try:
-        _write_synced(temporary, data)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise _explain(error, path, len(data)) from error
-    sync_folder(path.parent)
+    temporary = aside(path)
+    with _explained(path, len(data)):
+        try:
+            write_new(temporary, data)
+            os.replace(temporary, path)
+        except OSError:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
 
 
 def sync_folder(path: AnyPath) -> None:
@@ -165,11 +201,13 @@ def sync_folder(path: AnyPath) -> None:
         os.close(handle)
 
 
-def _temporary(path: Path, label: str = "") -> Path:
+def aside(path: Path, label: str = "") -> Path:
+    """A temporary name beside `path`, on the same filesystem, which `clean_temporaries` knows."""
     return path.with_name(f"{_TEMPORARY}{label}{secrets.token_hex(4)}-{path.name}")
 
 
-def _write_synced(path: Path, data: bytes) -> None:
+def write_new(path: Path, data: bytes) -> None:
+    """A new file, durable when this returns. FileExistsError if there is one."""
     # 0o666 and not tempfile's 0600: the umask decides who may read what a run wrote.
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
         file.write(data)
@@ -177,10 +215,13 @@ def _write_synced(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _explain(error: OSError, path: Path, size: int) -> OSError:
-    parent = path.parent
-    free = f"{shutil.disk_usage(parent).free} bytes free" if parent.is_dir() else "no such folder"
-    return OSError(error.errno, f"{error.strerror} (writing {size} bytes; {free})", str(path))
+@contextmanager
+def _explained(path: Path, size: int | None = None) -> Iterator[None]:
+    """Errors of the disk inside, as a DiskError about `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise DiskError.of(error, path, size) from error
 
 
 # ---------------------------------------------------------------- folders
@@ -199,30 +240,36 @@ def commit_folder(
 
     Raises:
         InputError: `path` exists and `replace` is False, or a name is not a plain file name.
+        DiskError: the disk is full or the folder cannot be written; names the path and the free bytes.
     """
     path = Path(path)
     if path.exists() and not replace:
         raise InputError(f"{path} exists already: choose another name or remove it")
     for name in writers:
         check_name(name, str(path))
-    temporary = _temporary(path)
-    try:
-        os.mkdir(temporary)
-        files = {name: _write_member(temporary / name, writer) for name, writer in writers.items()}
-        manifest = _write_manifest(temporary, files, info)
-        sync_folder(temporary)
-        swap_in(temporary, path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    temporary = aside(path)
+    with _explained(path, _known_size(writers)):
+        try:
+            os.mkdir(temporary)
+            files = {name: _write_member(temporary / name, writer) for name, writer in writers.items()}
+            manifest = _write_manifest(temporary, files, info)
+            sync_folder(temporary)
+            swap_in(temporary, path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
     return manifest
+
+
+def _known_size(writers: Mapping[str, Writer]) -> int:
+    return sum(len(writer) for writer in writers.values() if isinstance(writer, bytes))
 
 
 def _write_member(path: Path, writer: Writer) -> FileRecord:
     if isinstance(writer, bytes):
-        _write_synced(path, writer)
+        write_new(path, writer)
     else:
-        _write_synced(path, b"")
+        write_new(path, b"")
         mode = stat.S_IMODE(path.stat().st_mode)
         writer(path)
         # Some writers replace the file by a private (0600) one of their own.
@@ -241,32 +288,55 @@ def _write_manifest(folder: Path, files: dict[str, FileRecord], info: Mapping[st
             "files": {name: vars(found) for name, found in files.items()},
         }
     )
-    _write_synced(folder / MANIFEST, (json.dumps(record, indent=2) + "\n").encode())
+    write_new(folder / MANIFEST, (json.dumps(record, indent=2) + "\n").encode())
     return Manifest(record["info"], files, record["digest"])
 
 
 def swap_in(temporary: Path, path: Path) -> None:
-    """Moves a finished folder to its place beside it; what was there is there until then, and removed afterwards."""
+    """Moves a finished folder to its place beside it. What was there is there until then, and removed afterwards; where
+    the filesystem can exchange two names there is no moment without either.
+    """
     old = None
     if path.exists():
-        old = _temporary(path, "old-")
-        os.rename(path, old)
-    try:
+        old = temporary if _exchange(temporary, path) else _make_way(temporary, path)
+    else:
         os.rename(temporary, path)
-    except OSError:
-        if old is not None:
-            os.rename(old, path)
-        raise
     sync_folder(path.parent)
     if old is not None:
         remove_folder(old)
 
 
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+
+
+def _exchange(one: Path, two: Path) -> bool:
+    """Swaps two names in one step. False where the system or the filesystem cannot."""
+    try:
+        call = ctypes.CDLL(None).renameat2
+    except (OSError, AttributeError):
+        return False
+    return not call(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(two), _RENAME_EXCHANGE)
+
+
+def _make_way(temporary: Path, path: Path) -> Path:
+    """Two renames instead: a crash between them leaves the old folder aside, from where `clean_temporaries` takes it
+    back. Returns where the old one is.
+    """
+    old = aside(path, _OLD_LABEL)
+    os.rename(path, old)
+    try:
+        os.rename(temporary, path)
+    except OSError:
+        os.rename(old, path)
+        raise
+    return old
+
+
 def remove_folder(path: AnyPath) -> None:
     """Removes a folder so that a crash never leaves half of it under its own name."""
-    aside = _temporary(Path(path))
-    os.rename(path, aside)
-    shutil.rmtree(aside, ignore_errors=True)
+    moved = aside(Path(path))
+    os.rename(path, moved)
+    shutil.rmtree(moved, ignore_errors=True)
 
 
 def read_manifest(path: AnyPath) -> Manifest:
@@ -310,20 +380,34 @@ def verify_folder(path: AnyPath) -> Manifest:
 
 def verify_file(path: AnyPath, expected: FileRecord) -> None:
     """Compares one file with what was recorded about it; a difference is an InputError naming it."""
+    _check_size(path, expected)
+    _check_digest(path, sha256_file(path), expected)
+
+
+def _check_size(path: AnyPath, expected: FileRecord) -> None:
     size = check_regular(path).st_size
     if size != expected.size:
         raise InputError(f"{path}: {size} bytes, but {expected.size} were written: the file is damaged")
-    actual = sha256_file(path)
+
+
+def _check_digest(path: AnyPath, actual: str, expected: FileRecord) -> None:
     if actual != expected.sha256:
         raise InputError(f"{path}: sha256 is {actual}, but {expected.sha256} was written: damaged")
 
 
-def clean_temporaries(parent: AnyPath, log: logging.Logger = logger) -> None:
-    """Removes what interrupted writers left in `parent`; call it only while holding the folder's lock.
+def clean_temporaries(parent: AnyPath, log: logging.Logger = logger, *, of: str | None = None) -> None:
+    """Removes what interrupted writers left in `parent`; call it only while nobody else writes there.
 
     A folder that was moved aside, but whose replacement never arrived, is moved back instead.
+
+    Args:
+        parent: where to look; a folder that does not exist has no leftovers.
+        log: tells what was removed.
+        of: only what was on its way to this name.
     """
     for left in sorted(Path(parent).glob(f"{_TEMPORARY}*")):
+        if of is not None and not re.fullmatch(_ON_ITS_WAY + re.escape(of), left.name):
+            continue
         moved = _OLD.fullmatch(left.name)
         if moved and not (left.parent / moved[1]).exists():
             log.warning("restoring %s: its replacement was interrupted", left.parent / moved[1])
@@ -334,110 +418,3 @@ def clean_temporaries(parent: AnyPath, log: logging.Logger = logger) -> None:
             shutil.rmtree(left)
         else:
             left.unlink()
-
-
-# ---------------------------------------------------------------- one writer per folder
-
-
-class FolderLock:
-    """A file `.lock` that lets one process at a time write into a folder; use it with `with`.
-
-    A lock that a dead process of this host left behind is taken over with a log line.
-
-    Raises:
-        InputError: on entry, when a living process, or one on another host, holds the lock.
-    """
-
-    def __init__(self, folder: AnyPath) -> None:
-        self.folder = Path(folder)
-        self.path = self.folder / ".lock"
-        self._content = b""
-
-    def __enter__(self) -> FolderLock:
-        return self.acquire()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
-
-    def acquire(self) -> FolderLock:
-        """Takes the lock or raises InputError."""
-        content = json.dumps(_myself()).encode()
-        for _ in range(2):
-            try:
-                _write_synced(self.path, content)
-                self._content = content
-                return self
-            except FileExistsError:
-                self._reclaim()
-        raise InputError(f"{self.folder}: another process took the lock just now; try again")
-
-    def release(self) -> None:
-        """Gives the lock back; a forked child and a second call change nothing."""
-        if self._content and json.loads(self._content)["pid"] == os.getpid():
-            self._content = b""
-            self.path.unlink(missing_ok=True)
-
-    def _reclaim(self) -> None:
-        try:
-            found = self.path.read_bytes()
-        except FileNotFoundError:
-            return
-        self._refuse_living(found)
-        aside = _temporary(self.path)
-        os.rename(self.path, aside)
-        if aside.read_bytes() != found:
-            os.rename(aside, self.path)
-            return
-        logger.warning("taking over %s: its process is gone", self.path)
-        aside.unlink()
-
-    def _refuse_living(self, found: bytes) -> None:
-        try:
-            holder = json.loads(found)
-            pid, host, started = int(holder["pid"]), str(holder["host"]), str(holder["process_start"])
-        except (ValueError, KeyError, TypeError) as error:
-            # Written in one call: an unreadable lock is being written, or its writer died just then.
-            if time.time() - self.path.stat().st_mtime > 10:
-                return
-            raise InputError(f"{self.path}: unreadable; if no other process runs, delete it") from error
-        if host == socket.gethostname() and not _is_alive(pid, started):
-            return
-        where = "" if host == socket.gethostname() else ". If it is gone, delete the lock file"
-        raise InputError(
-            f"{self.folder} is being written by process {pid} on {host} since {holder.get('since')}"
-            f" (lock file {self.path}): one writer at a time{where}"
-        )
-
-
-def _myself() -> dict[str, Any]:
-    return {
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
-        "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-        "process_start": _process_start(os.getpid()),
-    }
-
-
-def _process_start(pid: int) -> str:
-    """The kernel's start time of a process; "" where there is no /proc, "gone" for a dead process."""
-    try:
-        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return "gone" if Path("/proc/self/stat").exists() else ""
-    return "gone" if state == "Z" else fields[18]
-
-
-def _is_alive(pid: int, started: str) -> bool:
-    now = _process_start(pid)
-    if now and started:
-        # A restarted container deals out the same process numbers: the start time tells them apart.
-        return now == started
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

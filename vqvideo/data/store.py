@@ -27,7 +27,6 @@ from vqvideo.data.episode import Episode, EpisodeReader, check_frame_size, episo
 from vqvideo.durable import (
     AnyPath,
     FileRecord,
-    FolderLock,
     canonical_json,
     clean_temporaries,
     read_small,
@@ -38,6 +37,7 @@ from vqvideo.durable import (
     write_file,
 )
 from vqvideo.errors import InputError
+from vqvideo.locks import FolderLock
 from vqvideo.spaces import ActionSpace
 
 FORMAT_VERSION = 1
