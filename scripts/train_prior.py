@@ -28,6 +28,8 @@ def main() -> None:
 
         resume: bool = False
         """Go on from the newest checkpoint."""
+        any_world_size: bool = False
+        """With --resume: also if another number of processes wrote it; same samples, other rounding and noise."""
 
     cfg = parse(Options, CONFIG, __doc__ or "")
     join_processes()
@@ -37,7 +39,7 @@ def main() -> None:
             f"no tokenizer in {vqvae_folder(cfg)}. Train one, which also records the episodes if there are none: "
             f"accelerate launch scripts/train_vqvae.py {same}"
         )
-    figures = train_prior(cfg, Store.open(cfg.record.folder), resume=cfg.resume)
+    figures = train_prior(cfg, Store.open(cfg.record.folder), resume=cfg.resume, any_world_size=cfg.any_world_size)
     if join_processes().is_main_process:
         cli.report(f"world model in {world_folder(cfg)}", figures)
 

@@ -52,12 +52,14 @@ def main() -> None:
 
         resume: bool = False
         """Go on from the newest checkpoint."""
+        any_world_size: bool = False
+        """With --resume: also if another number of processes wrote it; same samples, other rounding and noise."""
 
     cfg = parse(Options, CONFIG, __doc__ or "")
     from vqvideo.launch import join_processes
     from vqvideo.stages import train_vqvae, vqvae_folder
 
-    figures = train_vqvae(cfg, open_store(cfg), resume=cfg.resume)
+    figures = train_vqvae(cfg, open_store(cfg), resume=cfg.resume, any_world_size=cfg.any_world_size)
     if join_processes().is_main_process:
         cli.report(f"tokenizer in {vqvae_folder(cfg)}", figures)
 

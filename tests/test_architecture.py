@@ -114,16 +114,17 @@ def test_the_library_imports_no_script_and_no_test() -> None:
 
 FLOORS = (
     {"errors", "randomness"},
-    {"durable", "records", "sampling", "losses", "metrics", "hardware", "recording", "spaces", "nn"}
+    {"durable", "records", "sampling", "losses", "metrics", "hardware", "recording", "spaces", "nn", "processes"}
     | {"train_config", "agent_config", "improve_config", "finite", "averaging", "signals", "formats", "frechet"},
     {"locks"},
     {"data", "checkpoint", "video", "yuv", "optimizers", "features", "pretrained", "native_spaces"},
+    {"resuming"},
     {"hub", "backbones", "quantizers", "run_folder", "training", "launch", "perceptual", "discriminator"} | {"codecs"},
     {"vqvae", "prior", "playing"},
-    {"world", "config", "workers", "suites", "objective"},
+    {"world", "config", "workers", "suites", "objective", "loading"},
     {"imagined_env", "evaluation", "media", "collect", "warm_start"},
     {"stages", "benchmarks", "shipping", "model_card", "adapters"},
-    {"agents", "rounds"},
+    {"agents", "rounds", "verification"},
     {"cli"},
 )
 """From the ground up: a module imports from its own floor and the ones below."""

@@ -25,8 +25,10 @@ from vqvideo.checkpoint import (
     read_tensors,
     save_model,
     save_training,
+    tensor_bytes,
     training_checkpoints,
 )
+from vqvideo.durable import DiskError, commit_folder
 from vqvideo.errors import InputError
 
 TENSORS = {
@@ -38,7 +40,7 @@ TENSORS = {
 
 
 def state_of(step: int) -> TrainingState:
-    return TrainingState({"w": torch.full((3,), float(step))}, {"w/exp_avg": torch.ones(3)}, {}, {"step": step})
+    return TrainingState({"w": torch.full((3,), float(step))}, {"w/exp_avg": torch.ones(3)}, {}, {"step": step}, {})
 
 
 # ---------------------------------------------------------------- models
@@ -128,11 +130,13 @@ def test_a_file_that_is_no_safetensors_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_training_state_comes_back_bit_by_bit(tmp_path: Path) -> None:
-    state = TrainingState(TENSORS, {"w/step": torch.tensor(3.0)}, {"w": torch.ones(2)}, {"step": 7, "seconds": 0.1})
+    parts = (TENSORS, {"w/step": torch.tensor(3.0)}, {"w": torch.ones(2)})
+    state = TrainingState(*parts, {"step": 7, "seconds": 0.1}, {"codes": torch.arange(4)})
     path = save_training(tmp_path, 7, state, keep=2)
     assert path.name == "step-00000007"
     loaded = load_training(path)
     assert all(same_tensors(a, b) for a, b in zip(loaded[:3], state[:3], strict=True))
+    assert same_tensors(loaded.window, state.window)
     assert loaded.progress == {"step": 7, "seconds": 0.1}
 
 
@@ -170,6 +174,26 @@ def test_a_checkpoint_of_the_same_step_is_replaced(tmp_path: Path) -> None:
     assert [load_training(path).progress["step"] for path in training_checkpoints(tmp_path)] == [6]
 
 
+def test_a_folder_that_is_gone_is_not_made_again(tmp_path: Path) -> None:
+    with pytest.raises(DiskError, match=r"gone/step-00000001: cannot be written .*the folder .*gone does not exist"):
+        save_training(tmp_path / "gone", 1, state_of(1), keep=2)
+    assert not (tmp_path / "gone").exists()
+
+
+def test_a_manifest_that_lists_too_little_is_refused(tmp_path: Path) -> None:
+    commit_folder(tmp_path / "step-00000001", {"model.safetensors": tensor_bytes(TENSORS)}, {"step": 1})
+    with pytest.raises(InputError, match=r"step-00000001/manifest\.json: lists no optimizer\.safetensors"):
+        load_training(tmp_path / "step-00000001")
+
+
+def test_an_optimizer_state_of_another_model_is_refused() -> None:
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(model.parameters())
+    for state in ({"other/exp_avg": torch.ones(3)}, {"weight/exp_avg": torch.ones(5, 3)}, {"x": torch.ones(1)}):
+        with pytest.raises(InputError, match="fits no parameter of the model"):
+            load_optimizer(model, optimizer, state)
+
+
 def test_an_optimizer_goes_on_as_if_it_had_never_stopped() -> None:
     def run(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
         for _ in range(steps):
@@ -194,6 +218,7 @@ def test_an_optimizer_goes_on_as_if_it_had_never_stopped() -> None:
 
 def test_nothing_on_disk_is_pickled(tmp_path: Path) -> None:
     save_model(tmp_path / "m", "toy", {"width": 3}, TENSORS)
+    (tmp_path / "c").mkdir()
     save_training(tmp_path / "c", 1, state_of(1), keep=2)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} == {".json", ".safetensors"}

@@ -86,6 +86,7 @@ def toy_trainer(folder: Path, model: Toy | None = None, *, resume: bool = False,
     cfg = train_config(**({"learning_rate": 0.1, "steps": 6} | changes))
     accelerator = make_accelerator(cfg, folder)
     run = prepare_run(folder, resume=resume, settings=cfg, accelerator=accelerator)
+    run.close()  # tests go on with one folder in one process
     return Trainer(model or Toy(), cfg, run, accelerator)
 
 
@@ -430,6 +431,17 @@ def test_a_step_that_overflows_in_fp16_is_left_out_by_all_teams(tmp_path: Path) 
         assert not any(torch.equal(after[name], value) for name, value in before.items())
 
 
+def test_a_resumed_run_in_fp16_has_the_scale_that_was_found(tmp_path: Path) -> None:
+    first = toy_trainer(tmp_path, Rivals(), steps=12)
+    as_fp16(first, scale=2.0**16)
+    first.fit(toy_batches(4), no_figures)
+    second = toy_trainer(tmp_path, Rivals(), steps=12, resume=True)
+    as_fp16(second, scale=2.0**20)
+    assert second.resume()
+    assert second.accelerator.scaler.state_dict() == first.accelerator.scaler.state_dict()
+    assert second.accelerator.scaler.get_scale() < 2.0**16
+
+
 def test_statistics_that_are_not_finite_end_a_run_in_fp16_too(tmp_path: Path) -> None:
     trainer = toy_trainer(tmp_path, Poisoned("statistic"))
     as_fp16(trainer, scale=1.0)
@@ -556,9 +568,10 @@ def test_a_checkpoint_of_another_number_of_processes_is_refused(tmp_path: Path) 
 
     save_training(trainer.run.checkpoints, 6, state._replace(progress=state.progress | {"world": 4}), keep=2)
     with pytest.raises(
-        InputError, match=r"was written by 4 process\(es\), now there are 1: resume with the same number"
+        InputError, match=r"was trained by 4 process\(es\), now there are 1: resume with the same number"
     ):
         trainer.resume()
+    assert trainer.resume(any_world_size=True)
 
 
 def test_a_run_is_not_resumed_with_settings_that_shape_other_weights(tmp_path: Path) -> None:

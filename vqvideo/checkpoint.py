@@ -23,6 +23,10 @@ from vqvideo.formats import FORMAT_VERSION, SavedModel, upgraded
 log = logging.getLogger(__name__)
 
 
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+"""Files of a model folder, beside the manifest and what else the writer adds."""
+_PARTS = ("model", "optimizer", "average", "window")
+"""Of a training checkpoint: a safetensors file each."""
 _STEP = re.compile(r"step-(\d{8})")
 
 
@@ -46,8 +50,8 @@ def fingerprint(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str
 def _model_files(kind: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, bytes]:
     header = {"format": f"vqvideo-{kind}", "format_version": FORMAT_VERSION, **config}
     return {
-        "config.json": (json.dumps(header, indent=2) + "\n").encode(),
-        "model.safetensors": tensor_bytes(tensors),
+        CONFIG: (json.dumps(header, indent=2) + "\n").encode(),
+        WEIGHTS: tensor_bytes(tensors),
     }
 
 
@@ -69,7 +73,8 @@ def save_model(
     """
     if not _may_replace(folder):
         raise InputError(f"{folder} exists and is not a model folder: name another folder, nothing was written")
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    durable.make_folder(folder.parent)
+    durable.clean_temporaries(folder.parent, log, of=folder.name)
     files = {**_model_files(kind, config, tensors), **(extra or {})}
     durable.commit_folder(folder, files, {"kind": kind}, replace=folder.exists())
 
@@ -78,7 +83,7 @@ def _may_replace(folder: Path) -> bool:
     if not folder.is_dir():
         return not folder.exists()
     # Caches and training checkpoints have a manifest too, but no config.json.
-    return not any(folder.iterdir()) or all((folder / name).is_file() for name in (durable.MANIFEST, "config.json"))
+    return not any(folder.iterdir()) or all((folder / name).is_file() for name in (durable.MANIFEST, CONFIG))
 
 
 def load_model(folder: Path, kind: str) -> SavedModel:
@@ -90,28 +95,32 @@ def load_model(folder: Path, kind: str) -> SavedModel:
     if not (folder / durable.MANIFEST).is_file():
         found = "a folder without a manifest" if folder.is_dir() else "no such folder"
         raise InputError(f"{folder}: {found}, expected a saved {kind} (config.json, model.safetensors, manifest.json)")
-    manifest = durable.read_manifest(folder)
-    for name in ("config.json", "model.safetensors"):
-        # Not the model card: people edit it, on the Hub too.
-        if name not in manifest.files:
-            raise InputError(f"{folder}: its manifest lists no {name}")
-        durable.verify_file(folder / name, manifest.files[name])
-    config = durable.parse_json(durable.read_small(folder / "config.json"), str(folder / "config.json"))
+    # Not the model card: people edit it, on the Hub too.
+    config_text, weights = durable.read_members(folder, durable.read_manifest(folder), CONFIG, WEIGHTS)
+    config = durable.parse_json(config_text, str(folder / CONFIG))
+    if not isinstance(config, dict):
+        raise InputError(f"{folder / CONFIG}: expected keys and values; the file is not ours")
     if config.get("format") != f"vqvideo-{kind}":
         raise InputError(f"{folder} holds a {config.get('format')}, expected a vqvideo-{kind}")
     version = config.get("format_version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
+    if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
         raise InputError(f"{folder}: format {version}, this vqvideo reads up to {FORMAT_VERSION}: install a newer one")
     own = {key: value for key, value in config.items() if key not in ("format", "format_version")}
-    return upgraded(SavedModel(own, read_tensors(folder / "model.safetensors")), version)
+    return upgraded(SavedModel(own, parse_tensors(weights, folder / WEIGHTS)), version)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file."""
+    """All tensors of a safetensors file that no manifest lists."""
+    durable.check_regular(path)
+    return parse_tensors(path.read_bytes(), path)
+
+
+def parse_tensors(data: bytes, where: Path) -> dict[str, Tensor]:
+    """All tensors of the bytes of a safetensors file; what is none is an InputError that names `where`."""
     try:
-        return load_tensors(path.read_bytes())
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a readable safetensors file ({error})") from error
+        return load_tensors(data)
+    except (SafetensorError, KeyError, ValueError, RuntimeError, OverflowError) as error:
+        raise InputError(f"{where}: not a readable safetensors file ({error})") from error
 
 
 def load_into(model: nn.Module, tensors: Mapping[str, Tensor], source: Path | str) -> None:
@@ -120,17 +129,21 @@ def load_into(model: nn.Module, tensors: Mapping[str, Tensor], source: Path | st
     Raises:
         InputError: lists what is missing, left over or of another shape.
     """
-    own = model_tensors(model)
-    problems = [f"missing {name}" for name in own.keys() - tensors.keys()]
-    problems += [f"unexpected {name}" for name in tensors.keys() - own.keys()]
+    check_names(tensors, model_tensors(model), f"{source} does not fit its config")
+    model.load_state_dict(dict(tensors))
+
+
+def check_names(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], complaint: str) -> None:
+    """Raises InputError with `complaint` if names or shapes differ; lists what is missing, left over or different."""
+    problems = [f"missing {name}" for name in expected.keys() - found.keys()]
+    problems += [f"unexpected {name}" for name in found.keys() - expected.keys()]
     problems += [
-        f"{name} is {tuple(tensors[name].shape)}, expected {tuple(own[name].shape)}"
-        for name in own.keys() & tensors.keys()
-        if own[name].shape != tensors[name].shape
+        f"{name} is {tuple(found[name].shape)}, expected {tuple(expected[name].shape)}"
+        for name in expected.keys() & found.keys()
+        if expected[name].shape != found[name].shape
     ]
     if problems:
-        raise InputError(f"{source} does not fit its config: {'; '.join(sorted(problems)[:8])}")
-    model.load_state_dict(dict(tensors))
+        raise InputError(f"{complaint}: {'; '.join(sorted(problems)[:8])}")
 
 
 class TrainingState(NamedTuple):
@@ -140,7 +153,9 @@ class TrainingState(NamedTuple):
     optimizer: dict[str, Tensor]
     average: dict[str, Tensor]
     progress: dict[str, Any]
-    """JSON: step, seconds, world size, configuration."""
+    """JSON: step, seconds, world size, configuration, scale of the loss in fp16."""
+    window: dict[str, Tensor]
+    """What the model has counted since the last log line."""
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -154,24 +169,29 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
 
 
 def load_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Puts back what `optimizer_tensors` saved."""
+    """Puts back what `optimizer_tensors` saved.
+
+    Raises:
+        InputError: a tensor belongs to none of the parameters, or has another shape than its parameter.
+    """
     parameters = dict(model.named_parameters())
     for name, value in tensors.items():
-        parameter, key = name.rsplit("/", 1)
+        parameter, _, key = name.rpartition("/")
+        if parameter not in parameters or (value.ndim and value.shape != parameters[parameter].shape):
+            raise InputError(f"the optimizer's {name} {tuple(value.shape)} fits no parameter of the model")
         # Step counters stay where the optimizer expects them: on the CPU.
         device = "cpu" if key == "step" else parameters[parameter].device
         optimizer.state[parameters[parameter]][key] = value.to(device)
 
 
 def save_training(folder: Path, step: int, state: TrainingState, keep: int) -> Path:
-    """Commits `folder`/step-..., then removes all but the newest `keep` (at least 2) checkpoints."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Commits `folder`/step-..., then removes all but the newest `keep` (at least 2) checkpoints.
+
+    Raises:
+        DiskError: the disk is full, read-only or gone; the checkpoints that were there are untouched.
+    """
     path = folder / f"step-{step:08d}"
-    files = {
-        "model.safetensors": tensor_bytes(state.model),
-        "optimizer.safetensors": tensor_bytes(state.optimizer),
-        "average.safetensors": tensor_bytes(state.average),
-    }
+    files = {f"{part}.safetensors": tensor_bytes(getattr(state, part)) for part in _PARTS}
     durable.commit_folder(path, files, state.progress, replace=path.exists())
     for old in training_checkpoints(folder)[: -max(2, keep)]:
         durable.remove_folder(old)
@@ -186,12 +206,18 @@ def training_checkpoints(folder: Path) -> list[Path]:
 
 
 def load_training(path: Path) -> TrainingState:
-    """A checkpoint, every file checked against its digest first."""
-    manifest = durable.verify_folder(path)
-    model, optimizer, average = (
-        read_tensors(path / f"{part}.safetensors") for part in ("model", "optimizer", "average")
-    )
-    return TrainingState(model, optimizer, average, manifest.info)
+    """A checkpoint, every file checked against its digest first.
+
+    Raises:
+        InputError: a file is missing or damaged; names it.
+    """
+    manifest = durable.read_manifest(path)
+    # Checkpoints from before there was a window have none.
+    parts = [part for part in _PARTS if part != "window" or f"{part}.safetensors" in manifest.files]
+    names = [f"{part}.safetensors" for part in parts]
+    data = durable.read_members(path, manifest, *names)
+    tensors = {part: parse_tensors(b, path / n) for part, b, n in zip(parts, data, names, strict=True)}
+    return TrainingState(**({"window": {}} | tensors), progress=manifest.info)
 
 
 def newest_progress(folder: Path) -> dict[str, Any]:

@@ -185,11 +185,22 @@ def write_file(path: AnyPath, data: bytes) -> None:
         try:
             write_new(temporary, data)
             os.replace(temporary, path)
-        except OSError:
+        except BaseException:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
+
+
+def make_folder(path: AnyPath) -> None:
+    """A folder and those above it; one that is there already stays.
+
+    Raises:
+        DiskError: there is a file of that name, or the place cannot be written.
+    """
+    path = Path(path)
+    with _explained(path):
+        path.mkdir(parents=True, exist_ok=True)
 
 
 def sync_folder(path: AnyPath) -> None:
@@ -358,6 +369,18 @@ def read_manifest(path: AnyPath) -> Manifest:
         return Manifest(dict(record["info"]), files, json.loads(text)["digest"])
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file}: fields are missing or of the wrong type ({error!r})") from error
+
+
+def read_members(path: AnyPath, manifest: Manifest, *names: str) -> list[bytes]:
+    """The bytes of some files of a committed folder, each exactly as it was recorded.
+
+    Raises:
+        InputError: the manifest does not list one, or it is missing or damaged; names the file.
+    """
+    for name in names:
+        if name not in manifest.files:
+            raise InputError(f"{Path(path) / MANIFEST}: lists no {name}; the folder is not what it should be")
+    return [read_verified(Path(path) / name, manifest.files[name]) for name in names]
 
 
 def _file_record(found: Any) -> FileRecord:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Mapping
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from vqvideo.errors import RunStoppedError
@@ -42,16 +41,6 @@ def name_tensors(named: Iterable[tuple[str, Tensor | None]]) -> str:
 def name_terms(metrics: Mapping[str, float]) -> str:
     """The terms that are not finite, with their values; empty if all are finite."""
     return ", ".join(f"{name} = {value}" for name, value in metrics.items() if not math.isfinite(value))
-
-
-def ranks_where(seen: bool, device: torch.device) -> list[int]:
-    """The ranks where something was seen, the same list on every rank. Collective."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return [0] if seen else []
-    flags = torch.zeros(dist.get_world_size(), dtype=torch.int64, device=device)
-    flags[dist.get_rank()] = int(seen)
-    dist.all_reduce(flags)
-    return flags.nonzero().flatten().tolist()
 
 
 def findings(model: nn.Module, metrics: Mapping[str, float], norm: float) -> str:

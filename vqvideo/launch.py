@@ -12,6 +12,7 @@ import torch
 from vqvideo.checkpoint import newest_progress
 from vqvideo.errors import InputError
 from vqvideo.hardware import best_precision, configure_threads
+from vqvideo.signals import stop_with_launcher
 from vqvideo.training import TrainConfig
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def join_processes() -> PartialState:
     from accelerate.utils import parse_flag_from_env
 
     # Left alone, `PartialState` takes the processes of a launch on CPUs for strangers: each would be the main one.
+    stop_with_launcher()
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
     check_processes(state.num_processes)
     return state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -63,3 +64,11 @@ class TokenizerObjective(nn.Module):
     def window_metrics(self) -> dict[str, float]:
         """Usage of the codes since the last call, over all ranks. Collective."""
         return self.vqvae.quantizer.take_usage()
+
+    def window(self) -> dict[str, Tensor]:
+        """What `window_metrics` has counted up to now, over all ranks. Collective."""
+        return {"codes": self.vqvae.quantizer.counted_codes()}
+
+    def load_window(self, window: Mapping[str, Tensor]) -> None:
+        """Goes on from `window`; on one rank only."""
+        self.vqvae.quantizer.count_on(window["codes"])

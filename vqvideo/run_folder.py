@@ -3,63 +3,135 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vqvideo import durable
 from vqvideo.checkpoint import training_checkpoints
+from vqvideo.durable import DiskError
 from vqvideo.errors import InputError
+from vqvideo.locks import FolderLock
+from vqvideo.processes import on_main_process
 from vqvideo.records import flat_settings, without_nan
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+_CHECKPOINTS = 3
+"""As many must fit: two are kept, and a third is there while it is written."""
+
 
 class RunFolder:
-    """Where a stage of a run writes: `metrics.jsonl`, `media/`, `checkpoints/`."""
+    """Where a stage of a run writes: `metrics.jsonl`, `media/`, `checkpoints/`. One process at a time writes there:
+    between `prepare_run`, or `lock`, and `close`.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.metrics = path / "metrics.jsonl"
         self.media = path / "media"
         self.checkpoints = path / "checkpoints"
+        self._lock: FolderLock | None = None
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def lock(self) -> None:
+        """Makes the folders, keeps other writers out and clears away what a killed one left.
+
+        Raises:
+            InputError: another process writes there.
+            DiskError: the folders cannot be made or written.
+        """
+        for folder in (self.media, self.checkpoints):
+            durable.make_folder(folder)
+        self._lock = FolderLock(self.path).acquire()
+        for folder in (self.path, self.media, self.checkpoints):
+            durable.clean_temporaries(folder)
+
+    def close(self) -> None:
+        """Lets another process write; a second call changes nothing."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def check_room(self, checkpoint_bytes: int) -> None:
+        """Raises DiskError if a run would end for want of room when it saves a checkpoint: now, and not after hours."""
+        free = shutil.disk_usage(self.path).free
+        if free < _CHECKPOINTS * checkpoint_bytes:
+            raise DiskError(
+                f"{self.path}: {_CHECKPOINTS} checkpoints of {checkpoint_bytes / 2**20:.1f} MiB must fit, "
+                f"{free / 2**20:.1f} MiB are free: make room, or choose another place with --runs"
+            )
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """Adds a line to metrics.jsonl."""
-        with open(self.metrics, "a") as file:
-            file.write(json.dumps(without_nan(record), allow_nan=False) + "\n")
+        """Adds a line to metrics.jsonl. DiskError if it cannot be written."""
+        line = json.dumps(without_nan(record), allow_nan=False) + "\n"
+        try:
+            with open(self.metrics, "a") as file:
+                file.write(line)
+        except OSError as error:
+            raise DiskError.of(error, self.metrics, len(line)) from error
+
+    def sync(self) -> None:
+        """Makes the lines of metrics.jsonl durable: a checkpoint must not outlive the lines that led to it."""
+        if self.metrics.exists():
+            with open(self.metrics, "rb") as file:
+                os.fsync(file.fileno())
 
     def records(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl. What a killed process left after the last newline is not one."""
+        """The lines of metrics.jsonl. What a killed process left after the last newline is not one.
+
+        Raises:
+            InputError: a line is damaged; names it.
+        """
         if not self.metrics.exists():
             return []
-        return [json.loads(line) for line in self.metrics.read_text().split("\n")[:-1]]
+        lines = self.metrics.read_bytes().split(b"\n")[:-1]
+        return [self._record(line, number) for number, line in enumerate(lines, 1)]
 
     def rewind(self, step: int) -> None:
         """Drops the lines after `step`, which a resumed run writes again."""
         kept = [json.dumps(r) + "\n" for r in self.records() if r["step"] <= step]
         durable.write_file(self.metrics, "".join(kept).encode())
 
+    def _record(self, line: bytes, number: int) -> dict[str, Any]:
+        where = f"{self.metrics} line {number}"
+        record = durable.parse_json(line, where)
+        if not isinstance(record, dict) or type(record.get("step")) is not int or "split" not in record:
+            raise InputError(f"{where}: expected a record with a step and a split; the line is damaged")
+        return record
+
 
 def prepare_run(path: Path, *, resume: bool, settings: object, accelerator: Accelerator) -> RunFolder:
-    """The folder of a stage. Without `resume` it must not hold another run's checkpoints.
+    """The folder of a stage, which nobody else may write into until it is closed. Without `resume` it must not hold
+    another run's checkpoints.
 
     Raises:
-        InputError: there are checkpoints and `resume` was not asked for; nothing was overwritten.
+        InputError: there are checkpoints and `resume` was not asked for, or another process writes there; nothing was
+            overwritten. On every process if on one.
+        DiskError: the folder cannot be made or written.
     """
     run = RunFolder(path)
-    if not resume and training_checkpoints(run.checkpoints):
-        raise InputError(f"{path} holds a run already: go on with --resume, or name a new one with --name")
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        run.media.mkdir(parents=True, exist_ok=True)
-        run.checkpoints.mkdir(exist_ok=True)
-        durable.clean_temporaries(run.checkpoints)
+
+    def prepare() -> None:
+        if not resume and training_checkpoints(run.checkpoints):
+            raise InputError(f"{path} holds a run already: go on with --resume, or name a new one with --name")
+        run.lock()
         if not resume:
             run.metrics.unlink(missing_ok=True)
+
+    on_main_process(prepare, accelerator)
     if accelerator.log_with:
         accelerator.init_trackers("tensorboard", config=flat_settings(settings))
     accelerator.wait_for_everyone()

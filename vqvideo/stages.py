@@ -2,40 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from vqvideo import durable
 from vqvideo.config import Experiment
-from vqvideo.data.clips import Clip, Clips, StepBatches
+from vqvideo.data.clips import Clip, Clips
 from vqvideo.data.codes import CodeArrays, CodeClips, cached_codes
 from vqvideo.data.images import Images, StillsConfig
 from vqvideo.data.store import Store
 from vqvideo.evaluation import evaluate_prior, evaluate_tokenizer, stack_frames
 from vqvideo.launch import make_accelerator
+from vqvideo.loading import loader, with_stills
 from vqvideo.media import dream_rows, reconstruction_rows, save_media
 from vqvideo.objective import TokenizerObjective
 from vqvideo.prior import ActionStats, PriorSpec
+from vqvideo.processes import on_main_process
 from vqvideo.records import to_plain, write_yaml
 from vqvideo.run_folder import prepare_run, show_picture
-from vqvideo.training import Batch, TrainConfig, Trainer
+from vqvideo.training import Trainer
 from vqvideo.vqvae import VQVAE
 from vqvideo.warm_start import continue_tokenizer, warm_start
 from vqvideo.world import EnvFacts, WorldModel
-
-if TYPE_CHECKING:
-    from vqvideo.launch import Accelerator
-
-Batches = Callable[[int, int], Iterable[Batch]]
-"""Micro batches of this rank from one micro step up to (not including) another."""
 
 MODEL = "model"
 """Folder of the exported tokenizer inside its stage's run folder."""
@@ -51,8 +46,17 @@ def world_folder(cfg: Experiment) -> Path:
     return cfg.folder / "world"
 
 
-def train_vqvae(cfg: Experiment, store: Store, *, resume: bool = False) -> dict[str, float]:
-    """Trains the tokenizer and exports it with its averaged weights. Returns its held-out figures."""
+def train_vqvae(
+    cfg: Experiment, store: Store, *, resume: bool = False, any_world_size: bool = False
+) -> dict[str, float]:
+    """Trains the tokenizer and exports it with its averaged weights. Returns its held-out figures.
+
+    Args:
+        cfg: the settings.
+        store: the episodes.
+        resume: go on from the newest checkpoint, if there is one.
+        any_world_size: also if it was written by another number of processes.
+    """
     stage, train = cfg.vqvae, cfg.vqvae.train
     accelerator = make_accelerator(train, cfg.folder / "vqvae", resume=resume)
     torch.manual_seed(train.seed)
@@ -60,52 +64,58 @@ def train_vqvae(cfg: Experiment, store: Store, *, resume: bool = False) -> dict[
     clips = Clips(store, "train", model.clip_length(stage.latent_steps))
     held_out = Clips(store, "held_out", model.clip_length(stage.latent_steps))
     start = continue_tokenizer(model, stage.init) if stage.init else None
-    run = prepare_run(cfg.folder / "vqvae", resume=resume, settings=cfg, accelerator=accelerator)
-    identity = {
-        "model": to_plain(stage.model),
-        "latent_steps": stage.latent_steps,
-        "stills": to_plain(stage.stills),
-        "perceptual": to_plain(stage)["perceptual"],
-        "adversarial": to_plain(stage)["adversarial"],
-        "store": store.digest,
-        # No entry without one: runs from before there was this choice must resume.
-        **({"init": start.tokenizer} if start else {}),
-    }
-    objective = TokenizerObjective(model, stage.perceptual, stage.adversarial)
-    trainer = Trainer(objective, train, run, accelerator, identity)
-    resumed = resume and trainer.resume()
-    _write_config(cfg, trainer)
-    if start and not resumed:
-        accelerator.print(start, flush=True)
-    elif not resumed:
-        # Every rank reads the same first clips, and rank 0's codebook counts.
-        count = max(train.batch, _clips_to_start(model, stage.latent_steps))
-        model.initialize(stack_frames(clips, clips.spread(count).tolist()).to(accelerator.device))
+    with prepare_run(cfg.folder / "vqvae", resume=resume, settings=cfg, accelerator=accelerator) as run:
+        identity = {
+            "model": to_plain(stage.model),
+            "latent_steps": stage.latent_steps,
+            "stills": to_plain(stage.stills),
+            "perceptual": to_plain(stage)["perceptual"],
+            "adversarial": to_plain(stage)["adversarial"],
+            "store": store.digest,
+            # No entry without one: runs from before there was this choice must resume.
+            **({"init": start.tokenizer} if start else {}),
+        }
+        objective = TokenizerObjective(model, stage.perceptual, stage.adversarial)
+        trainer = Trainer(objective, train, run, accelerator, identity)
+        resumed = resume and trainer.resume(any_world_size=any_world_size)
+        _write_config(cfg, trainer)
+        if start and not resumed:
+            accelerator.print(start, flush=True)
+        elif not resumed:
+            # Every rank reads the same first clips, and rank 0's codebook counts.
+            count = max(train.batch, _clips_to_start(model, stage.latent_steps))
+            model.initialize(stack_frames(clips, clips.spread(count).tolist()).to(accelerator.device))
 
-    def evaluate(vqvae: nn.Module, step: int) -> dict[str, float]:
-        rows = reconstruction_rows(model, stack_frames(held_out, held_out.spread(4).tolist()))
-        picture, _ = save_media(run.media / f"reconstruction_{step:06d}", rows, store.meta.fps)
-        show_picture(accelerator, "reconstruction", picture, step)
-        return evaluate_tokenizer(model, held_out, stage.validation_clips)
+        def evaluate(vqvae: nn.Module, step: int) -> dict[str, float]:
+            rows = reconstruction_rows(model, stack_frames(held_out, held_out.spread(4).tolist()))
+            picture, _ = save_media(run.media / f"reconstruction_{step:06d}", rows, store.meta.fps)
+            show_picture(accelerator, "reconstruction", picture, step)
+            return evaluate_tokenizer(model, held_out, stage.validation_clips)
 
-    batches = _loader(clips, train, accelerator, _frames_only)
-    if stage.stills.per_batch:
-        beside = replace(train, batch=stage.stills.per_batch)
-        batches = _with_stills(batches, _loader(_stills(stage.stills, store), beside, accelerator, _frames_only))
-    figures = trainer.fit(batches, evaluate)
-    _export(trainer, lambda: model.save_pretrained(cfg.folder / "vqvae" / MODEL))
-    return figures
+        batches = loader(clips, train, accelerator, _frames_only)
+        if stage.stills.per_batch:
+            beside = replace(train, batch=stage.stills.per_batch)
+            batches = with_stills(batches, loader(_stills(stage.stills, store), beside, accelerator, _frames_only))
+        figures = trainer.fit(batches, evaluate)
+        _export(trainer, lambda: model.save_pretrained(cfg.folder / "vqvae" / MODEL))
+        return figures
 
 
 def train_prior(
-    cfg: Experiment, store: Store, *, resume: bool = False, tokenizer: Path | None = None
+    cfg: Experiment,
+    store: Store,
+    *,
+    resume: bool = False,
+    any_world_size: bool = False,
+    tokenizer: Path | None = None,
 ) -> dict[str, float]:
     """Encodes the store, trains the prior and exports the world model. Returns the held-out figures.
 
     Args:
         cfg: the settings.
         store: the episodes.
-        resume: go on from the newest checkpoint.
+        resume: go on from the newest checkpoint, if there is one.
+        any_world_size: also if it was written by another number of processes.
         tokenizer: folder of the trained tokenizer; by default the experiment's own.
     """
     stage, train = cfg.prior, cfg.prior.train
@@ -120,36 +130,36 @@ def train_prior(
     torch.manual_seed(train.seed)
     prior = stage.model.build(prior_spec(vqvae, store, arrays), vqvae.codebook)
     start = warm_start(prior, stage.init, continued=None if tokenizer else _ancestor(cfg)) if stage.init else None
-    run = prepare_run(cfg.folder / "prior", resume=resume, settings=cfg, accelerator=accelerator)
-    identity = {
-        "model": to_plain(stage.model),
-        "latent_steps": stage.latent_steps,
-        "segments": to_plain(stage.segments),
-        "store": store.digest,
-        "tokenizer": prior.spec.tokenizer,
-        **({"init": start.world} if start else {}),  # no entry without one, as for the tokenizer
-    }
-    trainer = Trainer(prior, train, run, accelerator, identity)
-    resumed = resume and trainer.resume()
-    if start and not resumed:
-        accelerator.print(start, flush=True)
-    _write_config(cfg, trainer)
-    env = EnvFacts(store.meta.env_id, store.meta.fps, store.meta.action_repeat)
-    shown = Clips(store, "held_out", vqvae.clip_length(stage.latent_steps))
+    with prepare_run(cfg.folder / "prior", resume=resume, settings=cfg, accelerator=accelerator) as run:
+        identity = {
+            "model": to_plain(stage.model),
+            "latent_steps": stage.latent_steps,
+            "segments": to_plain(stage.segments),
+            "store": store.digest,
+            "tokenizer": prior.spec.tokenizer,
+            **({"init": start.world} if start else {}),  # no entry without one, as for the tokenizer
+        }
+        trainer = Trainer(prior, train, run, accelerator, identity)
+        resumed = resume and trainer.resume(any_world_size=any_world_size)
+        if start and not resumed:
+            accelerator.print(start, flush=True)
+        _write_config(cfg, trainer)
+        env = EnvFacts(store.meta.env_id, store.meta.fps, store.meta.action_repeat)
+        shown = Clips(store, "held_out", vqvae.clip_length(stage.latent_steps))
 
-    def evaluate(model: nn.Module, step: int) -> dict[str, float]:
-        picks = shown.spread(4).tolist()
-        actions = torch.stack([shown[i]["actions"] for i in picks])
-        world = WorldModel(vqvae, prior, env)
-        context = max(1, stage.latent_steps // 3)
-        rows = dream_rows(world, stack_frames(shown, picks), actions, context, cfg.sampling, seed=0)
-        picture, _ = save_media(run.media / f"dream_{step:06d}", rows, store.meta.fps)
-        show_picture(accelerator, "dream", picture, step)
-        return evaluate_prior(prior, held_out, stage.validation_clips, frame_size=vqvae.frame_size)
+        def evaluate(model: nn.Module, step: int) -> dict[str, float]:
+            picks = shown.spread(4).tolist()
+            actions = torch.stack([shown[i]["actions"] for i in picks])
+            world = WorldModel(vqvae, prior, env)
+            context = max(1, stage.latent_steps // 3)
+            rows = dream_rows(world, stack_frames(shown, picks), actions, context, cfg.sampling, seed=0)
+            picture, _ = save_media(run.media / f"dream_{step:06d}", rows, store.meta.fps)
+            show_picture(accelerator, "dream", picture, step)
+            return evaluate_prior(prior, held_out, stage.validation_clips, frame_size=vqvae.frame_size)
 
-    figures = trainer.fit(_loader(clips, train, accelerator), evaluate)
-    _export(trainer, lambda: WorldModel(vqvae, prior, env).save_pretrained(world_folder(cfg)))
-    return figures
+        figures = trainer.fit(loader(clips, train, accelerator), evaluate)
+        _export(trainer, lambda: WorldModel(vqvae, prior, env).save_pretrained(world_folder(cfg)))
+        return figures
 
 
 def _ancestor(cfg: Experiment) -> str | None:
@@ -186,10 +196,9 @@ def action_stats(arrays: CodeArrays) -> ActionStats:
 
 def _write_config(cfg: Experiment, trainer: Trainer) -> None:
     """Puts the settings into the run folder, as a file that `--config` takes; not before a resume was accepted."""
-    if trainer.accelerator.is_main_process:
-        plain = to_plain(cfg)
-        own = {field.name: plain[field.name] for field in fields(Experiment)}
-        durable.write_file(trainer.run.path / "config.yaml", write_yaml(own).encode())
+    plain = to_plain(cfg)
+    text = write_yaml({field.name: plain[field.name] for field in fields(Experiment)})
+    on_main_process(lambda: durable.write_file(trainer.run.path / "config.yaml", text.encode()), trainer.accelerator)
 
 
 def _clips_to_start(model: VQVAE, latent_steps: int) -> int:
@@ -201,44 +210,18 @@ def _stills(cfg: StillsConfig, store: Store) -> Dataset:
     return Clips(store, "train", 1) if cfg.folder is None else Images(cfg.folder, store.meta.frame_size)
 
 
-def _with_stills(clips: Batches, stills: Batches) -> Batches:
-    def both(start: int, stop: int) -> Iterable[Batch]:
-        for batch, images in zip(clips(start, stop), stills(start, stop), strict=True):
-            yield {**batch, "stills": images["frames"]}
-
-    return both
-
-
 def _frames_only(clips: list[Clip]) -> dict[str, Tensor]:
     return {"frames": torch.stack([rearrange(clip["frames"], "t h w c -> t c h w") for clip in clips])}
 
 
-def _loader(dataset: Dataset, train: TrainConfig, accelerator: Accelerator, collate: Callable | None = None) -> Batches:
-    world, rank = accelerator.num_processes, accelerator.process_index
-    batch = train.micro_batch(world)
-
-    def batches(start: int, stop: int) -> Iterable[Batch]:
-        order = StepBatches(len(dataset), batch, train.seed, start=start, stop=stop, rank=rank, world=world)  # type: ignore[arg-type]
-        # A generator of its own: by default the loader would draw from the global one, and a resumed run differ.
-        own = torch.Generator().manual_seed(train.seed)
-        return DataLoader(
-            dataset,
-            batch_sampler=order,
-            collate_fn=collate,
-            num_workers=train.workers,
-            generator=own,
-            pin_memory=torch.cuda.is_available(),
-        )
-
-    return batches
-
-
 def _export(trainer: Trainer, save: Callable[[], object]) -> None:
     """Saves the averaged weights, on the main process."""
-    if trainer.accelerator.is_main_process:
+
+    def save_average() -> None:
         with trainer.average.applied():
             save()
-    trainer.accelerator.wait_for_everyone()
+
+    on_main_process(save_average, trainer.accelerator)
     # Not `end_training`: it would also part the processes, which the next stage needs.
     for tracker in trainer.accelerator.trackers:
         tracker.finish()

@@ -1,9 +1,10 @@
 """The one training loop, on Accelerate. It knows no model by name.
 
 A model gives the loop `forward(**batch) -> .loss, .metrics` and `after_step()`. It may have `teams()` (parameters with
-optimizer settings of their own, see `vqvideo.optimizers`) and `window_metrics()` (figures over the steps since the last
-log line; called on every rank). Data order and randomness are keyed by (seed, step, micro step, rank), never carried
-along, so that a resumed run continues as if it had never stopped.
+optimizer settings of their own, see `vqvideo.optimizers`), and `window_metrics()` (figures over the steps since the
+last log line; called on every rank) with `window()` and `load_window()`, which take what was counted to a checkpoint
+and back. Data order and randomness are keyed by (seed, step, micro step, rank), never carried along, so that a resumed
+run continues as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from vqvideo import finite
 from vqvideo.averaging import AveragedWeights
 from vqvideo.checkpoint import (
     TrainingState,
+    check_names,
     latest_training,
     load_into,
     load_optimizer,
@@ -32,7 +34,6 @@ from vqvideo.checkpoint import (
     save_training,
     set_aside_after,
 )
-from vqvideo.errors import InputError
 from vqvideo.finite import NonFiniteError
 from vqvideo.optimizers import (
     MAIN,
@@ -43,7 +44,9 @@ from vqvideo.optimizers import (
     set_rates,
     teams_of,
 )
+from vqvideo.processes import on_main_process, ranks_where, refuse_disagreement
 from vqvideo.records import flat_settings, to_plain
+from vqvideo.resuming import check_same_run, check_same_world
 from vqvideo.run_folder import RunFolder
 from vqvideo.signals import InterruptedRunError, StopSignal
 from vqvideo.train_config import MAY_CHANGE, TrainConfig
@@ -127,26 +130,33 @@ class Trainer:
             NonFiniteError: a loss, gradient or statistic is not finite, before the optimizer step.
             InterruptedRunError: a signal came; a checkpoint was saved at the step boundary.
         """
+        on_main_process(lambda: self.run.check_room(self._checkpoint_bytes()), self.accelerator)
         # Through `prepare` once: DDP and autocast wrap the forward pass; the model itself stays plain.
         prepared, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
         source = iter(batches(self.step * self.cfg.accumulate, self.cfg.steps * self.cfg.accumulate))
-        held_out: dict[str, float] = {}
         with StopSignal() as stop, self._progress_bar() as bar:
+            if self._validation_is_missing():
+                self._validate(evaluate, stop)
+                if stopped_by := self._agreed(stop):
+                    # The checkpoint of this step is there already, and the validation is still missing.
+                    raise InterruptedRunError(stopped_by, self.run.checkpoints)
             while not self.done:
                 began = time.perf_counter()
                 metrics = self._optimizer_step(prepared, source)
-                self._after_step(time.perf_counter() - began, stop)
+                self._after_step(time.perf_counter() - began)
+                stopped_by = self._agreed(stop)
                 bar.set_postfix(step=self.step, loss=f"{metrics['loss']:.3f}", refresh=False)
                 bar.update(100 * min(1.0, self.progress) - bar.n)
                 if self.step % self.cfg.log_every == 0 or self.done:
                     self._log("train", metrics | self._window_metrics())
-                if self.step % self.cfg.validate_every == 0 or self.done:
-                    held_out = self._validate(evaluate)
-                if self.step % self.cfg.checkpoint_every == 0 or self.done or stop.number:
+                if self._validation_is_due() and not stopped_by:
+                    self._validate(evaluate, stop)
+                    stopped_by = self._agreed(stop)
+                if self.step % self.cfg.checkpoint_every == 0 or self.done or stopped_by:
                     self._save()
-                if stop.number:
-                    raise InterruptedRunError(stop.number, self.run.checkpoints)
-        return held_out or self._last_validation()
+                if stopped_by:
+                    raise InterruptedRunError(stopped_by, self.run.checkpoints)
+        return self._last_validation()
 
     @property
     def done(self) -> bool:
@@ -159,41 +169,44 @@ class Trainer:
         by_time = self.seconds / self.cfg.max_seconds if self.cfg.max_seconds else 0.0
         return max(self.step / self.cfg.steps, by_time)
 
-    def resume(self) -> bool:
-        """Goes on from the newest undamaged checkpoint, if there is one; otherwise the run starts anew."""
+    def resume(self, *, any_world_size: bool = False) -> bool:
+        """Goes on from the newest undamaged checkpoint, if there is one; otherwise the run starts anew.
+
+        Args:
+            any_world_size: go on with another number of processes too: with the same samples, but sums in another
+                order and other noise on each rank.
+
+        Raises:
+            InputError: every checkpoint is damaged, or the run had other settings.
+        """
         state = latest_training(self.run.checkpoints)
-        if state is None:
-            self._rewind()
-            return False
-        self._check_same_run(state.progress)
-        load_into(self.model, state.model, self.run.checkpoints)
+        if state is not None:
+            check_same_run(state.progress, self._settings(), self.run.path)
+            if not any_world_size:
+                check_same_world(state.progress, self.accelerator.num_processes, self.run.path)
+            self._restore(state)
+        refuse_disagreement(self.step, self.accelerator, "the step to resume from")
+        on_main_process(self._rewind, self.accelerator)
+        return state is not None
+
+    def _restore(self, state: TrainingState) -> None:
+        where = self.run.checkpoints
+        load_into(self.model, state.model, where)
         load_optimizer(self.model, self.optimizer, state.optimizer)
+        check_names(state.average, self.average.values, f"the averaged weights in {where} do not fit the model")
         for name, value in state.average.items():
             self.average.values[name].copy_(value)
         self.step, self.seconds = state.progress["step"], state.progress["seconds"]
-        self._rewind()
-        return True
+        if self.accelerator.scaler is not None and "scaler" in state.progress:
+            self.accelerator.scaler.load_state_dict(state.progress["scaler"])
+            self._skips = state.progress["skips"]
+        # One rank takes over what all had counted, or it would be counted once for each.
+        if state.window and self.accelerator.is_main_process:
+            self.model.load_window(state.window)  # type: ignore[operator]
 
     def _rewind(self) -> None:
-        if self.accelerator.is_main_process:
-            self.run.rewind(self.step)
-            set_aside_after(self.run.checkpoints, self.step)
-        self.accelerator.wait_for_everyone()
-
-    def _check_same_run(self, progress: Mapping[str, Any]) -> None:
-        before, now = progress["settings"], self._settings()
-        keys = [*now, *(key for key in before if key not in now)]
-        changed = [f"{key} {before.get(key)!r} -> {now.get(key)!r}" for key in keys if before.get(key) != now.get(key)]
-        if changed:
-            raise InputError(
-                f"{self.run.checkpoints} was trained with other settings: {', '.join(changed)}. "
-                f"Resume with the same ones, start a new run with --name, or remove {self.run.path}"
-            )
-        if progress["world"] != self.accelerator.num_processes:
-            raise InputError(
-                f"{self.run.checkpoints} was written by {progress['world']} process(es), now there are "
-                f"{self.accelerator.num_processes}: resume with the same number"
-            )
+        self.run.rewind(self.step)
+        set_aside_after(self.run.checkpoints, self.step)
 
     def _settings(self) -> dict[str, Any]:
         """All that shapes samples and weights, by dotted name."""
@@ -230,7 +243,7 @@ class Trainer:
         # (What the loss scaler of fp16 skips comes from a loss that overflowed, so there only the statistics count.)
         here = not finite.all_finite(self.model.buffers())
         here |= self.accelerator.scaler is None and not math.isfinite(metrics["loss"])
-        ranks = finite.ranks_where(here, self.accelerator.device)
+        ranks = ranks_where(here, self.accelerator.device)
         if ranks or not (gradient_is_finite or self._skip_allowed()):
             found = finite.findings(self.model, metrics, sum(values.values()))
             raise NonFiniteError(f"step {self.step}: {found}{self._where(ranks)}; nothing was updated")
@@ -258,33 +271,55 @@ class Trainer:
             self.accelerator.backward(output.loss / self.cfg.accumulate)
         return {"loss": output.loss.detach(), **output.metrics}
 
-    def _after_step(self, seconds: float, stop: StopSignal) -> None:
-        """All ranks agree on the time that has passed and on whether to stop."""
-        if self.accelerator.num_processes > 1:
-            shared = torch.tensor([seconds, float(stop.number)], device=self.accelerator.device)
-            dist.all_reduce(shared, op=dist.ReduceOp.MAX)
-            seconds, stop.number = float(shared[0]), int(shared[1])
+    def _after_step(self, seconds: float) -> None:
+        """All ranks agree on the time that has passed."""
         self.step += 1
-        self.seconds += seconds
+        self.seconds += self._largest(seconds)
+
+    def _agreed(self, stop: StopSignal) -> int:
+        """The signal by which all ranks stop now, 0 for none. It may have reached one of them only, or come to the next
+        one a moment later: whoever acted on its own would wait for the others for ever.
+        """
+        return int(self._largest(float(stop.number)))
+
+    def _largest(self, value: float) -> float:
+        """The largest of all ranks' values. Collective."""
+        if self.accelerator.num_processes == 1:
+            return value
+        shared = torch.tensor([value], dtype=torch.float64, device=self.accelerator.device)
+        dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+        return float(shared)
 
     def _window_metrics(self) -> dict[str, float]:
         """What the model counted since the last log line, on every rank: the counts may be added up over ranks."""
         return self.model.window_metrics() if hasattr(self.model, "window_metrics") else {}  # type: ignore[operator]
 
-    def _validate(self, evaluate: Callable[[nn.Module, int], dict[str, float]]) -> dict[str, float]:
-        metrics: dict[str, float] = {}
+    def _validation_is_due(self) -> bool:
+        return self.step % self.cfg.validate_every == 0 or self.done
+
+    def _validation_is_missing(self) -> bool:
+        """Whether a signal, or a damaged log, left out the validation of the step that a resumed run begins with."""
+        here = self.accelerator.is_main_process and self.step > 0 and self._validation_is_due()
+        missing = here and not any(r["step"] == self.step for r in self._validations())
+        return bool(ranks_where(missing, self.accelerator.device))
+
+    def _validate(self, evaluate: Callable[[nn.Module, int], dict[str, float]], stop: StopSignal) -> None:
+        metrics: dict[str, float] | None = None
         if self.accelerator.is_main_process:
             self.model.eval()
-            with self.average.applied():
+            with self.average.applied(), stop.interrupting():
                 metrics = evaluate(self.model, self.step)
+        if metrics is not None:
             self._log("held_out", metrics)
             shown = "  ".join(f"{key} {value:.4g}" for key, value in metrics.items())
             tqdm.write(f"step {self.step}  held out: {shown}")
         self.accelerator.wait_for_everyone()
-        return metrics
+
+    def _validations(self) -> list[dict[str, Any]]:
+        return [record for record in self.run.records() if record["split"] == "held_out"]
 
     def _last_validation(self) -> dict[str, float]:
-        held_out = [r for r in self.run.records() if r["split"] == "held_out"]
+        held_out = self._validations()
         figures = {k: v for k, v in held_out[-1].items() if k not in ("step", "split", "seconds")} if held_out else {}
         return {key: math.nan if value is None else value for key, value in figures.items()}
 
@@ -295,24 +330,38 @@ class Trainer:
         self.accelerator.log({f"{split}/{key}": value for key, value in metrics.items()}, step=self.step)
 
     def _save(self) -> None:
-        if self.accelerator.is_main_process:
-            progress = {
-                "step": self.step,
-                "seconds": self.seconds,
-                "world": self.accelerator.num_processes,
-                "settings": self._settings(),
-                "precision": self.accelerator.mixed_precision,
-                "threads": torch.get_num_threads(),
-            }
-            optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
-            state = TrainingState(
-                model_tensors(self.model),
-                optimizer_tensors(self.model, optimizer),
-                self.average.values,
-                progress,
-            )
-            save_training(self.run.checkpoints, self.step, state, self.cfg.keep)
-        self.accelerator.wait_for_everyone()
+        state = self._state()
+        on_main_process(lambda: self._write(state), self.accelerator)
+
+    def _write(self, state: TrainingState) -> None:
+        self.run.sync()
+        save_training(self.run.checkpoints, self.step, state, self.cfg.keep)
+
+    def _state(self) -> TrainingState:
+        """All that the run needs to go on. Collective."""
+        progress: dict[str, Any] = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "world": self.accelerator.num_processes,
+            "settings": self._settings(),
+            "precision": self.accelerator.mixed_precision,
+            "threads": torch.get_num_threads(),
+        }
+        if self.accelerator.scaler is not None:
+            progress |= {"scaler": self.accelerator.scaler.state_dict(), "skips": self._skips}
+        return TrainingState(
+            model=model_tensors(self.model),
+            optimizer=optimizer_tensors(self.model, getattr(self.optimizer, "optimizer", self.optimizer)),
+            average=self.average.values,
+            progress=progress,
+            window=self.model.window() if hasattr(self.model, "window") else {},  # type: ignore[operator]
+        )
+
+    def _checkpoint_bytes(self) -> int:
+        """About the size of a checkpoint; the optimizer, which may have no state yet, keeps two moments of each weight."""
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        kept = [*model_tensors(self.model).values(), *self.average.values.values(), *trained, *trained]
+        return sum(value.nbytes for value in kept)
 
     def _progress_bar(self) -> tqdm:
         """Percent of the run, so that the remaining time is right whether steps or seconds end it."""

@@ -59,10 +59,18 @@ class Quantizer(nn.Module, ABC):
 
     def take_usage(self) -> dict[str, float]:
         """Usage of the codes in the training passes of all ranks since the last call (see `CodeUsage.summary`).
-        Collective. The counts are no part of a checkpoint.
+        Collective.
         """
         window, self._usage = self._window(), None
         return window.reduce().summary()
+
+    def counted_codes(self) -> Tensor:
+        """(k,) int64: what `take_usage` would sum up now, over all ranks. Collective."""
+        return self._window().reduce().counts
+
+    def count_on(self, counts: Tensor) -> None:
+        """Goes on from `counted_codes`; on one rank only, or they would be counted once for each."""
+        self._window().counts.copy_(counts)
 
     @property
     def latents_to_start(self) -> int:
