@@ -50,7 +50,11 @@ def script(name: str, *arguments: object, cwd: Path) -> Ended:
 
 def launch(*arguments: object, cwd: Path, **environment: str) -> Ended:
     """`accelerate launch`, on a port that nobody else uses."""
+    return run(BIN / "accelerate", "launch", "--main_process_port", free_port(), *arguments, cwd=cwd, **environment)
+
+
+def free_port() -> int:
+    """A port that nobody uses just now."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    return run(BIN / "accelerate", "launch", "--main_process_port", port, *arguments, cwd=cwd, **environment)
+        return int(free.getsockname()[1])

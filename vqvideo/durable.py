@@ -193,14 +193,17 @@ def write_file(path: AnyPath, data: bytes) -> None:
 
 
 def make_folder(path: AnyPath) -> None:
-    """A folder and those above it; one that is there already stays.
+    """A folder and those above it, all durable when this returns; one that is there already stays.
 
     Raises:
         DiskError: there is a file of that name, or the place cannot be written.
     """
-    path = Path(path)
+    path = Path(path).absolute()
+    missing = [place for place in (path, *path.parents) if not place.exists()]
     with _explained(path):
         path.mkdir(parents=True, exist_ok=True)
+        for made in reversed(missing):
+            sync_folder(made.parent)
 
 
 def sync_folder(path: AnyPath) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -27,7 +28,9 @@ SHARED_MEMORY = Path("/dev/shm")
 """Through which loader processes hand over their batches."""
 _PREFETCHED = 2
 """Batches that each loader process makes ahead."""
-_ORIGINAL = re.compile(r"InputError: (.+)\s*\Z", flags=re.DOTALL)
+_ORIGINAL = re.compile(
+    r"\ACaught \w+ in DataLoader worker.*\n(?:[\w.]+\.)?(?:InputError|DiskError): (.+)\Z", flags=re.DOTALL
+)
 
 
 class LoaderDiedError(RunStoppedError):
@@ -38,9 +41,7 @@ def loader(dataset: Dataset, train: TrainConfig, accelerator: Accelerator, colla
     """The batches of a data set as a function of the micro step alone.
 
     Raises:
-        InputError: the batch cannot be split over the ranks, or there is too little shared memory for loader
-            processes; while it is read, what is wrong with an episode.
-        LoaderDiedError: while it is read, when a loader process was killed.
+        InputError: the batch cannot be split over the ranks, or there is too little shared memory for loader processes.
     """
     world, rank = accelerator.num_processes, accelerator.process_index
     batch = train.micro_batch(world)
@@ -50,22 +51,19 @@ def loader(dataset: Dataset, train: TrainConfig, accelerator: Accelerator, colla
         share = batch // world * sum(value.nbytes for value in first.values())
         check_shared_memory(share, train.workers * int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
-    def batches(start: int, stop: int) -> Iterator[Batch]:
+    def batches(start: int, stop: int) -> Iterable[Batch]:
         order = StepBatches(size, batch, train.seed, start=start, stop=stop, rank=rank, world=world)
         # A generator of its own: by default the loader would draw from the global one, and a resumed run differ.
         own = torch.Generator().manual_seed(train.seed)
-        yield from _watched(
-            DataLoader(
-                dataset,
-                batch_sampler=order,
-                collate_fn=collate,
-                num_workers=train.workers,
-                prefetch_factor=_PREFETCHED if train.workers else None,
-                worker_init_fn=leave_stopping_to_parent,
-                generator=own,
-                pin_memory=torch.cuda.is_available(),
-            ),
-            train.workers,
+        return DataLoader(
+            dataset,
+            batch_sampler=order,
+            collate_fn=collate,
+            num_workers=train.workers,
+            prefetch_factor=_PREFETCHED if train.workers else None,
+            worker_init_fn=leave_stopping_to_parent,
+            generator=own,
+            pin_memory=torch.cuda.is_available(),
         )
 
     return batches
@@ -96,11 +94,18 @@ def check_shared_memory(batch_bytes: int, workers: int) -> None:
         )
 
 
-def _watched(batches: Iterable[Batch], workers: int) -> Iterator[Batch]:
+@contextmanager
+def explained(workers: int) -> Iterator[None]:
+    """Around a training: failures of its loader processes as what they are. That one died is noticed wherever the main
+    process is just then; what one of them found wrong comes wrapped into the text of its traceback.
+
+    Raises:
+        InputError: what is wrong with an episode.
+        LoaderDiedError: a loader process was killed.
+    """
     try:
-        yield from batches
+        yield
     except InputError as error:
-        # From a loader process it comes wrapped into the text of its traceback.
         found = _ORIGINAL.search(str(error))
         if found is None:
             raise

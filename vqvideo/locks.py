@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -19,7 +20,9 @@ logger = logging.getLogger(__name__)
 LOCK = ".lock"
 """Name of the lock file in its folder."""
 _UNREADABLE_SECONDS = 10
-"""A lock file is written in one call: one that stays unreadable for so long has no living writer."""
+"""Without links a lock file is empty for a moment: one that stays unreadable for so long has no living writer."""
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+"""What filesystems without hard links answer."""
 
 
 class FolderLock:
@@ -55,7 +58,7 @@ class FolderLock:
         content = json.dumps(_myself()).encode()
         for _ in range(2):
             try:
-                write_new(self.path, content)
+                _create(self.path, content)
                 self._content = content
                 return self
             except FileExistsError:
@@ -109,6 +112,20 @@ class FolderLock:
             f"{self.folder} is being written by process {pid} on {host} since {holder.get('since')}"
             f" (lock file {self.path}): one writer at a time{remedy}"
         )
+
+
+def _create(path: Path, content: bytes) -> None:
+    """A new file that is never seen half written, not even after a crash. FileExistsError if there is one."""
+    whole = aside(path)
+    try:
+        write_new(whole, content)
+        os.link(whole, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        write_new(path, content)
+    finally:
+        whole.unlink(missing_ok=True)
 
 
 def _myself() -> dict[str, Any]:

@@ -20,7 +20,7 @@ from vqvideo.data.images import Images, StillsConfig
 from vqvideo.data.store import Store
 from vqvideo.evaluation import evaluate_prior, evaluate_tokenizer, stack_frames
 from vqvideo.launch import make_accelerator
-from vqvideo.loading import loader, with_stills
+from vqvideo.loading import explained, loader, with_stills
 from vqvideo.media import dream_rows, reconstruction_rows, save_media
 from vqvideo.objective import TokenizerObjective
 from vqvideo.prior import ActionStats, PriorSpec
@@ -96,7 +96,8 @@ def train_vqvae(
         if stage.stills.per_batch:
             beside = replace(train, batch=stage.stills.per_batch)
             batches = with_stills(batches, loader(_stills(stage.stills, store), beside, accelerator, _frames_only))
-        figures = trainer.fit(batches, evaluate)
+        with explained(train.workers):
+            figures = trainer.fit(batches, evaluate)
         _export(trainer, lambda: model.save_pretrained(cfg.folder / "vqvae" / MODEL))
         return figures
 
@@ -157,7 +158,8 @@ def train_prior(
             show_picture(accelerator, "dream", picture, step)
             return evaluate_prior(prior, held_out, stage.validation_clips, frame_size=vqvae.frame_size)
 
-        figures = trainer.fit(loader(clips, train, accelerator), evaluate)
+        with explained(train.workers):
+            figures = trainer.fit(loader(clips, train, accelerator), evaluate)
         _export(trainer, lambda: WorldModel(vqvae, prior, env).save_pretrained(world_folder(cfg)))
         return figures
 

@@ -148,7 +148,7 @@ class Trainer:
                 bar.set_postfix(step=self.step, loss=f"{metrics['loss']:.3f}", refresh=False)
                 bar.update(100 * min(1.0, self.progress) - bar.n)
                 if self.step % self.cfg.log_every == 0 or self.done:
-                    self._log("train", metrics | self._window_metrics())
+                    self._log("train", self._over_ranks(metrics) | self._window_metrics())
                 if self._validation_is_due() and not stopped_by:
                     self._validate(evaluate, stop)
                     stopped_by = self._agreed(stop)
@@ -289,6 +289,14 @@ class Trainer:
         shared = torch.tensor([value], dtype=torch.float64, device=self.accelerator.device)
         dist.all_reduce(shared, op=dist.ReduceOp.MAX)
         return float(shared)
+
+    def _over_ranks(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """The mean of each figure over all ranks, whose shares of a batch are equally large. Collective."""
+        if self.accelerator.num_processes == 1:
+            return dict(metrics)
+        values = torch.tensor(list(metrics.values()), dtype=torch.float64, device=self.accelerator.device)
+        dist.all_reduce(values)
+        return dict(zip(metrics, (values / self.accelerator.num_processes).tolist(), strict=True))
 
     def _window_metrics(self) -> dict[str, float]:
         """What the model counted since the last log line, on every rank: the counts may be added up over ranks."""

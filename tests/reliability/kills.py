@@ -13,11 +13,10 @@ from pathlib import Path
 
 from tiny_models import tiny_store
 
-from vqvideo.locks import LOCK
-
 from reliability.lives import Life, Plan, warm_up
 from reliability.outcome import Guarantee, Outcome
 from reliability.results import differences, leftovers, results
+from vqvideo.locks import LOCK
 
 TRAIN = (("steps", 24), ("checkpoint_every", 2), ("validate_every", 6), ("log_every", 3))
 """Checkpoints between log lines and validations, so that runs go on from the midst of a window of the log."""

@@ -8,7 +8,6 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import socket
 import sys
 import time
 import traceback
@@ -18,6 +17,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+from processes import free_port
 from tiny_models import tiny_experiment
 
 from vqvideo import cli
@@ -29,8 +29,8 @@ TRAININGS: dict[str, Callable[..., dict[str, float]]] = {"vqvae": train_vqvae, "
 DEADLINE = 120.0
 """Seconds after which a training that has not ended hangs."""
 
-Poison = Callable[[int], None]
-"""Called with the rank before the training begins: breaks something."""
+Poison = Callable[[int, Path], None]
+"""Called with the rank and the folder of the plan before the training begins: breaks or slows down something."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Life:
 
     def __init__(self, plan: Plan, world: int = 1) -> None:
         self.plan = plan
-        port = _free_port() if world > 1 else 0
+        port = free_port() if world > 1 else 0
         self.ranks = [_process(_live, (plan, rank, world, port)) for rank in range(world)]
         self.began = time.monotonic()
         for rank in self.ranks:
@@ -114,9 +114,9 @@ class Life:
                 return False
         raise TimeoutError(f"nothing of the kind within {seconds:g} s: {_tail(self.plan.log)}")
 
-    def last_words(self) -> str:
+    def last_words(self, letters: int = 400) -> str:
         """The end of what it printed."""
-        return _tail(self.plan.log)
+        return _tail(self.plan.log, letters)
 
 
 def in_child(target: Callable[..., None], *arguments: object, seconds: float = DEADLINE) -> int:
@@ -156,7 +156,7 @@ def _live(plan: Plan, rank: int, world: int, port: int) -> None:
             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true",
         }  # fmt: skip
     if plan.poison is not None:
-        plan.poison(rank)
+        plan.poison(rank, plan.folder)
 
     def train() -> None:
         store = Store.open(plan.folder / "data")
@@ -174,12 +174,6 @@ def _live(plan: Plan, rank: int, world: int, port: int) -> None:
     os._exit(code)
 
 
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-def _tail(log: Path) -> str:
+def _tail(log: Path, letters: int = 400) -> str:
     text = log.read_text(errors="replace") if log.exists() else ""
-    return " | ".join(text.split("\n"))[-400:]
+    return " | ".join(text.split("\n"))[-letters:]

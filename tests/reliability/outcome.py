@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Protocol
 
 
+class NotPossibleHereError(Exception):
+    """An experiment needs what this machine does not give, such as a mount of its own."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What came of an experiment."""
