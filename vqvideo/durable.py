@@ -349,7 +349,8 @@ def _make_way(temporary: Path, path: Path) -> Path:
 def remove_folder(path: AnyPath) -> None:
     """Removes a folder so that a crash never leaves half of it under its own name."""
     moved = aside(Path(path))
-    os.rename(path, moved)
+    with _explained(Path(path)):
+        os.rename(path, moved)
     shutil.rmtree(moved, ignore_errors=True)
 
 

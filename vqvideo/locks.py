@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -72,11 +73,10 @@ class FolderLock:
         if not self._content or json.loads(self._content)["pid"] != os.getpid():
             return
         content, self._content = self._content, b""
-        try:
+        # Whoever locks next sees that we are gone, should the disk be.
+        with suppress(OSError):
             if self.path.read_bytes() == content:
                 self.path.unlink()
-        except FileNotFoundError:
-            pass
 
     def _reclaim(self) -> None:
         try:

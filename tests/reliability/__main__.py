@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
 import time
@@ -40,23 +41,26 @@ def main() -> int:
         parser.error(f"{sorted(unknown)[0]} is none of them")
     chosen = [g for g in GUARANTEES if not options.names or g.key in options.names]
     broken = False
-    for guarantee in chosen:
-        record = run(guarantee, options.trials or guarantee.long, options.seed, options.work)
-        broken |= bool(record["failures"])
-        print(line(guarantee, record), *(f"    {failure}" for failure in record["failures"]), sep="\n", flush=True)
-        if options.json is not None:
-            add(options.json, guarantee.key, record)
+    with tempfile.TemporaryDirectory(dir=options.work, prefix="reliability-") as place:
+        for guarantee in chosen:
+            record = run(guarantee, options.trials or guarantee.long, options.seed, Path(place) / guarantee.key)
+            broken |= bool(record["failures"])
+            print(line(guarantee, record), *(f"    {failure}" for failure in record["failures"]), sep="\n", flush=True)
+            if options.json is not None:
+                add(options.json, guarantee.key, record)
     return int(broken)
 
 
-def run(guarantee: Guarantee, trials: int, seed: int, place: Path | None) -> dict[str, Any]:
+def run(guarantee: Guarantee, trials: int, seed: int, work: Path) -> dict[str, Any]:
     """What came of one experiment, as plain JSON."""
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(dir=place, prefix="reliability-") as work:
-        try:
-            outcome = guarantee.experiment(Path(work), trials, seed)
-        except NotPossibleHereError as reason:
-            return {"trials": 0, "failures": [], "figures": {}, "not possible here": str(reason), "seconds": 0.0}
+    work.mkdir()
+    try:
+        outcome = guarantee.experiment(work, trials, seed)
+    except NotPossibleHereError as reason:
+        return {"trials": 0, "failures": [], "figures": {}, "not possible here": str(reason), "seconds": 0.0}
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
     failures = [*outcome.failures, *([] if outcome.trials else ["nothing was tried"])]
     seconds = round(time.monotonic() - began, 1)
     return {

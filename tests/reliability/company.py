@@ -12,9 +12,9 @@ import psutil
 from stores import make_meta
 
 from reliability.endings import INPUT_ERROR, STOPPED, badly_ended, before_step, goes_on, in_fork
-from reliability.kills import beside, reference
 from reliability.lives import Life, Plan
 from reliability.outcome import Guarantee, Outcome
+from reliability.references import beside, reference
 from vqvideo.checkpoint import training_checkpoints
 from vqvideo.data.store import StoreWriter
 from vqvideo.locks import LOCK
@@ -50,8 +50,8 @@ def two_writers(work: Path, trials: int, seed: int) -> Outcome:
 
 
 def patient(rank: int, folder: Path) -> None:
-    """Steps of half a second."""
-    before_step(1, lambda: None, lambda model: time.sleep(0.5), every=True)
+    """Steps of a fifth of a second."""
+    before_step(1, lambda: None, lambda model: time.sleep(0.2), every=True)
 
 
 def loader_dies(work: Path, trials: int, seed: int) -> Outcome:

@@ -12,9 +12,9 @@ from pathlib import Path
 from stores import make_episode, make_meta
 
 from reliability.endings import INPUT_ERROR, NO_MOUNT, badly_ended, before_step, goes_on, in_fork
-from reliability.kills import beside, reference
 from reliability.lives import Life, Poison
 from reliability.outcome import Guarantee, Outcome
+from reliability.references import beside, reference
 from vqvideo.data.store import Store, StoreWriter
 from vqvideo.durable import DiskError
 

@@ -7,46 +7,20 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from tiny_models import tiny_store
-
-from reliability.lives import Life, Plan, warm_up
+from reliability.lives import Life, Plan
 from reliability.outcome import Guarantee, Outcome
+from reliability.references import beside, reference
 from reliability.results import differences, leftovers, results
 from vqvideo.locks import LOCK
 
-TRAIN = (("steps", 24), ("checkpoint_every", 2), ("validate_every", 6), ("log_every", 3))
-"""Checkpoints between log lines and validations, so that runs go on from the midst of a window of the log."""
 MOST_LIVES = 60
 """Of one run: one that needs more makes no progress."""
 
 Interrupt = Callable[[Life, random.Random, float], bool]
 """Waits for its moment in a life of about so many seconds and ends it; False if the life was over before."""
-
-
-def reference(work: Path, stage: str, world: int = 1) -> tuple[Plan, dict[str, str], float]:
-    """A run that nothing interrupts, in `work`/whole: its plan, its results and the seconds it took."""
-    plan = Plan(work / "whole", stage, TRAIN)
-    plan.folder.mkdir(parents=True)
-    warm_up()
-    tiny_store(plan.folder / "data")
-    if stage == "prior":
-        _finish(Life(replace(plan, stage="vqvae"), world))
-    life = Life(plan, world)
-    _finish(life)
-    return plan, results(plan), time.monotonic() - life.began
-
-
-def beside(plan: Plan, folder: Path) -> Plan:
-    """The same plan in a folder of its own, with the same episodes and, for a prior, the same tokenizer."""
-    shutil.copytree(plan.folder / "data", folder / "data")
-    if plan.stage == "prior":
-        shutil.copytree(plan.folder / "runs" / "tiny" / "vqvae", folder / "runs" / "tiny" / "vqvae")
-        shutil.rmtree(folder / "data" / "codes", ignore_errors=True)
-    return replace(plan, folder=folder)
 
 
 def kill_at_random(life: Life, rng: random.Random, seconds: float) -> bool:
@@ -133,12 +107,6 @@ def _live_through(plan: Plan, interrupt: Interrupt, world: int, rng: random.Rand
             return count
         raise RuntimeError(f"exit codes {codes} after {count} interruptions: {life.last_words()}")
     raise RuntimeError(f"not done after {MOST_LIVES} lives")
-
-
-def _finish(life: Life) -> None:
-    codes = life.wait()
-    if any(codes):
-        raise RuntimeError(f"exit codes {codes}: {life.last_words()}")
 
 
 GUARANTEES = (

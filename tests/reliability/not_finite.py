@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from reliability.endings import NOT_FINITE, badly_ended, before_step, goes_on
-from reliability.kills import beside, reference
 from reliability.lives import Life, Poison
 from reliability.outcome import Guarantee, Outcome
+from reliability.references import beside, reference
 from vqvideo.checkpoint import latest_training
 from vqvideo.quantizers import EMAVQ
 from vqvideo.vqvae import VQVAE
@@ -61,22 +61,25 @@ def bad_gradient(rank: int, folder: Path) -> None:
         VQVAE.forward = forward  # type: ignore[method-assign, assignment]
 
 
+CASES: tuple[tuple[Poison, str, int], ...] = (
+    (bad_loss, r"step 6: not finite: loss", 1),
+    (bad_statistic, r"step 6: not finite: statistics vqvae\.quantizer\._sum.*\(it began on rank 1\)", 2),
+    (bad_codebook, r"step 6: not finite", 1),
+    (bad_loss, r"step 6: not finite.*\(it began on rank 1\)", 2),
+    (bad_gradient, r"step 6: not finite", 2),
+    (bad_statistic, r"step 6: not finite: statistics vqvae\.quantizer\._sum", 1),
+    (bad_gradient, r"step 6: not finite: gradient of", 1),
+    (bad_codebook, r"step 6: not finite", 2),
+)
+"""What breaks, what is to be said of it, and on how many processes."""
+
+
 def not_finite(work: Path, trials: int, seed: int) -> Outcome:
     """NaN and infinity in the loss, a gradient, a statistic and the codebook, on one rank and on two."""
-    cases: list[tuple[Poison, str, int]] = [
-        (bad_loss, r"step 6: not finite: loss", 1),
-        (bad_statistic, r"step 6: not finite: statistics vqvae\.quantizer\._sum.*\(it began on rank 1\)", 2),
-        (bad_codebook, r"step 6: not finite", 1),
-        (bad_loss, r"step 6: not finite.*\(it began on rank 1\)", 2),
-        (bad_gradient, r"step 6: not finite", 2),
-        (bad_statistic, r"step 6: not finite: statistics vqvae\.quantizer\._sum", 1),
-        (bad_gradient, r"step 6: not finite: gradient of", 1),
-        (bad_codebook, r"step 6: not finite", 2),
-    ]
-    wholes = {world: reference(work / str(world), "vqvae", world) for world in {case[2] for case in cases[:trials]}}
+    wholes = {world: reference(work, "vqvae", world) for world in {case[2] for case in CASES[:trials]}}
     failures: list[str] = []
     for number in range(trials):
-        poison, message, world = cases[number % len(cases)]
+        poison, message, world = CASES[number % len(CASES)]
         whole, expected, _ = wholes[world]
         plan = beside(whole, work / f"case_{number}")
         life = Life(replace(plan, poison=poison), world)

@@ -15,9 +15,9 @@ import psutil
 from processes import BIN, SCRIPTS, free_port
 from tiny_models import tiny_experiment
 
-from reliability.kills import beside, reference
 from reliability.lives import Life, Plan, Poison
 from reliability.outcome import Guarantee, Outcome
+from reliability.references import beside, reference
 from reliability.results import differences, leftovers, results
 from vqvideo import stages, training
 from vqvideo.checkpoint import training_checkpoints
@@ -38,8 +38,8 @@ MARK = "slow-part-reached"
 
 
 def slow_steps(rank: int, folder: Path) -> None:
-    """Every step takes a quarter of a second, so that a signal comes in the midst of one."""
-    _slow_down(VQVAE, "after_step", 0.25, folder)
+    """Every step takes a tenth of a second, so that a signal comes in the midst of one."""
+    _slow_down(VQVAE, "after_step", 0.1, folder)
 
 
 def slow_validation(rank: int, folder: Path) -> None:
@@ -135,7 +135,7 @@ def lone_launcher(work: Path, trials: int, seed: int) -> Outcome:
     for number in range(trials):
         world, victim, sign = victims[number % len(victims)]
         if world not in wholes:
-            wholes[world] = reference(work / str(world), "vqvae", world)[:2]
+            wholes[world] = reference(work, "vqvae", world)[:2]
         whole, expected = wholes[world]
         plan = beside(whole, work / f"launch_{number}")
         launcher, ranks = _launch(plan, world)
