@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,25 @@ def test_an_episode_of_exactly_the_clip_length_is_one_clip(tmp_path: Path) -> No
     clips = Clips(make_store(tmp_path, [8]), "train", 9)
     assert len(clips) == 1
     assert clips[0]["terminated"].tolist() == [False] * 7 + [True]
+
+
+def test_shorter_episodes_are_counted_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = make_store(tmp_path, [8, 3, 20])
+    with caplog.at_level(logging.INFO):
+        Clips(store, "train", 4)
+    assert not caplog.text
+    with caplog.at_level(logging.INFO):
+        Clips(store, "train", 5)
+    assert f"{tmp_path}: 1 of 3 episodes in split train are shorter than a clip of 5 frames: left out" in caplog.text
+
+
+@pytest.mark.parametrize("damage", ["missing", "longer"])
+def test_a_missing_or_changed_file_is_found_before_the_first_clip(tmp_path: Path, damage: str) -> None:
+    store = make_store(tmp_path)
+    file = tmp_path / store.entries[-1].file
+    file.unlink() if damage == "missing" else file.write_bytes(file.read_bytes() + b"0")
+    with pytest.raises(InputError, match=r"000002.safetensors: (no such file|\d+ bytes, but \d+ were recorded)"):
+        Clips(store, "train", 5)
 
 
 def test_no_clip_at_all_is_an_error_that_names_the_longest_episode(tmp_path: Path) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save
 from stores import flip, make_episode, make_meta, make_store
 from torch import Tensor
 
+from vqvideo import durable
 from vqvideo.data.codes import (
     CodeArrays,
     CodeClips,
@@ -30,10 +34,15 @@ class IndexTokenizer:
     """A latent step's single code is the number of its last frame, which frames of `make_episode` show in red."""
 
     grid = (1, 1)
+    codebook_size = 256
 
     def __init__(self, stride: int) -> None:
         self.stride = stride
         self.encoded = 0
+
+    @property
+    def quantizer(self) -> IndexTokenizer:
+        return self
 
     def clip_length(self, latent_steps: int) -> int:
         return 1 + self.stride * (latent_steps - 1)
@@ -179,6 +188,63 @@ def test_a_damaged_cache_is_never_read(tmp_path: Path) -> None:
         from_cache(IndexTokenizer(2), store)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"codes": lambda codes: codes - 1}, r"codes -1\.\.\d+ found, expected 0\.\.255"),
+        ({"codes": lambda codes: codes + 256}, r"codes 256\.\.\d+ found"),
+        ({"codes": lambda codes: codes + 2**30}, r"codes 1073741824\.\.\d+ found"),
+        ({"codes": lambda codes: codes.astype(np.int64)}, "codes are int64"),
+        ({"codes": lambda codes: codes[:, 0]}, "codes are int32"),
+        ({"actions": lambda actions: actions[:, :1]}, "actions are float32"),
+        ({"actions": lambda actions: actions + np.inf}, "not all finite"),
+        ({"starts": lambda starts: starts[::-1].copy()}, "segments do not cover the codes"),
+        ({"starts": lambda starts: starts[:0]}, r"starts are int64 \(0,\)"),
+        ({"firsts": lambda firsts: firsts + 10**15}, "segments begin with frames 1000000000000000"),
+        ({"firsts": lambda firsts: firsts - 1}, "segments begin with frames -1"),
+        ({"firsts": lambda firsts: firsts[None]}, "firsts are int64"),
+        ({"more": lambda _: np.zeros(1)}, "not the arrays of a cache"),
+        ({"rewards": lambda _: None}, "not the arrays of a cache"),
+    ],
+)
+def test_a_cache_with_a_good_digest_that_fits_no_tokenizer_is_refused(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    store = make_store(tmp_path)
+    arrays = from_cache(IndexTokenizer(2), store)._asdict()
+    folder = caches(store)[0]
+    changed = arrays | {name: how(arrays.get(name)) for name, how in change.items()}
+    data = save({name: value for name, value in changed.items() if value is not None})
+    durable.commit_folder(folder, {"codes.safetensors": data}, durable.read_manifest(folder).info, replace=True)
+    with pytest.raises(InputError, match=rf"codes.safetensors: .*{message}"):
+        from_cache(IndexTokenizer(2), store)
+
+
+def test_the_cache_of_another_split_is_refused(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    from_cache(IndexTokenizer(2), store)
+    folder = caches(store)[0]
+    files = {"codes.safetensors": (folder / "codes.safetensors").read_bytes()}
+    info = durable.read_manifest(folder).info | {"split": "held_out"}
+    durable.commit_folder(folder, files, info, replace=True)
+    with pytest.raises(InputError, match=r"manifest.json: made of another store or split"):
+        from_cache(IndexTokenizer(2), store)
+
+
+def test_missing_files_are_found_before_hours_of_encoding(tmp_path: Path) -> None:
+    store, tokenizer = make_store(tmp_path), IndexTokenizer(2)
+    (tmp_path / store.entries[-1].file).unlink()
+    with pytest.raises(InputError, match=r"000002.safetensors: no such file"):
+        from_cache(tokenizer, store)
+    assert tokenizer.encoded == 0
+
+
+def test_episodes_that_are_left_out_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        encode_split(IndexTokenizer(4), make_store(tmp_path, [20, 3, 2]), "train", SegmentConfig(3, 3), CPU)
+    assert "2 of 3 episodes in split train are shorter than 4 steps: left out" in caplog.text
+
+
 def test_an_interrupted_cache_is_made_again(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     made = from_cache(IndexTokenizer(2), store)
@@ -191,7 +257,7 @@ def test_an_interrupted_cache_is_made_again(tmp_path: Path) -> None:
 def test_a_tokenizer_with_the_same_first_digits_is_told_apart(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     from_cache(IndexTokenizer(2), store, "f" * 64)
-    with pytest.raises(InputError, match="was made by another tokenizer: remove it"):
+    with pytest.raises(InputError, match=r"was made by another tokenizer\. It is only a cache: remove "):
         from_cache(IndexTokenizer(2), store, "f" * 63 + "0")
 
 
@@ -228,6 +294,13 @@ def test_clips_longer_than_every_segment_are_refused() -> None:
     arrays = encode_episode(IndexTokenizer(2), counting_episode(20), SegmentConfig(6, 5), CPU)
     with pytest.raises(InputError, match=r"no segment of 7 latent steps; the longest has 6. Record longer episodes"):
         CodeClips(arrays, 7)
+
+
+def test_shorter_segments_are_counted_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    arrays = encode_split(IndexTokenizer(2), make_store(tmp_path, [20, 5]), "train", SegmentConfig(5, 100), CPU)
+    with caplog.at_level(logging.INFO):
+        CodeClips(arrays, 4)
+    assert "2 of 4 segments are shorter than a clip of 4 latent steps: left out" in caplog.text
 
 
 def test_each_step_of_the_episodes_has_equal_weight_in_all_clips_together() -> None:

@@ -163,7 +163,12 @@ def _open(tmp_path: Path, tensors: dict[str, np.ndarray], header: Any) -> Episod
         {"shape": [41.0, 4, 6, 3]},
         {"shape": [-41, 4, 6, 3]},
         {"shape": None},
+        {"shape": [10**400, 4, 6, 3]},
+        {"shape": [True, 4, 6, 3]},
+        {"shape": [41, True, True, 3]},
+        {"shape": [41, 2048, 2048, 3]},
         {"actions": 2},
+        {"actions": 10**400},
         {"actions": None},
         {"seed": "0"},
         {"format_version": 2},
@@ -198,6 +203,44 @@ def test_chunks_that_overlap_or_leave_the_file_are_refused(tmp_path: Path, offse
     tensors["chunk_offsets"] = np.array([size if o == -1 else o for o in offsets])
     with pytest.raises(InputError, match="chunk_offsets do not cover"):
         _open(tmp_path, tensors, header)
+
+
+def test_chunks_too_small_for_the_frames_are_refused_before_room_is_made(tmp_path: Path) -> None:
+    """Not even a blank clip is as small as zstd can never make it."""
+    blank = zstandard.compress(bytes(CHUNK * 2048 * 2048 * 3))
+    assert len(blank) * 2**15 > CHUNK * 2048 * 2048 * 3
+    tensors, header = _tensors()
+    with pytest.raises(InputError, match="chunks too small for the frames that the header declares"):
+        _open(tmp_path, tensors, header | {"shape": [41, 2048, 2048, 3]})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"actions": np.full((40, 1), 5.0)}, r"actions\[0\]: column 0 is 5.0, expected a whole number from 0 to 4"),
+        ({"actions": np.full((40, 1), -1.0)}, r"column 0 is -1.0"),
+        ({"actions": np.full((40, 1), np.nan)}, "column 0 is nan"),
+        ({"rewards": np.full(40, np.inf, np.float32)}, "rewards: step 0 is inf"),
+        ({"truncated": np.ones(40, bool)}, "truncated is True at step 0 of 40"),
+        ({"terminated": np.full(40, 2, np.uint8).view(bool)}, "found a byte that is neither 0 nor 1"),
+    ],
+)
+def test_steps_that_no_environment_gave_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    tensors, header = _tensors()
+    _open(tmp_path, tensors, header).check_steps(SPACE)
+    with pytest.raises(InputError, match=rf"{tmp_path}/e: .*{message}"):
+        _open(tmp_path, tensors | change, header).check_steps(SPACE)
+
+
+def test_frames_that_do_not_fit_into_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = _open(tmp_path, *_tensors())
+
+    def no_room(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(np, "empty", no_room)
+    with pytest.raises(InputError, match=r"41 frames of \(4, 6, 3\) do not fit into memory"):
+        reader.frames(0, 41)
 
 
 def test_extra_missing_and_misshapen_tensors_are_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,6 +72,36 @@ def test_a_damaged_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "cut.png").write_bytes(data[: len(data) // 2])
     with pytest.raises(InputError, match=r"cut\.png: not an image that can be read"):
         Images(tmp_path, (8, 8))[0]
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp", "bmp"])
+def test_a_damaged_byte_gives_other_pixels_or_an_error_of_ours(tmp_path: Path, ending: str) -> None:
+    rng = np.random.default_rng(0)
+    file = tmp_path / f"x.{ending}"
+    save(file, rng.integers(0, 256, (16, 16, 3), np.uint8))
+    original, refused = file.read_bytes(), 0
+    for position, value in zip(rng.integers(0, 60, 120), rng.integers(0, 256, 120), strict=True):
+        file.write_bytes(original[:position] + bytes([value]) + original[position + 1 :])
+        try:
+            assert Images(tmp_path, (8, 8))[0]["frames"].shape == (1, 8, 8, 3)
+        except InputError as error:
+            refused += str(file) in str(error)
+    assert refused
+
+
+def test_a_file_of_another_format_is_no_image_whatever_its_name(tmp_path: Path) -> None:
+    Image.fromarray(striped(8, 8)).save(tmp_path / "x.gif")
+    (tmp_path / "x.gif").rename(tmp_path / "x.png")
+    with pytest.raises(InputError, match=r"x\.png: not an image that can be read"):
+        Images(tmp_path, (8, 8))[0]
+
+
+def test_a_pipe_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    save(tmp_path / "x.png", striped(8, 8))
+    assert len(Images(tmp_path, (8, 8))) == 1
 
 
 def test_an_image_is_a_clip_of_one_frame() -> None:

@@ -70,6 +70,10 @@ def test_a_union_is_told_by_its_kind() -> None:
     assert typed(Scene, {"name": "a", "shape": {"radius": 2}}).shape == CircleConfig(2.0)
 
 
+def nested(depth: int) -> list[object]:
+    return [nested(depth - 1)] if depth else []
+
+
 @pytest.mark.parametrize(
     ("plain", "message"),
     [
@@ -80,7 +84,20 @@ def test_a_union_is_told_by_its_kind() -> None:
         ({"name": "a", "shape": {"kind": "Box", "radius": 1}}, "config.shape.radius is not a setting"),
         ({"name": "a", "inner": {"kind": "Box"}}, "config.inner.kind is 'Box'"),
         ({}, "config: .*missing 1 required positional argument: 'name'"),
+        ({"name": "a", "shape": {"kind": ["Box"]}}, r"config.shape.kind is \['Box'\]"),
+        ({"name": "a", "shape": {"kind": 7}}, "config.shape.kind is 7"),
+        ({"name": "a", 7: 8}, "config.7 is not a setting"),
         ({"name": 3}, "config.name is 3, expected str"),
+        ({"name": "a", "rate": 10**400}, r"config.rate is 1000.*000, expected float"),
+        ({"name": "a", "rate": 16**5000}, "config.rate is a int, expected float"),
+        ({"name": "a", "rate": math.nan}, "config.rate is nan, expected float"),
+        ({"name": "a", "rate": "nan"}, "config.rate is nan, expected float"),
+        ({"name": "a", "limit": math.inf}, "config.limit is inf, expected float"),
+        ({"name": "a", "rate": "-inf"}, "config.rate is -inf, expected float"),
+        ({"name": "a", "widths": [2**63]}, r"config.widths\[0\] is 9223372036854775808, expected int"),
+        ({"name": "a", "out": "a\0b"}, "config.out is 'a.*b', expected Path"),
+        ({"name": nested(900)}, r"config.name is \[\[\[\[...\]\]\]\], expected str"),
+        ({"name": "a", "inner": ["x" * 10**6] * 100}, r"^.{,200}$"),
         ({"name": "a", "rate": "fast"}, "config.rate is 'fast', expected float"),
         ({"name": "a", "rate": True}, "config.rate is True, expected float"),
         ({"name": "a", "rate": None}, "config.rate is None, expected float"),
@@ -102,9 +119,7 @@ def test_what_does_not_fit_is_named_and_explained(plain: object, message: str) -
         from_plain(Scene, plain)
 
 
-@pytest.mark.parametrize(
-    ("text", "number"), [("1e-3", 1e-3), ("2", 2.0), ("1E5", 1e5), ("0.5", 0.5), (".inf", math.inf)]
-)
+@pytest.mark.parametrize(("text", "number"), [("1e-3", 1e-3), ("2", 2.0), ("1E5", 1e5), ("0.5", 0.5), ("-.5", -0.5)])
 def test_a_number_is_a_number_however_yaml_reads_it(tmp_path: Path, text: str, number: float) -> None:
     (tmp_path / "c.yaml").write_text(f"radius: {text}\n")
     radius = typed(CircleConfig, read_yaml(tmp_path / "c.yaml")).radius
@@ -119,8 +134,8 @@ def test_a_bare_no_is_the_choice_no(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: 1\nb: 2\na: 3\n", "line 3.*the key 'a' is given twice"),
-        ("x:\n  a: 1\n  a: 2\n", "line 3.*the key 'a' is given twice"),
+        ("a: 1\nb: 2\na: 3\n", "line 3: the key 'a' is given twice, first in line 1"),
+        ("x:\n  a: 1\n  a: 2\n", "line 3: the key 'a' is given twice, first in line 2"),
         ("a: [1\n", "not valid YAML"),
         ("a: !!python/object/apply:os.system [ls]\n", "not valid YAML"),
         ("- 1\n- 2\n", "expected keys and values, found list"),
@@ -138,13 +153,59 @@ def test_bad_yaml_is_refused_with_the_name_of_the_file(tmp_path: Path, text: str
         read_yaml(tmp_path / "bad.yaml")
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: a\nnam: b\n", r"config.nam is not a setting: did you mean name\? \(line 2\)"),
+        ("name: a\ninner:\n  radius: 1\n  radios: 2\n", r"config.inner.radios is not a setting: .* \(line 4\)"),
+        ("name: a\n\n\nwidths: [8, x]\n", r"config.widths\[1\] is 'x', expected int \(line 4\)"),
+        ("name: a\nshape:\n  kind: Box\n  sides: [0, 1]\n", r"sides \(0, 1\): too small \(line 2\)"),
+        ("name: a\nshape: {kind: Cirle}\n", r"config.shape.kind is 'Cirle': .* \(line 2\)"),
+    ],
+)
+def test_the_line_of_what_does_not_fit_is_named_once(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        typed(Scene, read_yaml(tmp_path / "c.yaml"))
+    assert str(caught.value).count("(line ") == 1
+
+
+def test_settings_with_errors_of_arithmetic_are_refused() -> None:
+    @dataclass(frozen=True)
+    class Share:
+        of: int
+
+        def __post_init__(self) -> None:
+            1 // self.of
+
+    with pytest.raises(InputError, match="config: integer division"):
+        from_plain(Share, {"of": 0})
+
+
+def test_what_refers_to_itself_many_times_over_is_refused_at_once(tmp_path: Path) -> None:
+    """A billion laughs, which a full message would print."""
+    lines = ["l0: &l0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]" for n in range(1, 10)]
+    (tmp_path / "c.yaml").write_text("\n".join([*lines, "name: *l9"]))
+    plain = read_yaml(tmp_path / "c.yaml")
+    with pytest.raises(InputError, match=r"^.{,200}$"):
+        typed(Scene, {"name": plain["name"]})
+
+
+def test_what_was_read_from_yaml_can_be_written_again(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(write_yaml(FULL))
+    plain = read_yaml(tmp_path / "c.yaml")
+    (tmp_path / "again.yaml").write_text(write_yaml({"settings": plain}))
+    assert read_yaml(tmp_path / "again.yaml")["settings"] == plain
+
+
 def test_files_that_are_no_configuration_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no configuration file .*gone.yaml: see configs/"):
         read_yaml(tmp_path / "gone.yaml")
     with pytest.raises(InputError, match="no configuration file"):
         read_yaml(tmp_path)
     (tmp_path / "big.yaml").write_text("a: " + "x" * 2**20)
-    with pytest.raises(InputError, match="larger than 1 MiB"):
+    with pytest.raises(InputError, match="larger than 64 KiB"):
         read_yaml(tmp_path / "big.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="not valid YAML"):

@@ -64,14 +64,16 @@ with StopSignal() as stop:
 """
 
 
-@pytest.mark.parametrize(
-    ("launcher", "code", "out"), [({}, 143, "2\n"), ({"TORCHELASTIC_RUN_ID": "1"}, 0, "2\nstill here\n")]
-)
+BY_ACCELERATE, BY_TORCHRUN = {"ACCELERATE_MIXED_PRECISION": "no"}, {"TORCHELASTIC_RUN_ID": "1"}
+
+
+@pytest.mark.parametrize(("launcher", "code", "out"), [({}, 143, "2\n"), (BY_TORCHRUN, 0, "2\nstill here\n")])
 def test_a_second_signal_ends_at_once_but_the_echo_of_a_launcher_is_the_same_one(
     launcher: dict[str, str], code: int, out: str
 ) -> None:
-    environment = {k: v for k, v in os.environ.items() if k not in signals._LAUNCHERS} | launcher
-    ended = subprocess.run([sys.executable, "-c", TWICE], env=environment, capture_output=True, text=True, cwd=ROOT)
+    ended = subprocess.run(
+        [sys.executable, "-c", TWICE], env=environment(launcher), capture_output=True, text=True, cwd=ROOT
+    )
     assert (ended.returncode, ended.stdout) == (code, out)
 
 
@@ -95,16 +97,13 @@ with StopSignal() as stop:
 PARENT = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1], sys.argv[2]])"
 
 
-@pytest.mark.parametrize(
-    ("launcher", "last"), [({"ACCELERATE_MIXED_PRECISION": "no"}, "stopped by 15"), ({}, "under way")]
-)
+@pytest.mark.parametrize(("launcher", "last"), [(BY_ACCELERATE, "stopped by 15"), ({}, "under way")])
 def test_only_what_was_launched_stops_when_its_parent_is_gone(
     tmp_path: Path, launcher: dict[str, str], last: str
 ) -> None:
-    environment = {k: v for k, v in os.environ.items() if k not in signals._LAUNCHERS} | launcher
     note = tmp_path / "note"
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, CHILD, str(note)], env=environment, cwd=ROOT, start_new_session=True
+        [sys.executable, "-c", PARENT, CHILD, str(note)], env=environment(launcher), cwd=ROOT, start_new_session=True
     )
     group = os.getpgid(parent.pid)
     _wait_for(lambda: note.exists() and note.read_text() == "under way")
@@ -117,6 +116,11 @@ def test_only_what_was_launched_stops_when_its_parent_is_gone(
     assert note.read_text() == last
     if not launcher:
         os.killpg(group, signal.SIGKILL)
+
+
+def environment(launcher: dict[str, str]) -> dict[str, str]:
+    """Ours, with the marks of this launcher and of no other."""
+    return {name: value for name, value in os.environ.items() if name not in signals._LAUNCHERS} | launcher
 
 
 def test_in_this_process_there_is_no_launcher_to_watch() -> None:

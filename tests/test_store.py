@@ -16,8 +16,9 @@ import pytest
 from stores import flip, make_episode, make_meta, make_store
 
 from vqvideo.data import store as store_module
+from vqvideo.data.episode import Episode
 from vqvideo.data.store import EpisodeEntry, Store, StoreMeta, StoreWriter, _to_line, episode_file
-from vqvideo.durable import seal
+from vqvideo.durable import DiskError, seal
 from vqvideo.errors import InputError
 from vqvideo.spaces import ActionSpace
 
@@ -230,7 +231,7 @@ def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.Mon
                 fsync(handle)
 
             patch.setattr(os, "fsync", full)
-            with pytest.raises(OSError, match="No space left"):
+            with pytest.raises(DiskError, match=r"No space left on device\); \d+ bytes are needed, \d+ bytes are free"):
                 writer.add(1, make_episode(5, 1), "train")
         assert lines_of(tmp_path) == before
         writer.add(1, make_episode(5, 1), "train")
@@ -256,7 +257,7 @@ def test_a_killed_writer_does_not_block_the_next_one(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_a_store_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot write a store there"):
+    with pytest.raises(InputError, match="episodes: cannot be written"):
         StoreWriter.open(tmp_path / "file", make_meta())
     with pytest.raises(InputError, match="no episodes in"):
         Store.open(tmp_path / "file")
@@ -370,8 +371,128 @@ def test_links_are_refused(tmp_path: Path) -> None:
 
 def test_an_episode_that_is_not_what_the_manifest_says_is_refused(tmp_path: Path) -> None:
     entry = make_store(tmp_path, [5]).entries[0]
-    lie = EpisodeEntry(**(vars(entry) | {"length": 10**12}))
+    lie = EpisodeEntry(**(vars(entry) | {"length": 6}))
     write_lines(tmp_path, [_to_line(lie)])
     store = Store.open(tmp_path)
-    with pytest.raises(InputError, match=r"is .*5, .* the store says .*1000000000000"):
+    with pytest.raises(InputError, match=r"is \(5, .* the store says \(6, "):
         store.reader(store.entries[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"length": 10**12}, "line 1: length 1000000000000"),
+        (
+            {"length": 10**6},
+            r"manifest.jsonl: .*000000.safetensors has 1000000 steps in \d+ bytes, expected at least 14000000",
+        ),
+        ({"index": 10**12, "file": episode_file(10**12)}, "is not the name of episode 1000000000000"),
+        ({"total_reward": 10**400}, "total_reward is 1000.*, expected float"),
+        ({"meta": "0" * 16}, r"meta.json: not the one that .*manifest.jsonl was written beside"),
+        ({"split": "train" * 1000}, r"\d+ bytes, expected at most 4096"),
+    ],
+)
+def test_a_line_that_promises_the_impossible_is_refused_at_opening(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    entry = make_store(tmp_path, [5]).entries[0]
+    write_lines(tmp_path, [json.dumps(seal(vars(entry) | change, 16)).encode() + b"\n"])
+    with pytest.raises(InputError, match=message):
+        Store.open(tmp_path)
+
+
+def test_a_long_end_without_a_newline_is_damage_and_no_torn_line(tmp_path: Path) -> None:
+    make_store(tmp_path, [5])
+    write_lines(tmp_path, [*lines_of(tmp_path), b"[" * 5000])
+    with pytest.raises(InputError, match=r"manifest.jsonl: ends with 5000 bytes without a newline"):
+        Store.open(tmp_path)
+
+
+def test_a_large_meta_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    make_store(tmp_path, [5])
+    with open(tmp_path / "meta.json", "r+b") as file:
+        file.truncate(2**30)
+    with pytest.raises(InputError, match=r"meta.json: 1073741824 bytes, expected at most 1048576"):
+        Store.open(tmp_path)
+
+
+def test_impossible_steps_in_a_file_with_a_good_digest_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Episode, "validate", lambda *_: None)
+    with StoreWriter.open(tmp_path, make_meta()) as writer:
+        writer.add(0, make_episode(5, actions=np.full((5, 1), 5.0)), "train")
+    store = Store.open(tmp_path)
+    with pytest.raises(InputError, match=r"000000.safetensors: actions\[0\]: column 0 is 5.0, expected a whole number"):
+        store.reader(store.entries[0])
+
+
+# ---------------------------------------------------------------- what belongs together
+
+
+def test_the_meta_of_another_store_is_refused(tmp_path: Path) -> None:
+    make_store(tmp_path / "a", [5])
+    with StoreWriter.open(tmp_path / "b", make_meta(fps=50.0)) as writer:
+        writer.add(0, make_episode(5), "train")
+    (tmp_path / "a" / "meta.json").write_bytes((tmp_path / "b" / "meta.json").read_bytes())
+    with pytest.raises(InputError, match=r"a/meta.json: not the one that .*a/manifest.jsonl was written beside"):
+        Store.open(tmp_path / "a")
+    with pytest.raises(InputError, match=r"a/meta.json: not the one that"):
+        StoreWriter.open(tmp_path / "a", make_meta(fps=50.0))
+
+
+def test_lines_from_before_they_named_the_meta_are_read_and_gone_on_with(tmp_path: Path) -> None:
+    store = make_store(tmp_path, [5, 5])
+    old = [{name: value for name, value in vars(entry).items() if name != "meta"} for entry in store.entries]
+    write_lines(tmp_path, [json.dumps(seal(line, 16)).encode() + b"\n" for line in old])
+    assert Store.open(tmp_path).digest == store.digest
+    with StoreWriter.open(tmp_path, make_meta()) as writer:
+        writer.add(2, make_episode(5, 2), "train")
+    assert [bool(entry.meta) for entry in Store.open(tmp_path).entries] == [False, False, True]
+
+
+@pytest.mark.parametrize("left", [1, 2])
+def test_lines_that_are_lost_are_told_and_the_files_that_they_named_are_kept(
+    tmp_path: Path, left: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_store(tmp_path, [5] * 7)
+    write_lines(tmp_path, lines_of(tmp_path)[:left])
+    with caplog.at_level(logging.WARNING):
+        assert len(Store.open(tmp_path).entries) == left
+    assert f"names no {tmp_path}/episodes/00000{left}.safetensors, " in caplog.text
+    assert f"and {3 - left} more" in caplog.text
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match=r"manifest.jsonl has lost lines: none names .*Restore it from a copy"):
+        StoreWriter.open(tmp_path, make_meta())
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("damage", ["emptied", "deleted"])
+def test_a_manifest_that_is_lost_as_a_whole_is_no_empty_store(tmp_path: Path, damage: str) -> None:
+    make_store(tmp_path, [5, 5])
+    (tmp_path / "manifest.jsonl").unlink()
+    if damage == "emptied":
+        (tmp_path / "manifest.jsonl").touch()
+    for use in (Store.open, lambda path: StoreWriter.open(path, make_meta())):
+        with pytest.raises(InputError, match=r"manifest.jsonl has lost lines: none names .*000000.*, .*000001"):
+            use(tmp_path)
+
+
+def test_a_recording_under_way_is_read_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its newest file is there before the line."""
+    make_store(tmp_path, [5, 5])
+    write_lines(tmp_path, lines_of(tmp_path)[:1])
+    with caplog.at_level(logging.WARNING):
+        assert len(Store.open(tmp_path).entries) == 1
+    assert "000001.safetensors: a recording under way or interrupted leaves one such file" in caplog.text
+
+
+@pytest.mark.parametrize("damage", ["missing", "shorter"])
+def test_files_of_another_size_are_found_without_reading_them(tmp_path: Path, damage: str) -> None:
+    store = make_store(tmp_path, [5, 5])
+    file = tmp_path / store.entries[1].file
+    store.check_sizes(store.entries)
+    file.unlink() if damage == "missing" else file.write_bytes(file.read_bytes()[:-1])
+    store.check_sizes(store.entries[:1])
+    with pytest.raises(InputError, match=r"000001.safetensors: (no such file|\d+ bytes, but \d+ were recorded)"):
+        store.check_sizes(store.entries)

@@ -78,6 +78,11 @@ class FolderLock:
             if self.path.read_bytes() == content:
                 self.path.unlink()
 
+    def refuse_others(self) -> None:
+        """Raises InputError when another process writes into the folder. Nothing is taken."""
+        with suppress(FileNotFoundError):
+            self._refuse_living(self.path.read_bytes())
+
     def _reclaim(self) -> None:
         try:
             found = self.path.read_bytes()

@@ -1,15 +1,18 @@
 """Frozen dataclasses to plain JSON or YAML values and back, strictly: unknown keys and wrong types are errors.
 
-A field that is a union of dataclasses is written with a `kind`, the class name without "Config".
+A field that is a union of dataclasses is written with a `kind`, the class name without "Config". What a YAML file has
+wrong is reported with its line.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import reprlib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -18,6 +21,11 @@ import yaml
 from vqvideo.errors import InputError, suggest
 
 T = TypeVar("T")
+MAX_YAML_BYTES = 2**16
+"""The longest configuration of ours has a tenth of it."""
+_WIDEST_INTEGER = 2**63
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 3
 
 
 def kind_of(cls: type) -> str:
@@ -38,6 +46,8 @@ def to_plain(value: Any) -> Any:
         return plain
     if isinstance(value, tuple | list):
         return [to_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: to_plain(item) for key, item in value.items()}
     return str(value) if isinstance(value, Path) else value
 
 
@@ -91,30 +101,37 @@ def _dataclass_members(hint: Any) -> tuple[type, ...]:
 def _member(members: tuple[type, ...], plain: Any, where: str) -> type:
     kind = plain.get("kind", kind_of(members[0])) if isinstance(plain, Mapping) else None
     kinds = {kind_of(member): member for member in members}
-    if kind is not None and kind not in kinds:
-        raise InputError(f"{where}.kind is {kind!r}: {suggest(str(kind), kinds)}")
+    if kind is not None and not (isinstance(kind, str) and kind in kinds):
+        raise InputError(f"{where}.kind is {_shown(kind)}: {suggest(_shown(kind), kinds)}")
     return kinds[kind] if kind is not None else members[0]
 
 
 def _dataclass_from_plain(cls: type, plain: Any, where: str) -> Any:
     if not isinstance(plain, Mapping):
-        raise InputError(f"{where} is {plain!r}, expected keys and values of {kind_of(cls)}")
+        raise InputError(f"{where} is {_shown(plain)}, expected keys and values of {kind_of(cls)}")
     hints = get_type_hints(cls)
     names = [f.name for f in dataclasses.fields(cls)]
-    unknown = [str(key) for key in plain if key not in names and key != "kind"]
-    if unknown:
-        raise InputError(f"{where}.{unknown[0]} is not a setting: {suggest(unknown[0], names)}")
-    values = {k: from_plain(hints[k], v, f"{where}.{k}") for k, v in plain.items() if k != "kind"}
+    values = {}
+    for key, item in plain.items():
+        with _at_line_of(plain, key):
+            if key not in names and key != "kind":
+                found = f"{key!s:.80}"
+                raise InputError(f"{where}.{found} is not a setting: {suggest(found, names)}")
+            if key != "kind":
+                values[key] = from_plain(hints[key], item, f"{where}.{key}")
     try:
         return cls(**values)
-    except TypeError as error:
+    except InputError:
+        raise
+    # What no field by itself forbids may still be no such thing: a square of side 0 to be cut into.
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise InputError(f"{where}: {error}") from error
 
 
 def _items(hints: Any, plain: Any, where: str) -> tuple[Any, ...]:
     hints = list(hints)
     if not isinstance(plain, list | tuple) or len(plain) != len(hints):
-        raise InputError(f"{where} is {plain!r}, expected a list of {len(hints)}")
+        raise InputError(f"{where} is {_shown(plain)}, expected a list of {len(hints)}")
     return tuple(from_plain(h, item, f"{where}[{i}]") for i, (h, item) in enumerate(zip(hints, plain, strict=True)))
 
 
@@ -122,36 +139,82 @@ def _one_of(choices: tuple[Any, ...], plain: Any, where: str) -> Any:
     # YAML reads a bare `no` as false; the choice "no" (no mixed precision) is what was meant.
     plain = "no" if plain is False and "no" in choices else plain
     if plain not in choices:
-        raise InputError(f"{where} is {plain!r}, expected one of {', '.join(map(repr, choices))}")
+        raise InputError(f"{where} is {_shown(plain)}, expected one of {', '.join(map(repr, choices))}")
     return plain
 
 
 def _scalar(hint: Any, plain: Any, where: str) -> Any:
     if hint is float and isinstance(plain, str | int) and not isinstance(plain, bool):
         # YAML 1.1 reads 1e-3 as text.
-        try:
-            return float(plain)
-        except ValueError:
-            pass
-    if hint is Path and isinstance(plain, str):
+        with suppress(ValueError, OverflowError):
+            plain = float(plain)
+    if hint is Path and isinstance(plain, str) and "\0" not in plain:
         return Path(plain)
-    if not isinstance(plain, hint) or (isinstance(plain, bool) and hint is not bool):
-        raise InputError(f"{where} is {plain!r}, expected {getattr(hint, '__name__', hint)}")
+    wrong = isinstance(plain, bool) and hint is not bool
+    if wrong or not isinstance(plain, hint) or not _is_number_that_fits(plain):
+        raise InputError(f"{where} is {_shown(plain)}, expected {getattr(hint, '__name__', hint)}")
     return plain
+
+
+def _is_number_that_fits(plain: Any) -> bool:
+    """False for NaN, infinity and whole numbers beyond 64 bits, none of which a checkpoint can record; True for what
+    is no number.
+    """
+    if isinstance(plain, int):
+        return -_WIDEST_INTEGER <= plain < _WIDEST_INTEGER
+    return not isinstance(plain, float) or math.isfinite(plain)
+
+
+def _shown(value: Any) -> str:
+    """A value in an error: short, however long or deep it is."""
+    try:
+        return f"{_SHORT.repr(value):.120}"
+    except ValueError:
+        # Python does not print whole numbers of more than 4300 digits.
+        return f"a {type(value).__name__}"
+
+
+# ---------------------------------------------------------------- YAML
+
+
+class _Lines(dict[Any, Any]):
+    """A mapping that knows in which line each of its keys stands."""
+
+    lines: dict[Hashable, int]
+
+
+class _LocatedError(InputError):
+    """Says already in which line the error is."""
+
+
+@contextmanager
+def _at_line_of(plain: Mapping[Any, Any], key: Hashable) -> Iterator[None]:
+    """Adds the line of a key to the errors inside, if it is known and no line of an inner key was added."""
+    try:
+        yield
+    except _LocatedError:
+        raise
+    except InputError as error:
+        line = plain.lines.get(key) if isinstance(plain, _Lines) else None
+        if line is None:
+            raise
+        raise _LocatedError(f"{error} (line {line})") from error
 
 
 class _StrictLoader(yaml.SafeLoader):
     """Safe YAML that refuses a key given twice."""
 
 
-def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
+def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> _Lines:
+    lines: dict[Hashable, int] = {}
     for key_node, _ in node.value:
-        key = loader.construct_object(key_node)
-        if key in seen:
-            raise InputError(f"{key_node.start_mark}: the key {key!r} is given twice")
-        seen.add(key)
-    return loader.construct_mapping(node, deep=True)
+        key, line = loader.construct_object(key_node), key_node.start_mark.line + 1
+        if key in lines:
+            raise InputError(f"line {line}: the key {_shown(key)} is given twice, first in line {lines[key]}")
+        lines[key] = line
+    plain = _Lines(loader.construct_mapping(node, deep=True))
+    plain.lines = lines
+    return plain
 
 
 _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
@@ -161,15 +224,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. InputError names file and line of what is wrong."""
     if not path.is_file():
         raise InputError(f"no configuration file {path}: see configs/ for the ones that come with vqvideo")
-    if path.stat().st_size > 2**20:
-        raise InputError(f"{path}: larger than 1 MiB, that is no configuration file")
+    if path.stat().st_size > MAX_YAML_BYTES:
+        raise InputError(f"{path}: larger than {MAX_YAML_BYTES // 2**10} KiB, that is no configuration file")
     try:
         # A safe loader: no tag can construct an object.
         plain = _StrictLoader(path.read_text()).get_single_data()
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise InputError(f"{path}: not valid YAML: {error}") from error
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, OSError, RecursionError) as error:
+        raise InputError(f"{path}: not valid YAML: {error!s:.500}") from error
     if plain is None:
         return {}
     if not isinstance(plain, dict):

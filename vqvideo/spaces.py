@@ -8,6 +8,7 @@ MultiBinary or Box has one column per element.
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,8 @@ _DTYPES = ("float16", "float32", "float64", *(f"{u}int{n}" for u in ("", "u") fo
 _WIDEST_CATEGORY = 2**24
 """Clips carry actions as float32, which holds whole numbers exactly up to here."""
 _WIDEST_INTEGER = 2**53
+_DEEPEST = 32
+"""Spaces inside spaces; the names of leaves grow with every level."""
 _TOLERANCE = 1e-6
 """Share of a Box's range by which float32 rounding may leave it."""
 
@@ -140,9 +143,9 @@ class ActionSpace:
     def from_json(cls, value: Any) -> ActionSpace:
         """The space that `to_json` described; a malformed description is an InputError."""
         try:
-            tree, size = _build(value, "", 0)
-        except (KeyError, TypeError, OverflowError, RecursionError) as error:
-            raise InputError(f"action space: malformed description ({error!r})") from error
+            tree, size = _build(value, "", 0, _DEEPEST)
+        except (KeyError, TypeError, OverflowError) as error:
+            raise InputError(f"action space: malformed description ({error!r:.200})") from error
         if size == 0:
             raise InputError(f"action space {tree} has no columns: an action needs at least one number")
         return cls(tree)
@@ -375,21 +378,25 @@ def _to_json(node: Leaf | Group) -> dict[str, Any]:
     return record | ({"keys": list(node.keys)} if node.kind == "dict" else {})
 
 
-def _build(value: Any, name: str, column: int) -> tuple[Leaf | Group, int]:
+def _build(value: Any, name: str, column: int, depth: int) -> tuple[Leaf | Group, int]:
     """The node that a description means, and the first column after it."""
+    if not isinstance(value, Mapping):
+        raise InputError(f"action space: malformed description {reprlib.repr(value)}")
     kind = value["kind"]
     if kind == "box" or kind in CATEGORICAL:
         leaf = _build_leaf(value, name, column)
         return leaf, leaf.stop_column
     if kind not in ("dict", "tuple"):
-        raise InputError(f"action space: unknown kind {kind!r}")
+        raise InputError(f"action space: unknown kind {reprlib.repr(kind)}")
+    if not depth:
+        raise InputError(f"action space: more than {_DEEPEST} spaces inside each other")
     spaces = value["spaces"]
     keys = value["keys"] if kind == "dict" else [str(i) for i in range(len(spaces))]
     if len(keys) != len(spaces) or len(set(keys)) != len(keys) or not all(isinstance(k, str) for k in keys):
-        raise InputError(f"action space: a {kind} needs one distinct string key per space, found {keys}")
+        raise InputError(f"action space: a {kind} needs one distinct string key per space, found {reprlib.repr(keys)}")
     children = []
     for key, child in zip(keys, spaces, strict=True):
-        node, column = _build(child, f"{name}/{key}" if name else key, column)
+        node, column = _build(child, f"{name}/{key}" if name else key, column, depth - 1)
         children.append(node)
     return Group(kind, tuple(keys), tuple(children)), column
 
@@ -401,17 +408,20 @@ def _build_leaf(value: Any, name: str, column: int) -> Leaf:
     high = tuple(_bound_from_json(bound) for bound in value["high"])
     leaf = Leaf(name, kind, shape, dtype, low, high, column)
     if dtype not in _DTYPES or (leaf.categorical and not _is_whole(leaf)):
-        raise InputError(f"action space: a {kind} of type {dtype!r} is not supported")
-    if not all(isinstance(n, int) and n >= 0 for n in shape) or not len(low) == len(high) == math.prod(shape):
-        raise InputError(f"action space: shape {shape} does not fit {len(low)} and {len(high)} bounds")
+        raise InputError(f"action space: a {kind} of type {reprlib.repr(dtype)} is not supported")
+    if not all(type(n) is int and n >= 0 for n in shape) or not len(low) == len(high) == math.prod(shape):
+        raise InputError(f"action space: shape {reprlib.repr(shape)} does not fit {len(low)} and {len(high)} bounds")
     if kind == "discrete" and shape:
-        raise InputError(f"action space: a discrete has shape (), found {shape}")
+        raise InputError(f"action space: a discrete has shape (), found {reprlib.repr(shape)}")
+    if kind == "multi_binary" and (dtype != "int8" or set(low) - {0} or set(high) - {1}):
+        raise InputError(f"action space: a multi_binary of {dtype} from {reprlib.repr(low)} to {reprlib.repr(high)}")
     _check_bounds(leaf)
     return leaf
 
 
 def _check_bounds(leaf: Leaf) -> None:
     widest = _WIDEST_CATEGORY if leaf.categorical else _WIDEST_INTEGER
+    kept = np.iinfo(leaf.dtype) if _is_whole(leaf) else np.finfo(leaf.dtype)
     for low, high in zip(leaf.low, leaf.high, strict=True):
         if not low <= high:
             raise InputError(f"action space: a {leaf.kind} from {low} to {high} is empty")
@@ -422,6 +432,8 @@ def _check_bounds(leaf: Leaf) -> None:
             )
         if _is_whole(leaf) and (low != int(low) or high != int(high)):
             raise InputError(f"action space: a {leaf.kind} of {leaf.dtype} has bounds {low}, {high}")
+        if any(math.isfinite(bound) and not float(kept.min) <= bound <= float(kept.max) for bound in (low, high)):
+            raise InputError(f"action space: a {leaf.kind} from {low} to {high} does not fit into {leaf.dtype}")
 
 
 def _bound_to_json(value: float) -> float | str:
@@ -432,7 +444,8 @@ def _bound_from_json(value: Any) -> float:
     if value in ("inf", "-inf"):
         return float(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f"action space: {value!r} is not a bound")
+        raise InputError(f"action space: {reprlib.repr(value)} is not a bound")
+    float(value)  # an OverflowError, if it has hundreds of digits
     return value
 
 

@@ -366,7 +366,7 @@ class Trainer:
         )
 
     def _checkpoint_bytes(self) -> int:
-        """About the size of a checkpoint; the optimizer, which may have no state yet, keeps two moments of each weight."""
+        """About the size of a checkpoint; an optimizer that has no state yet will keep two moments of each weight."""
         trained = [p for p in self.model.parameters() if p.requires_grad]
         kept = [*model_tensors(self.model).values(), *self.average.values.values(), *trained, *trained]
         return sum(value.nbytes for value in kept)

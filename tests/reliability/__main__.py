@@ -4,6 +4,7 @@
     python tests/reliability kill-prior crash-points --trials 20    some
     python tests/reliability --work /mnt/network                    on the disk that you mean to use
     python tests/reliability --json figures.json                    with hardware and versions
+    python tests/reliability --show figures.json                    those figures as the table of the docs
 
 It takes about an hour on two CPU cores, and exits with code 1 if a promise was broken.
 """
@@ -23,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from reliability.guarantees import GUARANTEES
 from reliability.outcome import Guarantee, NotPossibleHereError
+from reliability.table import line, markdown
 from vqvideo import durable
 from vqvideo.benchmarks.report import hardware, versions
 
@@ -35,7 +37,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the moments and places")
     parser.add_argument("--work", type=Path, help="folder to work in; by default a temporary one")
     parser.add_argument("--json", type=Path, help="file for the figures; what it holds of other experiments stays")
+    parser.add_argument("--show", type=Path, help="only print such a file")
     options = parser.parse_args()
+    if options.show is not None:
+        print(markdown(json.loads(options.show.read_text())))
+        return 0
     unknown = set(options.names) - {g.key for g in GUARANTEES}
     if unknown:
         parser.error(f"{sorted(unknown)[0]} is none of them")
@@ -70,15 +76,6 @@ def run(guarantee: Guarantee, trials: int, seed: int, work: Path) -> dict[str, A
         "seed": seed,
         "seconds": seconds,
     }
-
-
-def line(guarantee: Guarantee, record: dict[str, Any]) -> str:
-    """One experiment in a line."""
-    if "not possible here" in record:
-        return f"{guarantee.key:24s} not tried: this machine does not give {record['not possible here']}"
-    figures = ", ".join(f"{name} {value:.4g}" for name, value in record["figures"].items())
-    trials, broken, seconds = record["trials"], len(record["failures"]), record["seconds"]
-    return f"{guarantee.key:24s} {trials:7,d} trials  {broken:3d} broken  {seconds:7.1f} s  {figures}"
 
 
 def add(path: Path, key: str, record: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,12 +14,16 @@ from torch.utils.data import Dataset
 from vqvideo.data.store import EpisodeEntry, Store
 from vqvideo.errors import InputError
 
+logger = logging.getLogger(__name__)
 Clip = dict[str, Tensor]
 """frames (t, h, w, 3) uint8, actions (t-1, a) float32, rewards (t-1,) float32, terminated (t-1,) bool."""
 
 
 class Clips(Dataset[Clip]):
     """All windows of `length` frames that lie inside one episode of a split, one frame apart.
+
+    Episodes shorter than that are left out with a log line. Whether all files are there in their recorded size is
+    looked at here; what is in them when they are first read.
 
     Episodes are decoded once and kept in memory while they fit into `cache_gib` (of each process that
     reads); beyond that, the chunks that a clip needs are decoded on demand.
@@ -30,7 +35,7 @@ class Clips(Dataset[Clip]):
         cache_gib: memory for decoded frames, in GiB.
 
     Raises:
-        InputError: no episode of the split is long enough.
+        InputError: no episode of the split is long enough, or a file is missing or of another size.
     """
 
     def __init__(self, store: Store, split: str, length: int, cache_gib: float = 4.0) -> None:
@@ -41,6 +46,7 @@ class Clips(Dataset[Clip]):
         self.skipped = 0
         """How many episodes of the split are shorter than a clip."""
         self._entries = self._long_enough(store.split(split), split)
+        store.check_sizes(store.split(split))
         # Numpy only: workers that read a list of objects would copy its memory page by page.
         self._windows = np.array([e.length + 2 - length for e in self._entries], dtype=np.int64)
         self._apart = (self._windows - 1) // length + 1
@@ -58,6 +64,9 @@ class Clips(Dataset[Clip]):
                 f" of its {len(entries)} episodes has {longest} frames. Record longer episodes or more of"
                 " them (scripts/record.py), or lower the clip length"
             )
+        if self.skipped:
+            counts = f"{self.skipped} of {len(entries)} episodes in split {split}"
+            logger.info("%s: %s are shorter than a clip of %d frames: left out", self.store.path, counts, self.length)
         return kept
 
     def __len__(self) -> int:

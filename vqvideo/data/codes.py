@@ -7,6 +7,7 @@ temporal stride.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 from torch import Tensor
@@ -26,8 +28,18 @@ from vqvideo.data.episode import Episode
 from vqvideo.data.store import EpisodeEntry, Store
 from vqvideo.errors import InputError
 
+logger = logging.getLogger(__name__)
 _FORMAT = 2
 """Of the cache, in its name: a cache of another format is not found and made again."""
+_FILE = "codes.safetensors"
+_MAX_HEADER_BYTES = 2**16
+"""Of that file; safetensors itself would read up to 100 MB of one."""
+
+
+class Codebook(Protocol):
+    """What is asked of a quantizer here."""
+
+    codebook_size: int
 
 
 class Tokenizer(Protocol):
@@ -35,6 +47,9 @@ class Tokenizer(Protocol):
 
     stride: int
     grid: tuple[int, int]
+
+    @property
+    def quantizer(self) -> Codebook: ...
 
     def clip_length(self, latent_steps: int) -> int: ...
 
@@ -70,6 +85,34 @@ class CodeArrays(NamedTuple):
     """(segments + 1,): where each segment begins, and the end."""
     firsts: NDArray[np.int64]
     """(segments,): the frame that each segment begins with, of all episodes of the split one after the other."""
+
+    def check(self, tokenizer: Tokenizer, actions: int, frames: int) -> None:
+        """Raises InputError unless these can be codes of `tokenizer`, beside flat actions of `actions` columns, of
+        episodes of `frames` frames together.
+        """
+        total, segments = self.rewards.size, self.firsts.size
+        wanted: dict[str, tuple[type, tuple[int, ...]]] = {
+            "codes": (np.int32, (total, *tokenizer.grid)),
+            "actions": (np.float32, (total, tokenizer.stride, actions)),
+            "rewards": (np.float32, (total,)),
+            "terminated": (np.bool_, (total,)),
+            "starts": (np.int64, (segments + 1,)),
+            "firsts": (np.int64, (segments,)),
+        }
+        for name, (dtype, shape) in wanted.items():
+            array = getattr(self, name)
+            if array.dtype != dtype or array.shape != shape:
+                raise InputError(f"{name} are {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}")
+        sizes = np.diff(self.starts)
+        if segments < 1 or self.starts[0] != 0 or self.starts[-1] != total or (sizes < 1).any():
+            raise InputError("the segments do not cover the codes")
+        if self.firsts.min() < 0 or (self.firsts + tokenizer.stride * (sizes - 1)).max() >= frames:
+            raise InputError(f"segments begin with frames {self.firsts.min()}..{self.firsts.max()} of {frames}")
+        size = tokenizer.quantizer.codebook_size
+        if self.codes.min() < 0 or self.codes.max() >= size:
+            raise InputError(f"codes {self.codes.min()}..{self.codes.max()} found, expected 0..{size - 1}")
+        if not (np.isfinite(self.actions).all() and np.isfinite(self.rewards).all()):
+            raise InputError("actions and rewards are not all finite numbers")
 
 
 def segment_starts(frames: int, length: int, every: int) -> list[int]:
@@ -112,11 +155,8 @@ def encode_split(
     tokenizer: Tokenizer, store: Store, split: str, cfg: SegmentConfig, device: torch.device
 ) -> CodeArrays:
     """All segments of a split. InputError if no episode holds two latent steps."""
-    entries = [entry for entry in store.split(split) if entry.length >= tokenizer.stride]
-    if not entries:
-        raise InputError(
-            f"{store.path} has no episode of at least {tokenizer.stride} steps in split {split}: record longer ones"
-        )
+    entries = _long_enough(tokenizer, store, split)
+    store.check_sizes(entries)
     parts = list(_encode_all(tokenizer, store, entries, cfg, device))
     offsets = np.cumsum([0, *(part.starts[-1] for part in parts)])
     starts = [part.starts[:-1] + offset for part, offset in zip(parts, offsets, strict=False)]
@@ -125,6 +165,20 @@ def encode_split(
     codes, actions, rewards, terminated, *_ = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     ends = np.concatenate([*starts, offsets[-1:]]).astype(np.int64)
     return CodeArrays(codes, actions, rewards, terminated, ends, np.concatenate(firsts))
+
+
+def _long_enough(tokenizer: Tokenizer, store: Store, split: str) -> list[EpisodeEntry]:
+    """The episodes that make two latent steps or more."""
+    everything = store.split(split)
+    entries = [entry for entry in everything if entry.length >= tokenizer.stride]
+    if not entries:
+        raise InputError(
+            f"{store.path} has no episode of at least {tokenizer.stride} steps in split {split}: record longer ones"
+        )
+    if short := len(everything) - len(entries):
+        counts = f"{short} of {len(everything)} episodes in split {split}"
+        logger.info("%s: %s are shorter than %d steps: left out", store.path, counts, tokenizer.stride)
+    return entries
 
 
 def _encode_all(
@@ -149,19 +203,38 @@ def cached_codes(
     """
     name = f"{fingerprint[:16]}-{store.digest[:8]}-{split}-{cfg.latent_steps}x{cfg.every}-v{_FORMAT}"
     folder = Path(store.path) / "codes" / name
+    info = {"tokenizer": fingerprint, "store": store.digest, "split": split}
     if not (folder / durable.MANIFEST).is_file():
         arrays = encode_split(tokenizer, store, split, cfg, device)
         folder.parent.mkdir(exist_ok=True)
-        info = {"tokenizer": fingerprint, "store": store.digest, "split": split}
-        durable.commit_folder(folder, {"codes.safetensors": save_arrays(arrays._asdict())}, info, replace=True)
+        durable.commit_folder(folder, {_FILE: save_arrays(arrays._asdict())}, info, replace=True)
         return arrays
     try:
-        manifest = durable.verify_folder(folder)
+        arrays = _read_cache(folder, info)
     except InputError as error:
         raise InputError(f"{error}. It is only a cache: remove {folder}, and it is made again") from error
-    if manifest.info["tokenizer"] != fingerprint:
-        raise InputError(f"{folder} was made by another tokenizer: remove it")
-    return CodeArrays(**load_arrays((folder / "codes.safetensors").read_bytes()))
+    frames = sum(entry.length + 1 for entry in _long_enough(tokenizer, store, split))
+    try:
+        arrays.check(tokenizer, store.meta.action_space.size, frames)
+    except InputError as error:
+        raise InputError(f"{folder / _FILE}: {error}: the file is not ours; remove {folder}") from error
+    return arrays
+
+
+def _read_cache(folder: Path, info: dict[str, str]) -> CodeArrays:
+    """The arrays of a cache, checked against their digest, of a cache with this `info`."""
+    manifest = durable.read_manifest(folder)
+    if manifest.info.get("tokenizer") != info["tokenizer"]:
+        raise InputError(f"{folder} was made by another tokenizer")
+    if manifest.info != info or _FILE not in manifest.files:
+        raise InputError(f"{folder / durable.MANIFEST}: made of another store or split")
+    data = durable.read_verified(folder / _FILE, manifest.files[_FILE])
+    if int.from_bytes(data[:8], "little") > _MAX_HEADER_BYTES:
+        raise InputError(f"{folder / _FILE}: not the arrays of a cache (its header is too large)")
+    try:
+        return CodeArrays(**load_arrays(data))
+    except (SafetensorError, TypeError, KeyError, ValueError) as error:
+        raise InputError(f"{folder / _FILE}: not the arrays of a cache ({error})") from error
 
 
 class CodeClips(Dataset):
@@ -185,6 +258,9 @@ class CodeClips(Dataset):
                 f"no segment of {length} latent steps; the longest has {sizes.max()}. Record longer episodes or lower "
                 "--prior.latent-steps"
             )
+        if len(windows) < len(sizes):
+            counts = f"{len(sizes) - len(windows)} of {len(sizes)} segments"
+            logger.info("%s are shorter than a clip of %d latent steps: left out", counts, length)
         self.windows = np.concatenate(windows)
         self.weights = self._weights()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import reprlib
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -23,7 +24,13 @@ CHUNK = 16
 """Frames compressed together: long enough to compress 11 times, short enough for random access."""
 MAX_SIDE = 2048
 """Pixels: bounds what one chunk can make a reader allocate."""
+MAX_STEPS = 2**24
+"""More than a fortnight at ten frames per second."""
 _LEVEL = 3
+_MAX_HEADER_BYTES = 2**16
+"""A header of ours has about 700; safetensors itself would read up to 100 MB of one."""
+_MOST_ZSTD = 2**15
+"""How much smaller zstd makes anything at best: 128 KiB in a block of 4 bytes (RFC 8878, 3.1.1.2)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,13 +66,7 @@ class Episode:
         self._check("rewards", np.float32, (steps,))
         for flags in ("terminated", "truncated"):
             self._check(flags, np.bool_, (steps,))
-            if getattr(self, flags)[:-1].any():
-                first = int(np.argmax(getattr(self, flags)))
-                raise InputError(f"{flags} is True at step {first} of {steps}: an episode ends there")
-        if not np.isfinite(self.rewards).all():
-            step = int(np.argmin(np.isfinite(self.rewards)))
-            raise InputError(f"rewards: step {step} is {self.rewards[step]}, expected finite numbers")
-        self._check_actions(space)
+        Steps(*(getattr(self, name) for name in _FIELDS)).validate(space)
 
     def _check_frames(self) -> int:
         frames = self.frames
@@ -74,8 +75,11 @@ class Episode:
             raise InputError(f"frames: found {found}, expected uint8 in 0..255; convert them first")
         if frames.ndim != 4 or frames.shape[3] != 3:
             raise InputError(f"frames: shape {frames.shape}, expected (T+1, h, w, 3) with RGB last")
-        if len(frames) < 2:
-            raise InputError(f"frames: {len(frames)}, expected at least 2: one action leads from x_0 to x_1")
+        if not 2 <= len(frames) <= MAX_STEPS + 1:
+            raise InputError(
+                f"frames: {len(frames)}, expected at least 2 (one action leads from x_0 to x_1) and at most"
+                f" {MAX_STEPS + 1}"
+            )
         check_frame_size(frames.shape[1:3], "frames")
         return len(frames) - 1
 
@@ -92,7 +96,28 @@ class Episode:
             text = str(shape).replace("None", "a")
             raise InputError(f"{field}: shape {value.shape}, expected {text} for {len(self.frames)} frames")
 
-    def _check_actions(self, space: ActionSpace | None) -> None:
+
+_FIELDS = ("actions", "rewards", "terminated", "truncated")
+
+
+class Steps(NamedTuple):
+    """What an episode holds beside its frames; the fields of `Episode` with the same names."""
+
+    actions: NDArray[np.float64]
+    rewards: NDArray[np.float32]
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+
+    def validate(self, space: ActionSpace | None = None) -> None:
+        """Checks the values, and the actions against `space` when it is given. InputError names the step."""
+        steps = len(self.rewards)
+        for name in ("terminated", "truncated"):
+            flags = getattr(self, name)
+            if flags[:-1].any():
+                raise InputError(f"{name} is True at step {int(np.argmax(flags))} of {steps}: an episode ends there")
+        if not np.isfinite(self.rewards).all():
+            step = int(np.argmin(np.isfinite(self.rewards)))
+            raise InputError(f"rewards: step {step} is {self.rewards[step]}, expected finite numbers")
         if space is not None:
             space.validate(self.actions, "actions")
         elif not np.isfinite(self.actions).all():
@@ -102,8 +127,8 @@ class Episode:
 
 def check_frame_size(size: tuple[int, ...], where: str) -> None:
     """Refuses a frame size (h, w) that is not within 1 and `MAX_SIDE` pixels."""
-    if len(size) != 2 or not all(isinstance(n, int) and 1 <= n <= MAX_SIDE for n in size):
-        raise InputError(f"{where}: size {size}, expected 1 to {MAX_SIDE} pixels a side")
+    if len(size) != 2 or not all(type(n) is int and 1 <= n <= MAX_SIDE for n in size):
+        raise InputError(f"{where}: size {reprlib.repr(size)}, expected 1 to {MAX_SIDE} pixels a side")
 
 
 # ---------------------------------------------------------------- the file
@@ -131,18 +156,6 @@ def episode_to_bytes(episode: Episode) -> bytes:
     return to_safetensors(tensors, metadata={"vqvideo": json.dumps(header)})
 
 
-_FIELDS = ("actions", "rewards", "terminated", "truncated")
-
-
-class Steps(NamedTuple):
-    """What an episode holds beside its frames; the fields of `Episode` with the same names."""
-
-    actions: NDArray[np.float64]
-    rewards: NDArray[np.float32]
-    terminated: NDArray[np.bool_]
-    truncated: NDArray[np.bool_]
-
-
 class EpisodeReader:
     """Random access to one episode's file; opening reads its header only.
 
@@ -154,11 +167,11 @@ class EpisodeReader:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
-        check_regular(self.path)
+        self._check_header_size()
         try:
             self._file = safe_open(self.path, framework="np")
             header = (self._file.metadata() or {}).get("vqvideo")
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, ValueError) as error:
             raise InputError(f"{self.path}: not a readable episode ({error}); it is damaged") from error
         if header is None:
             raise InputError(f"{self.path}: a safetensors file, but not one of our episodes")
@@ -188,7 +201,7 @@ class EpisodeReader:
         """
         if not 0 <= start < stop <= self.shape[0]:
             raise InputError(f"{self.path}: frames {start}..{stop} asked, it has 0..{self.shape[0]}")
-        result = np.empty((stop - start, *self.shape[1:]), dtype=np.uint8)
+        result = self._room(stop - start)
         for index in range(start // CHUNK, -(-stop // CHUNK)):
             first = index * CHUNK
             begin, end = max(start, first), min(stop, first + CHUNK)
@@ -199,6 +212,32 @@ class EpisodeReader:
         """The whole episode, decoded."""
         return Episode(self.frames(0, self.shape[0]), *self.steps, seed=self.seed)
 
+    def check_steps(self, space: ActionSpace) -> None:
+        """Raises InputError unless actions, rewards and flags are what an episode with actions in `space` can hold."""
+        try:
+            for name in ("terminated", "truncated"):
+                if (getattr(self.steps, name).view(np.uint8) > 1).any():
+                    raise InputError(f"{name}: found a byte that is neither 0 nor 1")
+            self.steps.validate(space)
+        except InputError as error:
+            raise InputError(f"{self.path}: {error}") from error
+
+    def _room(self, count: int) -> NDArray[np.uint8]:
+        try:
+            return np.empty((count, *self.shape[1:]), dtype=np.uint8)
+        except MemoryError as error:
+            raise InputError(f"{self.path}: {count} frames of {self.shape[1:]} do not fit into memory") from error
+
+    def _check_header_size(self) -> None:
+        check_regular(self.path)
+        try:
+            with open(self.path, "rb") as file:
+                size = int.from_bytes(file.read(8), "little")
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be read ({error})") from error
+        if size > _MAX_HEADER_BYTES:
+            raise InputError(f"{self.path}: not a readable episode (a header of {size} bytes); it is damaged")
+
     def _read_header(self, header: Any) -> None:
         try:
             version, shape = header["format_version"], tuple(header["shape"])
@@ -206,17 +245,19 @@ class EpisodeReader:
         except (KeyError, TypeError) as error:
             raise InputError(f"{self.path}: header lacks {error}: not one of our episodes") from error
         if version != FORMAT_VERSION:
-            raise InputError(f"{self.path}: format version {version!r}, this version reads {FORMAT_VERSION}")
+            found = reprlib.repr(version)
+            raise InputError(f"{self.path}: format version {found}, this version reads {FORMAT_VERSION}")
         numbers = (*shape, self.seed, self.action_size)
-        if len(shape) != 4 or shape[3] != 3 or not all(type(n) is int for n in numbers) or shape[0] < 2:
-            raise InputError(f"{self.path}: header declares frames {shape}, expected (T+1, h, w, 3)")
+        whole = len(shape) == 4 and all(type(n) is int for n in numbers)
+        if not whole or shape[3] != 3 or not 2 <= shape[0] <= MAX_STEPS + 1:
+            raise InputError(f"{self.path}: header declares frames {reprlib.repr(shape)}, expected (T+1, h, w, 3)")
         check_frame_size(shape[1:3], self.path)
         self.shape = (shape[0], shape[1], shape[2], 3)
 
     def _check_layout(self) -> None:
         steps, size = self.length, self.action_size
         expected = {
-            "chunk_offsets": ("I64", [math.ceil(self.shape[0] / CHUNK) + 1]),
+            "chunk_offsets": ("I64", [-(-self.shape[0] // CHUNK) + 1]),
             "actions": ("F64", [steps, size]),
             "rewards": ("F32", [steps]),
             "terminated": ("BOOL", [steps]),
@@ -237,6 +278,11 @@ class EpisodeReader:
         offsets = self._slice("chunk_offsets", 0, None)
         if offsets[0] != 0 or offsets[-1] != self._blob_size or (np.diff(offsets) <= 0).any():
             raise InputError(f"{self.path}: chunk_offsets do not cover the frames: the file is damaged")
+        # All chunks but the last are full.
+        if (np.diff(offsets)[:-1] * _MOST_ZSTD < CHUNK * math.prod(self.shape[1:])).any():
+            raise InputError(
+                f"{self.path}: chunks too small for the frames that the header declares: the file is damaged"
+            )
         return offsets
 
     def _slice(self, name: str, start: int, stop: int | None) -> NDArray[Any]:

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from vqvideo.errors import InputError
 
 ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+"""What is decoded, whatever a file is called: Pillow knows dozens, and some of them start other programs."""
 _MOST_PIXELS = 64 * 2**20
 
 
@@ -46,7 +48,9 @@ class Images(Dataset[dict[str, Tensor]]):
 
     def __init__(self, folder: Path, frame_size: tuple[int, int]) -> None:
         self.frame_size = frame_size
-        files = sorted(str(p) for p in folder.rglob("*") if p.suffix.lower() in ENDINGS) if folder.is_dir() else []
+        # Files only: to open a pipe would wait for ever.
+        found_here = (p for p in folder.rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
+        files = sorted(map(str, found_here)) if folder.is_dir() else []
         if not files:
             found = "no images in it" if folder.is_dir() else "no such folder"
             raise InputError(f"{folder}: {found}, expected files that end in {', '.join(sorted(ENDINGS))}")
@@ -59,11 +63,14 @@ class Images(Dataset[dict[str, Tensor]]):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         path = str(self._files[index])
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=_FORMATS) as image:
                 if image.width * image.height > _MOST_PIXELS:
                     raise InputError(f"{path}: {image.width}x{image.height} pixels, expected at most {_MOST_PIXELS}")
                 pixels = np.asarray(_fitted(image.convert("RGB"), self.frame_size))
-        except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        except InputError:
+            raise
+        # Of a damaged file the decoders raise what comes to them: OSError, SyntaxError, ValueError, struct.error, ...
+        except Exception as error:
             raise InputError(f"{path}: not an image that can be read ({error}); repair or remove it") from error
         return {"frames": torch.from_numpy(pixels.copy())[None]}
 

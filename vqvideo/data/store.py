@@ -2,19 +2,25 @@
 
 An episode counts once its line stands in the manifest, and the line is written after the file is
 durable: a killed recording loses the episode it was in, and nothing else.
+
+Every line has a digest of its own, names the digest of its episode's file and that of the meta. So a damaged or
+exchanged file is noticed. Lines that are lost as a whole leave files that no line names, which is at least a warning.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import itertools
 import json
 import logging
 import math
 import os
 import re
+import reprlib
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,13 +29,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from vqvideo.data.episode import Episode, EpisodeReader, check_frame_size, episode_to_bytes
+from vqvideo.data.episode import MAX_STEPS, Episode, EpisodeReader, check_frame_size, episode_to_bytes
 from vqvideo.durable import (
     AnyPath,
+    DiskError,
     FileRecord,
     canonical_json,
+    check_regular,
     clean_temporaries,
-    read_small,
+    make_folder,
     seal,
     sync_folder,
     unseal,
@@ -48,6 +56,14 @@ logger = logging.getLogger(__name__)
 _META, _MANIFEST, _EPISODES = "meta.json", "manifest.jsonl", "episodes"
 _EPISODE_NAME = re.compile(r"\d{6,9}\.safetensors")
 _LINE_DIGITS = 16
+_MAX_INDEX = 10**9 - 1
+_MAX_META_BYTES = 2**20
+_MAX_MANIFEST_BYTES = 2**26
+"""A hundred thousand lines and more."""
+_MAX_LINE_BYTES = 2**12
+"""No line of ours comes near this: what is longer is not parsed."""
+_FLAT_BYTES = 6
+"""Of a step in its file, beside the action: a float32 reward and two flags, none of them compressed."""
 Record = TypeVar("Record", "StoreMeta", "EpisodeEntry")
 
 
@@ -134,6 +150,8 @@ class EpisodeEntry:
     """Digest of the file."""
     bytes: int
     """Size of the file."""
+    meta: str = ""
+    """Digest of the meta that it was recorded with; stores from before there was this field have none."""
 
 
 _TYPES: dict[str, Any] = {
@@ -149,17 +167,30 @@ _TYPES: dict[str, Any] = {
 
 
 def _from_record(kind: type[Record], values: dict[str, Any], where: str) -> Record:
-    """A dataclass from exactly its own keys, each of the declared type."""
+    """A dataclass from its own keys, each of the declared type; only those with a default may be missing."""
     fields = {field.name: str(field.type) for field in dataclasses.fields(kind)}
-    unknown, missing = sorted(set(values) - set(fields)), sorted(set(fields) - set(values))
+    needed = {field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING}
+    unknown, missing = sorted(set(values) - set(fields)), sorted(needed - set(values))
     if unknown or missing:
-        raise InputError(f"{where}: unknown keys {unknown}, missing keys {missing}")
-    for name, annotation in fields.items():
-        value = values[name]
+        raise InputError(f"{where}: unknown keys {unknown!s:.300}, missing keys {missing}")
+    for name, value in values.items():
+        annotation = fields[name]
         wrong_bool = isinstance(value, bool) and annotation != "bool"
-        if wrong_bool or not isinstance(value, _TYPES[annotation]):
-            raise InputError(f"{where}: {name} is {value!r:.80}, expected {annotation}")
+        if (
+            wrong_bool
+            or not isinstance(value, _TYPES[annotation])
+            or (annotation == "float" and not _fits_float(value))
+        ):
+            raise InputError(f"{where}: {name} is {reprlib.repr(value)}, expected {annotation}")
     return kind(**values)
+
+
+def _fits_float(value: float) -> bool:
+    """JSON knows whole numbers of any length."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def episode_file(index: int) -> str:
@@ -175,23 +206,26 @@ def _to_line(entry: EpisodeEntry) -> bytes:
 
 
 def _from_line(line: bytes, where: str) -> EpisodeEntry:
+    if len(line) > _MAX_LINE_BYTES:
+        raise InputError(f"{where}: {len(line)} bytes, expected at most {_MAX_LINE_BYTES}; the file is damaged")
     entry = _from_record(EpisodeEntry, unseal(line, where), where)
     # Only this one name is ever opened, whatever else a manifest says.
-    if entry.index < 0 or entry.file != episode_file(entry.index):
+    if not 0 <= entry.index <= _MAX_INDEX or entry.file != episode_file(entry.index):
         raise InputError(f"{where}: file {entry.file!r:.80} is not the name of episode {entry.index}")
-    if entry.length < 1 or entry.split not in SPLITS:
-        raise InputError(f"{where}: length {entry.length} or split {entry.split!r} is impossible")
+    if not 1 <= entry.length <= MAX_STEPS or entry.split not in SPLITS:
+        raise InputError(f"{where}: length {entry.length} or split {entry.split!r:.80} is impossible")
     return entry
 
 
 def _read_manifest(path: Path) -> tuple[list[EpisodeEntry], int]:
     """All complete lines, sorted by index, and how many bytes they take; the rest is a torn line."""
-    text = read_small(path) if path.exists() or path.is_symlink() else b""
+    text = _read(path, _MAX_MANIFEST_BYTES) if path.exists() or path.is_symlink() else b""
     size = text.rfind(b"\n") + 1
     if size < len(text):
         _refuse_damaged_end(text[size:], path)
         logger.warning("%s: the last line is torn; its episode does not count", path)
-    lines = text[:size].splitlines(keepends=True)
+    # Line by line: of a large file that is not ours, the first line is all that is parsed.
+    lines = itertools.takewhile(lambda line: line.endswith(b"\n"), io.BytesIO(text))
     entries = [_from_line(line, f"{path} line {number}") for number, line in enumerate(lines, 1)]
     entries.sort(key=lambda entry: entry.index)
     for one, two in itertools.pairwise(entries):
@@ -202,6 +236,8 @@ def _read_manifest(path: Path) -> tuple[list[EpisodeEntry], int]:
 
 def _refuse_damaged_end(torn: bytes, path: Path) -> None:
     """A torn line is the beginning of one; a complete one with something else for a newline is damage."""
+    if len(torn) > _MAX_LINE_BYTES:
+        raise InputError(f"{path}: ends with {len(torn)} bytes without a newline: the file is damaged")
     try:
         _from_line(torn[:-1], "")
     except InputError:
@@ -209,9 +245,68 @@ def _refuse_damaged_end(torn: bytes, path: Path) -> None:
     raise InputError(f"{path}: the last byte is not a newline: the file is damaged")
 
 
-def _read_meta(path: Path) -> StoreMeta:
+def _read_meta(path: Path) -> tuple[StoreMeta, str]:
+    """The meta of a store and the digest that the lines of its manifest name."""
     file = path / _META
-    return StoreMeta.from_json(unseal(read_small(file), str(file)), str(file))
+    record = unseal(_read(file, _MAX_META_BYTES), str(file))
+    return StoreMeta.from_json(record, str(file)), _meta_digest(record)
+
+
+def _read(file: Path, most: int) -> bytes:
+    size = check_regular(file).st_size
+    if size > most:
+        raise InputError(f"{file}: {size} bytes, expected at most {most}; the file is not ours")
+    return file.read_bytes()
+
+
+def _meta_digest(record: dict[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(record)).hexdigest()[:_LINE_DIGITS]
+
+
+# ---------------------------------------------------------------- do meta, manifest and files agree?
+
+
+def _check_entries(path: Path, entries: Iterable[EpisodeEntry], meta: StoreMeta, digest: str) -> None:
+    """Refuses lines of another store, and lines that promise more steps than their files can hold: before anything is
+    made as large as they say.
+    """
+    step = 8 * meta.action_space.size + _FLAT_BYTES
+    for entry in entries:
+        if entry.meta not in ("", digest):
+            raise InputError(
+                f"{path / _META}: not the one that {path / _MANIFEST} was written beside (digest {digest}, but episode"
+                f" {entry.index} has {entry.meta!r:.80}): one of the two files is another store's; restore it"
+            )
+        if entry.bytes < entry.length * step:
+            raise InputError(
+                f"{path / _MANIFEST}: {path / entry.file} has {entry.length} steps in {entry.bytes} bytes, expected"
+                f" at least {entry.length * step}: line or file is not ours"
+            )
+
+
+def _recorded_files(path: Path) -> set[int]:
+    """Numbers of the episode files that are there, whether a line names them or not."""
+    folder = path / _EPISODES
+    if folder.is_symlink():
+        raise InputError(f"{folder}: expected a folder, found a link; move the episodes there")
+    names = os.listdir(folder) if folder.is_dir() else []
+    numbers = {name: int(Path(name).stem) for name in names if _EPISODE_NAME.fullmatch(name)}
+    return {number for name, number in numbers.items() if episode_file(number) == f"{_EPISODES}/{name}"}
+
+
+def _named(path: Path, indices: Iterable[int]) -> str:
+    """Episode files by name, the first few of many."""
+    names = [str(path / episode_file(index)) for index in sorted(indices)]
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def _refuse_lost_lines(path: Path, unlisted: set[int]) -> None:
+    """Raises InputError if more files lack a line than the one that an interrupted recording leaves."""
+    if len(unlisted) > 1:
+        raise InputError(
+            f"{path / _MANIFEST} has lost lines: none names {_named(path, unlisted)}. Restore it from a copy, or move"
+            " these files away to do without them"
+        )
 
 
 # ---------------------------------------------------------------- writing
@@ -220,14 +315,18 @@ def _read_meta(path: Path) -> StoreMeta:
 class StoreWriter:
     """Adds episodes to a store; one process at a time. Use `StoreWriter.open` in a `with` statement."""
 
-    def __init__(self, path: Path, meta: StoreMeta, lock: FolderLock) -> None:
+    def __init__(self, path: Path, meta: StoreMeta, digest: str, lock: FolderLock) -> None:
         self.path = path
         self.meta = meta
+        self._digest = digest
         self._lock = lock
         entries, size = _read_manifest(path / _MANIFEST)
+        _check_entries(path, entries, meta, digest)
         self.indices: set[int] = {entry.index for entry in entries}
         """Numbers of the episodes that are already recorded."""
-        self._clean(size)
+        unlisted = _recorded_files(path) - self.indices
+        _refuse_lost_lines(path, unlisted)
+        self._clean(size, unlisted)
 
     @classmethod
     def open(cls, path: AnyPath, meta: StoreMeta) -> StoreWriter:
@@ -235,16 +334,14 @@ class StoreWriter:
 
         Raises:
             InputError: the store is being written by another process, was recorded with another meta
-                (versions aside), or is damaged.
+                (versions aside), or is damaged. Several files that no line names are damage too: they are not
+                removed.
         """
         path = Path(path)
+        make_folder(path / _EPISODES)
+        lock = FolderLock(path).acquire()
         try:
-            (path / _EPISODES).mkdir(parents=True, exist_ok=True)
-            lock = FolderLock(path).acquire()
-        except OSError as error:
-            raise InputError(f"{path}: cannot write a store there ({error})") from error
-        try:
-            return cls(path, _settle_meta(path, meta), lock)
+            return cls(path, *_settle_meta(path, meta), lock)
         except BaseException:
             lock.release()
             raise
@@ -280,6 +377,7 @@ class StoreWriter:
             terminated=bool(episode.terminated[-1]),
             sha256=hashlib.sha256(data).hexdigest(),
             bytes=len(data),
+            meta=self._digest,
         )
         self._append(_to_line(entry))
         self.indices.add(index)
@@ -287,7 +385,7 @@ class StoreWriter:
 
     def _check(self, index: int, episode: Episode, split: str) -> None:
         where = f"{self.path}, episode {index}"
-        if index in self.indices or index < 0:
+        if index in self.indices or not 0 <= index <= _MAX_INDEX:
             raise InputError(f"{where}: the number is taken or negative; choose another")
         if split not in SPLITS:
             raise InputError(f"{where}: split {split!r}, expected one of {SPLITS}")
@@ -305,13 +403,15 @@ class StoreWriter:
             try:
                 file.write(line)
                 os.fsync(file.fileno())
-            except OSError:
+            except OSError as error:
                 # Half a line would swallow the next one.
                 file.truncate(size)
-                raise
+                raise DiskError.of(error, self.path / _MANIFEST, len(line)) from error
 
-    def _clean(self, size: int) -> None:
-        """Removes what an interrupted recording left; `size` is where the manifest's last line ends."""
+    def _clean(self, size: int, unlisted: set[int]) -> None:
+        """Removes what an interrupted recording left; `size` is where the manifest's last line ends, `unlisted` is the
+        episode that has no line.
+        """
         clean_temporaries(self.path, logger)
         clean_temporaries(self.path / _EPISODES, logger)
         with open(self.path / _MANIFEST, "ab") as file:
@@ -319,22 +419,22 @@ class StoreWriter:
                 file.truncate(size)
                 os.fsync(file.fileno())
         sync_folder(self.path)
-        for left in sorted((self.path / _EPISODES).iterdir()):
-            if _EPISODE_NAME.fullmatch(left.name) and int(left.stem) not in self.indices:
-                logger.warning("removing %s: its recording was interrupted", left)
-                left.unlink()
+        for index in unlisted:
+            left = self.path / episode_file(index)
+            logger.warning("removing %s: its recording was interrupted", left)
+            left.unlink()
 
 
-def _settle_meta(path: Path, meta: StoreMeta) -> StoreMeta:
-    """The recorded meta when there is one and it agrees with `meta`; otherwise `meta`, written."""
+def _settle_meta(path: Path, meta: StoreMeta) -> tuple[StoreMeta, str]:
+    """The recorded meta when there is one and it agrees with `meta`; otherwise `meta`, written. And its digest."""
     if (path / _META).exists():
-        recorded = _read_meta(path)
+        recorded, digest = _read_meta(path)
         _refuse_other(path, recorded, meta)
-        return recorded
+        return recorded, digest
     if (path / _MANIFEST).exists() and (path / _MANIFEST).stat().st_size:
         raise InputError(f"{path} has a {_MANIFEST} but no {_META}: restore it or choose another folder")
     write_file(path / _META, (json.dumps(seal(meta.to_json()), indent=2) + "\n").encode())
-    return meta
+    return _read_meta(path)
 
 
 def _refuse_other(path: Path, recorded: StoreMeta, asked: StoreMeta) -> None:
@@ -374,12 +474,22 @@ class Store:
             InputError: no episodes there, or a damaged meta or manifest; names the file and the line.
         """
         path = Path(path)
+        # Before the manifest: a recording under way writes the file first, and then its line.
+        files = _recorded_files(path)
         entries = _read_manifest(path / _MANIFEST)[0] if path.is_dir() else []
+        unlisted = files - {entry.index for entry in entries}
         if not entries:
+            _refuse_lost_lines(path, unlisted)
             raise InputError(f"no episodes in {path}. Record some: python scripts/record.py --env CarRacing")
-        if (path / _EPISODES).is_symlink():
-            raise InputError(f"{path / _EPISODES}: expected a folder, found a link; move the episodes there")
-        return cls(path, _read_meta(path), tuple(entries))
+        meta, digest = _read_meta(path)
+        _check_entries(path, entries, meta, digest)
+        if unlisted:
+            logger.warning(
+                "%s names no %s: a recording under way or interrupted leaves one such file, lost lines leave more",
+                path / _MANIFEST,
+                _named(path, unlisted),
+            )
+        return cls(path, meta, tuple(entries))
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_readers": OrderedDict(), "_pid": -1}
@@ -388,7 +498,9 @@ class Store:
     def digest(self) -> str:
         """SHA-256 that identifies the content: equal for equal episodes, in whatever order recorded."""
         meta = {name: value for name, value in self.meta.to_json().items() if name != "versions"}
-        return hashlib.sha256(canonical_json([meta, *map(vars, self.entries)])).hexdigest()
+        # The digest of the meta follows from it and from the versions.
+        entries = [{name: value for name, value in vars(e).items() if name != "meta"} for e in self.entries]
+        return hashlib.sha256(canonical_json([meta, *entries])).hexdigest()
 
     def split(self, name: str) -> tuple[EpisodeEntry, ...]:
         """The episodes of one split, "train" or "held_out", sorted by index."""
@@ -416,6 +528,17 @@ class Store:
         """A whole episode, decoded."""
         return self.reader(entry).episode()
 
+    def check_sizes(self, entries: Iterable[EpisodeEntry]) -> None:
+        """Looks whether the files of `entries` are there and as large as they were, without opening them.
+
+        Raises:
+            InputError: a file is missing or of another size; names it.
+        """
+        for entry in entries:
+            size = check_regular(self.path / entry.file).st_size
+            if size != entry.bytes:
+                raise InputError(f"{self.path / entry.file}: {size} bytes, but {entry.bytes} were recorded: damaged")
+
     def verify(self) -> None:
         """Reads every file and compares it with its digest; an InputError names the first damaged one."""
         for entry in self.entries:
@@ -433,4 +556,5 @@ class Store:
         expected = entry.length, self.meta.frame_size, self.meta.action_space.size
         if found != expected:
             raise InputError(f"{reader.path}: (T, (h, w), a) is {found}, the store says {expected}")
+        reader.check_steps(self.meta.action_space)
         return reader
