@@ -119,20 +119,16 @@ class Life:
         return _tail(self.plan.log, letters)
 
 
-def in_child(target: Callable[..., None], *arguments: object, seconds: float = DEADLINE) -> int:
-    """Exit code of a process that calls a function of a module; killed after `seconds`, which counts as -9."""
+def running(target: Callable[..., None], *arguments: object) -> ForkServerProcess:
+    """A process that has begun to call a function of a module."""
     process = _process(target, arguments)
     process.start()
-    process.join(seconds)
-    if process.is_alive():
-        process.kill()
-        process.join()
-    return int(process.exitcode or 0)
+    return process
 
 
 def warm_up() -> None:
     """Starts the server that all are forked from, whose imports must not count as the time of the first life."""
-    in_child(os.getpid)  # type: ignore[arg-type]
+    running(os.getpid).join()  # type: ignore[arg-type]
 
 
 def _process(target: Callable[..., None], arguments: tuple[object, ...]) -> ForkServerProcess:
