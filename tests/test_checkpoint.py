@@ -180,6 +180,15 @@ def test_a_folder_that_is_gone_is_not_made_again(tmp_path: Path) -> None:
     assert not (tmp_path / "gone").exists()
 
 
+def test_a_checkpoint_from_before_there_was_a_window_is_read(tmp_path: Path) -> None:
+    state = state_of(3)
+    files = {f"{part}.safetensors": tensor_bytes(getattr(state, part)) for part in ("model", "optimizer", "average")}
+    commit_folder(tmp_path / "step-00000003", files, state.progress)
+    loaded = load_training(tmp_path / "step-00000003")
+    assert same_tensors(loaded.model, state.model)
+    assert loaded.window == {}
+
+
 def test_a_manifest_that_lists_too_little_is_refused(tmp_path: Path) -> None:
     commit_folder(tmp_path / "step-00000001", {"model.safetensors": tensor_bytes(TENSORS)}, {"step": 1})
     with pytest.raises(InputError, match=r"step-00000001/manifest\.json: lists no optimizer\.safetensors"):
