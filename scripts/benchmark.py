@@ -7,6 +7,7 @@
     python scripts/benchmark.py imagine --world runs/car_racing/world
     python scripts/benchmark.py env                             what an imagined environment costs over its world
     python scripts/benchmark.py env --world runs/tiny_world/world --store data/tiny_world
+    python scripts/benchmark.py checkpoint                      what it costs that checkpoints are durable and checked
 
 Contestants take turns in one run. Other work on the machine shows in wall-clock figures: the load is printed.
 """
@@ -21,6 +22,7 @@ from typing import Any
 import tyro
 
 from vqvideo import cli
+from vqvideo.benchmarks.checkpoints import CheckpointBenchmark
 from vqvideo.benchmarks.imagine import ImagineBenchmark
 from vqvideo.benchmarks.imagined_env import ImaginedEnvBenchmark
 from vqvideo.benchmarks.subject import Benchmark
@@ -46,6 +48,7 @@ SUBJECTS: dict[str, type[Benchmark]] = {
     "tokenizer": TokenizerBenchmark,
     "imagine": ImagineBenchmark,
     "env": EnvBenchmark,
+    "checkpoint": CheckpointBenchmark,
 }
 """What can be measured. A new subject is its options with `measure`, and a line here."""
 

@@ -72,7 +72,8 @@ def inside(module: str, *rooms: str) -> bool:
 
 
 def test_accelerate_is_imported_at_the_launch_and_in_scripts_only_and_not_before_it_is_needed() -> None:
-    assert all(inside(by, "vqvideo.launch", "scripts") for by in importers("accelerate"))
+    peer = "vqvideo.benchmarks.checkpoint_savers"  # to be measured beside
+    assert all(inside(by, "vqvideo.launch", "scripts", peer) for by in importers("accelerate"))
     assert not [i for i in IMPORTS if i.of.startswith("accelerate") and i.at_top]
 
 

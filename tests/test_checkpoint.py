@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from stores import flip
 from tiny_models import same_tensors
 from torch import Tensor, nn
@@ -193,6 +194,17 @@ def test_a_manifest_that_lists_too_little_is_refused(tmp_path: Path) -> None:
     commit_folder(tmp_path / "step-00000001", {"model.safetensors": tensor_bytes(TENSORS)}, {"step": 1})
     with pytest.raises(InputError, match=r"step-00000001/manifest\.json: lists no optimizer\.safetensors"):
         load_training(tmp_path / "step-00000001")
+
+
+def test_a_full_disk_is_an_error_of_the_disk_whoever_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vqvideo.checkpoint.save_file", full)
+    with pytest.raises(DiskError, match=r"step-00000001: cannot be written \(Error.*No space.*24 bytes are needed"):
+        save_training(tmp_path, 1, state_of(1), keep=2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def full(tensors: object, path: Path) -> None:
+    raise SafetensorError('Error while serializing: I/O error: Os { code: 28, message: "No space left on device" }')
 
 
 def test_an_optimizer_state_of_another_model_is_refused() -> None:

@@ -13,11 +13,10 @@ from tiny_models import tiny_experiment, tiny_store, train_config
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vqvideo import loading
 from vqvideo.data.store import episode_file
 from vqvideo.errors import InputError
 from vqvideo.launch import make_accelerator
-from vqvideo.loading import LoaderDiedError, check_shared_memory, explained, loader
+from vqvideo.loading import Loader, LoaderDiedError, WithStills, check_shared_memory, explained
 from vqvideo.stages import train_vqvae
 
 Usage = namedtuple("Usage", "total used free")
@@ -36,28 +35,31 @@ class Rows(Dataset[dict[str, Tensor]]):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_follow_from_the_micro_step_alone(tmp_path: Path, workers: int) -> None:
     cfg = train_config(workers=workers, batch=4, accumulate=2)
-    batches = loader(Rows(), cfg, make_accelerator(cfg, tmp_path))
+    batches = Loader(Rows(), cfg, make_accelerator(cfg, tmp_path))
     whole = [batch["x"][:, 0].tolist() for batch in batches(0, 12)]
     assert [batch["x"][:, 0].tolist() for batch in batches(7, 12)] == whole[7:]
     assert sorted(row for batch in whole[:5] for row in batch) == list(range(10))
 
 
-def test_too_little_shared_memory_is_refused_with_the_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 64 * 2**20))
-    check_shared_memory(2**20, workers=4)
-    with pytest.raises(
-        InputError, match=r"4 loader processes need 96 MiB in /dev/shm, 64 MiB are free: .*--shm-size.*0"
-    ):
-        check_shared_memory(8 * 2**20, workers=4)
+def test_too_little_shared_memory_is_refused_with_the_ways_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = train_config(workers=3, batch=8, accumulate=2)
+    clips = Loader(Rows(), cfg, make_accelerator(cfg, tmp_path))
+    both = WithStills(clips, clips)
+    # Rows of 1 KiB, 4 of them in a micro batch, 2 ahead for each process and 2 more.
+    assert clips.shared_bytes == 1024 * 4 * 8
+    assert both.shared_bytes == 2 * clips.shared_bytes
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, clips.shared_bytes))
+    check_shared_memory(clips)
+    with pytest.raises(InputError, match=r"need 0\.1 MiB in /dev/shm, 0\.0 MiB are free: .*--shm-size.*workers 0"):
+        check_shared_memory(both)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="loader processes need"):
+        check_shared_memory(clips)
 
 
-def test_shared_memory_is_looked_at_before_the_first_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[int, int]] = []
-    monkeypatch.setattr(loading, "check_shared_memory", lambda size, workers: asked.append((size, workers)))
-    for workers in (0, 2):
-        cfg = train_config(workers=workers, batch=4, accumulate=2)
-        loader(Rows(), cfg, make_accelerator(cfg, tmp_path))
-    assert asked == [(2 * 1024, 2)]
+def test_without_loader_processes_no_shared_memory_is_needed(tmp_path: Path) -> None:
+    cfg = train_config(workers=0)
+    assert Loader(Rows(), cfg, make_accelerator(cfg, tmp_path)).shared_bytes == 0
 
 
 def test_a_damaged_episode_is_named_by_a_loader_process_too(tmp_path: Path) -> None:

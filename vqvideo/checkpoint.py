@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -14,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vqvideo import durable
@@ -27,12 +29,37 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 """Files of a model folder, beside the manifest and what else the writer adds."""
 _PARTS = ("model", "optimizer", "average", "window")
 """Of a training checkpoint: a safetensors file each."""
+_OS_ERROR = re.compile(r"code: (\d+)")
 _STEP = re.compile(r"step-(\d{8})")
 
 
 def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     """Tensors as the bytes of a safetensors file."""
-    return save_tensors({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+    return save_tensors(_plain(tensors))
+
+
+class TensorFile:
+    """Tensors that are written to a safetensors file when it is time to, without a copy of all of them in memory."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self.tensors = tensors
+
+    def __len__(self) -> int:
+        """Bytes of the tensors."""
+        return sum(value.nbytes for value in self.tensors.values())
+
+    def __call__(self, path: Path) -> None:
+        """Writes the file. OSError if the disk is full."""
+        try:
+            save_file(_plain(self.tensors), path)
+        except SafetensorError as error:
+            # The reason is in its text only.
+            code = _OS_ERROR.search(str(error))
+            raise OSError(int(code[1]) if code else errno.EIO, str(error), str(path)) from error
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -47,11 +74,11 @@ def fingerprint(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str
     return digest.hexdigest()
 
 
-def _model_files(kind: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, bytes]:
+def _model_files(kind: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, durable.Writer]:
     header = {"format": f"vqvideo-{kind}", "format_version": FORMAT_VERSION, **config}
     return {
         CONFIG: (json.dumps(header, indent=2) + "\n").encode(),
-        WEIGHTS: tensor_bytes(tensors),
+        WEIGHTS: TensorFile(tensors),
     }
 
 
@@ -191,7 +218,7 @@ def save_training(folder: Path, step: int, state: TrainingState, keep: int) -> P
         DiskError: the disk is full, read-only or gone; the checkpoints that were there are untouched.
     """
     path = folder / f"step-{step:08d}"
-    files = {f"{part}.safetensors": tensor_bytes(getattr(state, part)) for part in _PARTS}
+    files = {f"{part}.safetensors": TensorFile(getattr(state, part)) for part in _PARTS}
     durable.commit_folder(path, files, state.progress, replace=path.exists())
     for old in training_checkpoints(folder)[: -max(2, keep)]:
         durable.remove_folder(old)

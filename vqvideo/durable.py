@@ -16,7 +16,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sized
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -276,14 +276,14 @@ def commit_folder(
 
 
 def _known_size(writers: Mapping[str, Writer]) -> int:
-    return sum(len(writer) for writer in writers.values() if isinstance(writer, bytes))
+    return sum(len(writer) for writer in writers.values() if isinstance(writer, Sized))
 
 
 def _write_member(path: Path, writer: Writer) -> FileRecord:
     if isinstance(writer, bytes):
         write_new(path, writer)
     else:
-        write_new(path, b"")
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         mode = stat.S_IMODE(path.stat().st_mode)
         writer(path)
         # Some writers replace the file by a private (0600) one of their own.

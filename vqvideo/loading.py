@@ -21,9 +21,6 @@ from vqvideo.training import Batch, TrainConfig
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-Batches = Callable[[int, int], Iterable[Batch]]
-"""Micro batches of this rank from one micro step up to (not including) another."""
-
 SHARED_MEMORY = Path("/dev/shm")
 """Through which loader processes hand over their batches."""
 _PREFETCHED = 2
@@ -37,60 +34,84 @@ class LoaderDiedError(RunStoppedError):
     """A loader process is gone; the last checkpoint is untouched."""
 
 
-def loader(dataset: Dataset, train: TrainConfig, accelerator: Accelerator, collate: Callable | None = None) -> Batches:
+class Loader:
     """The batches of a data set as a function of the micro step alone.
 
-    Raises:
-        InputError: the batch cannot be split over the ranks, or there is too little shared memory for loader processes.
-    """
-    world, rank = accelerator.num_processes, accelerator.process_index
-    batch = train.micro_batch(world)
-    size = len(cast(Sized, dataset))
-    if train.workers:
-        first = (collate or default_collate)([dataset[0]])
-        share = batch // world * sum(value.nbytes for value in first.values())
-        check_shared_memory(share, train.workers * int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    Args:
+        dataset: its items are dicts of tensors.
+        train: batch, seed, number of loader processes.
+        accelerator: knows rank and ranks.
+        collate: puts items together; by default stacks them.
 
-    def batches(start: int, stop: int) -> Iterable[Batch]:
-        order = StepBatches(size, batch, train.seed, start=start, stop=stop, rank=rank, world=world)
+    Raises:
+        InputError: the batch cannot be split over the ranks.
+    """
+
+    def __init__(
+        self, dataset: Dataset, train: TrainConfig, accelerator: Accelerator, collate: Callable | None = None
+    ) -> None:
+        self.dataset, self.train, self.collate = dataset, train, collate or default_collate
+        self.world, self.rank = accelerator.num_processes, accelerator.process_index
+        self.batch = train.micro_batch(self.world)
+
+    def __call__(self, start: int, stop: int) -> Iterable[Batch]:
+        """Micro batches of this rank from one micro step up to (not including) another."""
+        size, seed = len(cast(Sized, self.dataset)), self.train.seed
+        order = StepBatches(size, self.batch, seed, start=start, stop=stop, rank=self.rank, world=self.world)
         # A generator of its own: by default the loader would draw from the global one, and a resumed run differ.
-        own = torch.Generator().manual_seed(train.seed)
+        own = torch.Generator().manual_seed(seed)
         return DataLoader(
-            dataset,
+            self.dataset,
             batch_sampler=order,
-            collate_fn=collate,
-            num_workers=train.workers,
-            prefetch_factor=_PREFETCHED if train.workers else None,
+            collate_fn=self.collate,
+            num_workers=self.train.workers,
+            prefetch_factor=_PREFETCHED if self.train.workers else None,
             worker_init_fn=leave_stopping_to_parent,
             generator=own,
             pin_memory=torch.cuda.is_available(),
         )
 
-    return batches
+    @property
+    def shared_bytes(self) -> int:
+        """Shared memory that the loader processes of this rank may need at once."""
+        if not self.train.workers:
+            return 0
+        one = sum(value.nbytes for value in self.collate([self.dataset[0]]).values())
+        # Those made ahead by each, one that the main process reads, and one on its way.
+        return one * (self.batch // self.world) * (_PREFETCHED * self.train.workers + 2)
 
 
-def with_stills(clips: Batches, stills: Batches) -> Batches:
+class WithStills:
     """Batches of clips with a batch of images beside each."""
 
-    def both(start: int, stop: int) -> Iterable[Batch]:
-        for batch, images in zip(clips(start, stop), stills(start, stop), strict=True):
+    def __init__(self, clips: Loader, stills: Loader) -> None:
+        self.clips, self.stills = clips, stills
+
+    def __call__(self, start: int, stop: int) -> Iterator[Batch]:
+        """Micro batches of this rank from one micro step up to (not including) another."""
+        for batch, images in zip(self.clips(start, stop), self.stills(start, stop), strict=True):
             yield {**batch, "stills": images["frames"]}
 
-    return both
+    @property
+    def shared_bytes(self) -> int:
+        """Of both."""
+        return self.clips.shared_bytes + self.stills.shared_bytes
 
 
-def check_shared_memory(batch_bytes: int, workers: int) -> None:
+def check_shared_memory(batches: Loader | WithStills) -> None:
     """Raises InputError if the batches that loader processes hold ready do not fit into the shared memory: they would
-    die of a bus error, without a word about the reason.
+    wait for room for ever, without a word.
     """
     if not SHARED_MEMORY.is_dir():
         return
-    # One more for each, which is on its way.
-    needed, free = batch_bytes * workers * (_PREFETCHED + 1), shutil.disk_usage(SHARED_MEMORY).free
+    # The other ranks of this machine need as much.
+    needed = batches.shared_bytes * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    free = shutil.disk_usage(SHARED_MEMORY).free
     if needed > free:
         raise InputError(
-            f"{workers} loader processes need {needed / 2**20:.0f} MiB in {SHARED_MEMORY}, {free / 2**20:.0f} MiB are "
-            "free: give a container more with --shm-size, or load in the main process (train.workers 0)"
+            f"loader processes need {needed / 2**20:.1f} MiB in {SHARED_MEMORY}, {free / 2**20:.1f} MiB are free: "
+            "give a container more with --shm-size, or load in the main process (--vqvae.train.workers 0, "
+            "--prior.train.workers 0)"
         )
 
 

@@ -20,7 +20,7 @@ from vqvideo.data.images import Images, StillsConfig
 from vqvideo.data.store import Store
 from vqvideo.evaluation import evaluate_prior, evaluate_tokenizer, stack_frames
 from vqvideo.launch import make_accelerator
-from vqvideo.loading import explained, loader, with_stills
+from vqvideo.loading import Loader, WithStills, check_shared_memory, explained
 from vqvideo.media import dream_rows, reconstruction_rows, save_media
 from vqvideo.objective import TokenizerObjective
 from vqvideo.prior import ActionStats, PriorSpec
@@ -92,11 +92,13 @@ def train_vqvae(
             show_picture(accelerator, "reconstruction", picture, step)
             return evaluate_tokenizer(model, held_out, stage.validation_clips)
 
-        batches = loader(clips, train, accelerator, _frames_only)
+        batches: Loader | WithStills
+        batches = video = Loader(clips, train, accelerator, _frames_only)
         if stage.stills.per_batch:
             beside = replace(train, batch=stage.stills.per_batch)
-            batches = with_stills(batches, loader(_stills(stage.stills, store), beside, accelerator, _frames_only))
+            batches = WithStills(video, Loader(_stills(stage.stills, store), beside, accelerator, _frames_only))
         with explained(train.workers):
+            check_shared_memory(batches)
             figures = trainer.fit(batches, evaluate)
         _export(trainer, lambda: model.save_pretrained(cfg.folder / "vqvae" / MODEL))
         return figures
@@ -159,7 +161,9 @@ def train_prior(
             return evaluate_prior(prior, held_out, stage.validation_clips, frame_size=vqvae.frame_size)
 
         with explained(train.workers):
-            figures = trainer.fit(loader(clips, train, accelerator), evaluate)
+            batches = Loader(clips, train, accelerator)
+            check_shared_memory(batches)
+            figures = trainer.fit(batches, evaluate)
         _export(trainer, lambda: WorldModel(vqvae, prior, env).save_pretrained(world_folder(cfg)))
         return figures
 

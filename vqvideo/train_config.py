@@ -44,7 +44,7 @@ class TrainConfig:
     threads: int | None = None
     """CPU threads per process; by default measured."""
     workers: int = 0
-    """Loader processes; 0 is fastest while the decoded episodes fit into memory."""
+    """Loader processes, each with decoded episodes of its own; 0 is fastest while these fit into memory."""
     validate_every: int = 500
     """Steps between held-out validations; there is always one at the end."""
     checkpoint_every: int = 500
