@@ -26,6 +26,7 @@ from vqvideo.checkpoint import (
     read_tensors,
     save_model,
     save_training,
+    set_aside_after,
     tensor_bytes,
     training_checkpoints,
 )
@@ -163,10 +164,25 @@ def test_a_damaged_checkpoint_is_skipped_with_a_warning(tmp_path: Path, caplog: 
 
 def test_without_checkpoints_there_is_no_state(tmp_path: Path) -> None:
     assert latest_training(tmp_path / "nothing") is None
-    (tmp_path / "step-00000001").mkdir()
     (tmp_path / "step-last").mkdir()
-    assert training_checkpoints(tmp_path) == []
     assert latest_training(tmp_path) is None
+
+
+def test_a_checkpoint_that_lost_its_manifest_is_not_taken_for_none(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for step in (10, 20):
+        save_training(tmp_path, step, state_of(step), keep=2)
+    (tmp_path / "step-00000020" / "manifest.json").unlink()
+    state = latest_training(tmp_path)
+    assert state is not None
+    assert state.progress["step"] == 10
+    assert "step-00000020: no manifest.json" in caplog.text
+    (tmp_path / "step-00000010" / "manifest.json").unlink()
+    with pytest.raises(InputError, match="none of its 2 checkpoints can be read"):
+        latest_training(tmp_path)
+    set_aside_after(tmp_path, 10)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged-step-00000020", "step-00000010"]
 
 
 def test_a_checkpoint_of_the_same_step_is_replaced(tmp_path: Path) -> None:

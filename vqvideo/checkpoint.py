@@ -227,9 +227,17 @@ def save_training(folder: Path, step: int, state: TrainingState, keep: int) -> P
 
 def training_checkpoints(folder: Path) -> list[Path]:
     """Checkpoint folders with a manifest, oldest first."""
-    if not folder.is_dir():
-        return []
-    return sorted(p for p in folder.iterdir() if _STEP.fullmatch(p.name) and (p / durable.MANIFEST).is_file())
+    return [path for path in _step_folders(folder) if (path / durable.MANIFEST).is_file()]
+
+
+def has_checkpoints(folder: Path) -> bool:
+    """Whether there is any checkpoint, be it damaged."""
+    return bool(_step_folders(folder))
+
+
+def _step_folders(folder: Path) -> list[Path]:
+    """All that is called a checkpoint, oldest first. A manifest that is missing was lost: none is committed without."""
+    return sorted(p for p in folder.iterdir() if _STEP.fullmatch(p.name)) if folder.is_dir() else []
 
 
 def load_training(path: Path) -> TrainingState:
@@ -249,7 +257,7 @@ def load_training(path: Path) -> TrainingState:
 
 def newest_progress(folder: Path) -> dict[str, Any]:
     """The progress that the newest checkpoint with a readable manifest records; empty if there is none."""
-    for path in reversed(training_checkpoints(folder)):
+    for path in reversed(_step_folders(folder)):
         try:
             return durable.read_manifest(path).info
         except InputError as error:
@@ -263,7 +271,7 @@ def latest_training(folder: Path) -> TrainingState | None:
     Raises:
         InputError: there are checkpoints, and every one is damaged.
     """
-    paths = training_checkpoints(folder)
+    paths = _step_folders(folder)
     for path in reversed(paths):
         try:
             return load_training(path)
@@ -276,7 +284,7 @@ def latest_training(folder: Path) -> TrainingState | None:
 
 def set_aside_after(folder: Path, step: int) -> None:
     """Renames checkpoints after `step`, which could not be read: they must not count among those that are kept."""
-    for path in training_checkpoints(folder):
+    for path in _step_folders(folder):
         if int(path.name.removeprefix("step-")) > step:
             aside = path.with_name(f"damaged-{path.name}")
             if aside.exists():

@@ -11,6 +11,7 @@ import ctypes
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import secrets
@@ -113,13 +114,20 @@ def unseal(text: bytes, where: str) -> dict[str, Any]:
 def parse_json(text: bytes, where: str) -> Any:
     """The value of a JSON text; every way in which it can be broken is an InputError naming `where`."""
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: not valid JSON ({error}); the file is damaged") from error
 
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"{digits:.40} is too large for a number")
+    return value
 
 
 # ---------------------------------------------------------------- files

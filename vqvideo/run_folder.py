@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vqvideo import durable
-from vqvideo.checkpoint import training_checkpoints
+from vqvideo.checkpoint import has_checkpoints
 from vqvideo.durable import DiskError
 from vqvideo.errors import InputError
 from vqvideo.locks import FolderLock
@@ -125,7 +125,7 @@ def prepare_run(path: Path, *, resume: bool, settings: object, accelerator: Acce
     run = RunFolder(path)
 
     def prepare() -> None:
-        if not resume and training_checkpoints(run.checkpoints):
+        if not resume and has_checkpoints(run.checkpoints):
             raise InputError(f"{path} holds a run already: go on with --resume, or name a new one with --name")
         run.lock()
         if not resume:

@@ -234,7 +234,7 @@ class WorldModel(HubModel):
         config = saved.config
         if missing := {"vqvae", "prior", "spec", "env"} - config.keys():
             raise InputError(f"{source}: config.json lacks {', '.join(sorted(missing))}")
-        parts = _split(saved.tensors)
+        parts = _split(saved.tensors, source)
         vqvae = VQVAE.from_saved(SavedModel(config["vqvae"], parts["vqvae"]), source, quantizer)
         spec = typed(PriorSpec, config["spec"], f"{source}: spec")
         cfg = typed(PriorConfig, config["prior"], f"{source}: prior")
@@ -243,12 +243,14 @@ class WorldModel(HubModel):
         return cls(vqvae, prior, typed(EnvFacts, config["env"], f"{source}: env"))
 
 
-def _split(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Tensors by the first part of their names."""
+def _split(tensors: Mapping[str, Tensor], source: str) -> dict[str, dict[str, Tensor]]:
+    """Tensors by the first part of their names. InputError for one that belongs to neither part."""
     parts: dict[str, dict[str, Tensor]] = {"vqvae": {}, "prior": {}}
     for name, value in tensors.items():
-        part, rest = name.split(".", 1)
-        parts.setdefault(part, {})[rest] = value
+        part, _, rest = name.partition(".")
+        if part not in parts:
+            raise InputError(f"{source}: unexpected tensor {name:.80}, expected those of {' and '.join(parts)}")
+        parts[part][rest] = value
     return parts
 
 
