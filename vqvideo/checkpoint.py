@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -122,18 +122,57 @@ def load_model(folder: Path, kind: str) -> SavedModel:
     if not (folder / durable.MANIFEST).is_file():
         found = "a folder without a manifest" if folder.is_dir() else "no such folder"
         raise InputError(f"{folder}: {found}, expected a saved {kind} (config.json, model.safetensors, manifest.json)")
+    manifest = durable.read_manifest(folder)
+    if CONFIG in manifest.files and manifest.files[CONFIG].size > durable.MAX_JSON_BYTES:
+        raise InputError(f"{folder / CONFIG}: expected at most {durable.MAX_JSON_BYTES} bytes; the file is not ours")
     # Not the model card: people edit it, on the Hub too.
-    config_text, weights = durable.read_members(folder, durable.read_manifest(folder), CONFIG, WEIGHTS)
+    config_text, weights = durable.read_members(folder, manifest, CONFIG, WEIGHTS)
     config = durable.parse_json(config_text, str(folder / CONFIG))
     if not isinstance(config, dict):
         raise InputError(f"{folder / CONFIG}: expected keys and values; the file is not ours")
     if config.get("format") != f"vqvideo-{kind}":
-        raise InputError(f"{folder} holds a {config.get('format')}, expected a vqvideo-{kind}")
+        raise InputError(f"{folder / CONFIG}: {folder} holds a {config.get('format')}, expected a vqvideo-{kind}")
     version = config.get("format_version")
     if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
         raise InputError(f"{folder}: format {version}, this vqvideo reads up to {FORMAT_VERSION}: install a newer one")
     own = {key: value for key, value in config.items() if key not in ("format", "format_version")}
     return upgraded(SavedModel(own, parse_tensors(weights, folder / WEIGHTS)), version)
+
+
+_SMALL, _MOST_CODES = 4096, 2**24
+_COUNTS = {"layers", "encoder_blocks", "decoder_blocks", "blocks"}
+_NO_SIZES = {"seed", "low", "high"}
+
+
+def check_sizes(saved: SavedModel, folder: Path) -> None:
+    """Refuses a configuration that asks for larger tensors, or for more layers, than its file holds: before anything is
+    made as large as it says.
+
+    Raises:
+        InputError: names config.json, the setting and its value.
+    """
+    largest = max((max(value.shape, default=1) for value in saved.tensors.values()), default=1)
+    limits = {"codebook_size": _MOST_CODES} | dict.fromkeys(_COUNTS, len(saved.tensors))
+    for name, value in _whole_numbers(saved.config, ""):
+        key = name.rpartition(".")[2]
+        # The codes of a lookup-free quantizer stand in no table; layers are never more than there are tensors.
+        most = limits.get(key, max(_SMALL, largest))
+        if value > most and key not in _NO_SIZES:
+            raise InputError(
+                f"{folder / CONFIG}: {name} is {value}, expected at most {most} for the tensors in {WEIGHTS}: the file "
+                "is not ours"
+            )
+
+
+def _whole_numbers(value: Any, name: str) -> Iterator[tuple[str, int]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _whole_numbers(item, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _whole_numbers(item, name)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        yield name, value
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -156,7 +195,7 @@ def load_into(model: nn.Module, tensors: Mapping[str, Tensor], source: Path | st
     Raises:
         InputError: lists what is missing, left over or of another shape.
     """
-    check_names(tensors, model_tensors(model), f"{source} does not fit its config")
+    check_names(tensors, model_tensors(model), f"{source}: does not fit its config")
     model.load_state_dict(dict(tensors))
 
 

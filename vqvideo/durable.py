@@ -27,8 +27,8 @@ from vqvideo.errors import InputError
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
-MAX_JSON_BYTES = 64 * 2**20
-"""No JSON file of ours comes near this; a larger one is refused before it is read."""
+MAX_JSON_BYTES = 4 * 2**20
+"""No JSON file of ours comes near this (a store's manifest has lines); a larger one is refused before it is read."""
 
 AnyPath = str | os.PathLike[str]
 Writer = bytes | Callable[[Path], None]

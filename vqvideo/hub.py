@@ -15,7 +15,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from torch import nn
 
 from vqvideo import pretrained
-from vqvideo.checkpoint import fingerprint, load_model, model_tensors, save_model
+from vqvideo.checkpoint import CONFIG, check_sizes, fingerprint, load_model, model_tensors, save_model
 from vqvideo.errors import InputError
 from vqvideo.formats import SavedModel
 
@@ -128,5 +128,11 @@ class HubModel(nn.Module, ModelHubMixin):
 
     @classmethod
     def _load(cls, folder: Path, quantizer: nn.Module | None) -> Self:
-        model = cls.from_saved(load_model(folder, cls.kind), str(folder), quantizer)
+        saved = load_model(folder, cls.kind)
+        check_sizes(saved, folder)
+        try:
+            model = cls.from_saved(saved, str(folder), quantizer)
+        except (MemoryError, RuntimeError, OverflowError) as error:
+            reason = (str(error).splitlines() or ["no memory"])[0]
+            raise InputError(f"{folder / CONFIG}: no model can be built from it ({reason})") from error
         return model.eval().requires_grad_(False)

@@ -18,7 +18,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from vqvideo.backbones import BackboneConfig, FactorisedConv
-from vqvideo.checkpoint import load_into
+from vqvideo.checkpoint import WEIGHTS, load_into
 from vqvideo.errors import InputError
 from vqvideo.formats import SavedModel
 from vqvideo.hub import HubModel
@@ -123,7 +123,7 @@ class VQVAE(HubModel):
     @classmethod
     def from_saved(cls, saved: SavedModel, source: str, quantizer: nn.Module | None = None) -> Self:
         vqvae = cls.from_config(saved.config, source, quantizer)
-        load_into(vqvae, saved.tensors, source)
+        load_into(vqvae, saved.tensors, f"{source}/{WEIGHTS}")
         return vqvae
 
     @property

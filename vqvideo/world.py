@@ -12,7 +12,7 @@ from einops import rearrange
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from vqvideo.checkpoint import load_into
+from vqvideo.checkpoint import WEIGHTS, load_into
 from vqvideo.errors import InputError
 from vqvideo.formats import SavedModel
 from vqvideo.hub import HubModel
@@ -239,7 +239,7 @@ class WorldModel(HubModel):
         spec = typed(PriorSpec, config["spec"], f"{source}: spec")
         cfg = typed(PriorConfig, config["prior"], f"{source}: prior")
         prior = cfg.build(spec, torch.zeros(spec.codebook_size, spec.code_dim))
-        load_into(prior, parts["prior"], source)
+        load_into(prior, parts["prior"], f"{source}/{WEIGHTS}")
         return cls(vqvae, prior, typed(EnvFacts, config["env"], f"{source}: env"))
 
 
@@ -249,7 +249,7 @@ def _split(tensors: Mapping[str, Tensor], source: str) -> dict[str, dict[str, Te
     for name, value in tensors.items():
         part, _, rest = name.partition(".")
         if part not in parts:
-            raise InputError(f"{source}: unexpected tensor {name:.80}, expected those of {' and '.join(parts)}")
+            raise InputError(f"{source}/{WEIGHTS}: unexpected tensor {name:.80}, expected {' and '.join(parts)}")
         parts[part][rest] = value
     return parts
 
