@@ -20,8 +20,9 @@ from gymnasium.wrappers import vector as vector_wrappers
 from imagined import MODES, SPACES, dream, dreams, endless, some_starts, some_world
 from tiny_models import tiny_store
 from vector_checker import check_vector_env
+from videos import read_video
 
-from vqvideo.video import read_video, write_mp4
+from vqvideo.video import write_mp4
 
 KINDS = [("discrete", 1), ("discrete", 2), ("box", 2), ("dict", 1), ("tuple", 1)]
 """Space of the actions and time stride."""

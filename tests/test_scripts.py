@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from processes import SCRIPTS, script
+from videos import read_video
 
 sys.path.insert(0, str(SCRIPTS))
 
@@ -22,7 +23,6 @@ from vqvideo import cli
 from vqvideo.config import Experiment
 from vqvideo.data.store import Store
 from vqvideo.recording import RecordConfig
-from vqvideo.video import read_video
 from vqvideo.vqvae import VQVAE
 from vqvideo.world import WorldModel
 

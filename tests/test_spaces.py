@@ -243,12 +243,27 @@ GOOD = ActionSpace.from_gymnasium(spaces.MultiDiscrete([3, 2])).to_json()
         {"kind": "dict", "keys": ["a", "a"], "spaces": [GOOD, GOOD]},
         {"kind": "dict", "keys": [1], "spaces": [GOOD]},
         {"kind": "tuple", "spaces": [1]},
+        {"kind": "tuple", "spaces": "ab"},
+        {"kind": "box", "shape": [2], "dtype": "float32", "low": [-(10**400), 0], "high": [1, 1]},
+        {"kind": "box", "shape": [2], "dtype": "float32", "low": [-1e300, 0], "high": [1, 1]},
+        {"kind": "multi_discrete", "dtype": "uint8", "low": [-5, 0], "high": [5, 1]},
+        {"kind": "multi_binary", "low": [0, 0], "high": [1, 1]},
+        {"kind": "multi_binary", "dtype": "int8", "low": [1, 0], "high": [1, 1]},
     ],
 )
 def test_a_malformed_description_is_refused(change: dict[str, Any]) -> None:
     ActionSpace.from_json(GOOD)
     with pytest.raises(InputError, match="action space"):
         ActionSpace.from_json(GOOD | change)
+
+
+def test_spaces_are_not_nested_without_end() -> None:
+    def nested(depth: int) -> dict[str, Any]:
+        return {"kind": "tuple", "spaces": [nested(depth - 1)]} if depth else GOOD
+
+    assert ActionSpace.from_json(nested(32)).size == 2
+    with pytest.raises(InputError, match="more than 32 spaces inside each other"):
+        ActionSpace.from_json(nested(33))
 
 
 @pytest.mark.parametrize("value", [None, [], "box", {}, {"kind": "tuple"}])

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from videos import read_video
 
 from vqvideo.errors import InputError
 from vqvideo.video import (
     contact_sheet,
     from_signed,
-    read_video,
     side_by_side,
     stack_rows,
     to_signed,

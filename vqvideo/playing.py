@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     import gymnasium
 
 RESIZE_BATCH = 64
+_LARGEST_REWARD = float(np.finfo(np.float32).max)
 
 
 class Policy(Protocol):
@@ -90,8 +93,9 @@ class FrameBuffer:
             self.fresh = []
 
     def _check(self, frame: Any, step: int) -> None:
-        if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-            got = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
+        is_array = isinstance(frame, np.ndarray)
+        if not is_array or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
+            got = f"{frame.dtype} {frame.shape}" if is_array else type(frame).__name__
             raise InputError(f"{self.where}, step {step}: the frame is {got}; expected (h, w, 3) uint8.")
         if self.shape is None:
             self.shape = frame.shape
@@ -149,10 +153,15 @@ def _flatten(space: ActionSpace, action: Any, where: str) -> NDArray[np.float64]
     try:
         return space.flatten(action)
     except InputError as error:
-        raise InputError(f"{where}: the policy's action {action!r} is not in {space}: {error}") from error
+        raise InputError(f"{where}: the policy's action {reprlib.repr(action)} is not in {space}: {error}") from error
 
 
 def _finite(reward: Any, where: str) -> float:
-    if not np.isfinite(reward):
-        raise InputError(f"{where}: the environment's reward is {reward}; expected a finite number.")
-    return float(reward)
+    try:
+        value = float(reward)
+    except (TypeError, ValueError, OverflowError):
+        value = math.nan
+    # As it is stored: a larger number would be infinite there.
+    if not abs(value) <= _LARGEST_REWARD:
+        raise InputError(f"{where}: the environment's reward is {reward!r:.80}; expected a finite number.")
+    return value

@@ -273,7 +273,7 @@ def _parts(group: Group, action: Any, where: str) -> list[Any]:
             raise InputError(f"action{at}: found {found}, expected a dict with keys {list(group.keys)}")
         return [action[key] for key in group.keys]
     if not isinstance(action, tuple | list) or len(action) != len(group.keys):
-        raise InputError(f"action{at}: found {action!r:.80}, expected a tuple of {len(group.keys)}: {group}")
+        raise InputError(f"action{at}: found {reprlib.repr(action)}, expected a tuple of {len(group.keys)}: {group}")
     return list(action)
 
 
@@ -285,7 +285,7 @@ def _leaf_vector(leaf: Leaf, part: Any) -> NDArray[np.float64]:
         raise InputError(f"action{at}: {error}; expected {leaf}") from error
     # A float is no choice: 1.9 from a network must not quietly become action 1.
     if array.dtype.kind not in ("iub" if leaf.categorical else "fiub"):
-        raise InputError(f"action{at}: found {part!r:.80} of type {array.dtype}, expected {leaf}")
+        raise InputError(f"action{at}: found {reprlib.repr(part)} of type {array.dtype}, expected {leaf}")
     if array.shape != leaf.shape:
         raise InputError(f"action{at}: shape {array.shape}, expected {leaf.shape} for {leaf}")
     return array.astype(np.float64).ravel()

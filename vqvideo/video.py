@@ -1,4 +1,7 @@
-"""Video: the one border between uint8 and float, H.264 files in and out through PyAV, contact sheets."""
+"""Video: the one border between uint8 and float, H.264 files through PyAV, contact sheets.
+
+Files are written and never read: nothing here decodes what others made.
+"""
 
 from __future__ import annotations
 
@@ -66,22 +69,6 @@ def write_mp4(path: Path, frames: np.ndarray, fps: float, scale: int = 4) -> Non
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
-
-
-def read_video(path: Path) -> np.ndarray:
-    """All frames of a video file, (t, h, w, 3) uint8. InputError if there is none or it cannot be decoded."""
-    import av
-
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            stream.thread_type = "NONE"
-            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
-    except (av.error.FFmpegError, IndexError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a video that can be decoded ({error})") from error
-    if not frames:
-        raise InputError(f"{path}: a video without frames")
-    return np.stack(frames)
 
 
 @contextmanager

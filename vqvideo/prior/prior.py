@@ -269,9 +269,9 @@ class Prior(nn.Module):
     def check_codes(self, codes: Tensor) -> None:
         """Raises InputError unless codes are (b, t, h, w) of this prior's grid and codebook."""
         self._check_shape(codes, least=1)
-        if codes.min() < 0 or codes.max() >= self.spec.codebook_size:
-            found = f"{int(codes.min())}..{int(codes.max())}"
-            raise InputError(f"codes {found} found, expected 0..{self.spec.codebook_size - 1}")
+        low, high = (int(bound) for bound in codes.aminmax()) if codes.numel() else (0, 0)
+        if low < 0 or high >= self.spec.codebook_size:
+            raise InputError(f"codes {low}..{high} found, expected 0..{self.spec.codebook_size - 1}")
 
     def check_actions(self, actions: Tensor, batch: int, steps: int) -> None:
         """Raises InputError unless actions are (b, t, s, a) of this prior's stride and action space."""
@@ -286,6 +286,8 @@ class Prior(nn.Module):
         """Called by the training loop after each optimizer step; nothing to do."""
 
     def _check_shape(self, codes: Tensor, least: int) -> None:
+        if codes.dtype != torch.int64:
+            raise InputError(f"codes of type {codes.dtype}, expected torch.int64")
         if codes.ndim != 4 or tuple(codes.shape[2:]) != self.spec.grid or codes.shape[1] < least:
             h, w = self.spec.grid
             raise InputError(f"codes of shape {tuple(codes.shape)}, expected (b, t, {h}, {w}) with t >= {least}")
