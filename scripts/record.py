@@ -17,7 +17,7 @@ from vqvideo.recording import RecordConfig
 if TYPE_CHECKING:
     import gymnasium
 
-    from vqvideo.data.store import StoreMeta
+    from vqvideo.data.manifest import StoreMeta
     from vqvideo.envs import Preset
 
 
@@ -81,7 +81,7 @@ def chosen_preset(options: RecordConfig) -> Preset:
 def describe(env: gymnasium.Env, preset: Preset, options: RecordConfig) -> StoreMeta:
     """What the store says about all its episodes."""
     from vqvideo import envs
-    from vqvideo.data.store import StoreMeta
+    from vqvideo.data.manifest import StoreMeta
     from vqvideo.spaces import ActionSpace
 
     fps = preset.fps or env.metadata.get("render_fps") or 30.0

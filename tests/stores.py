@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from vqvideo.data.episode import Episode
-from vqvideo.data.store import Store, StoreMeta, StoreWriter
+from vqvideo.data.manifest import StoreMeta
+from vqvideo.data.store import Store, StoreWriter
 from vqvideo.spaces import ActionSpace
 
 DISCRETE = {"kind": "discrete", "shape": [], "dtype": "int64", "low": [0], "high": [4]}

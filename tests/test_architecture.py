@@ -115,6 +115,7 @@ def test_the_library_imports_no_script_and_no_test() -> None:
 
 FLOORS = (
     {"errors", "randomness"},
+    {"disk"},
     {"durable", "records", "sampling", "losses", "metrics", "hardware", "recording", "spaces", "nn", "processes"}
     | {"train_config", "agent_config", "improve_config", "finite", "averaging", "signals", "formats", "frechet"},
     {"locks"},

@@ -30,7 +30,8 @@ from vqvideo.checkpoint import (
     tensor_bytes,
     training_checkpoints,
 )
-from vqvideo.durable import DiskError, commit_folder
+from vqvideo.disk import DiskError
+from vqvideo.durable import commit_folder
 from vqvideo.errors import InputError
 
 TENSORS = {

@@ -14,8 +14,8 @@ import pytest
 from stores import flip
 
 from vqvideo import durable
+from vqvideo.disk import DiskError
 from vqvideo.durable import (
-    DiskError,
     FileRecord,
     clean_temporaries,
     commit_folder,

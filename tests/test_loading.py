@@ -13,7 +13,7 @@ from tiny_models import tiny_experiment, tiny_store, train_config
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vqvideo.data.store import episode_file
+from vqvideo.data.manifest import episode_file
 from vqvideo.errors import InputError
 from vqvideo.launch import make_accelerator
 from vqvideo.loading import Loader, LoaderDiedError, WithStills, check_shared_memory, explained

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from vqvideo import locks
-from vqvideo.durable import DiskError
+from vqvideo.disk import DiskError
 from vqvideo.errors import InputError
 from vqvideo.locks import FolderLock
 

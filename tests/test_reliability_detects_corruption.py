@@ -22,7 +22,7 @@ from safetensors.torch import load as load_tensors
 
 from vqvideo import checkpoint, durable
 from vqvideo.config import Experiment
-from vqvideo.data import store
+from vqvideo.data import manifest, store
 from vqvideo.data.episode import EpisodeReader
 from vqvideo.errors import InputError
 from vqvideo.spaces import ActionSpace
@@ -79,8 +79,8 @@ def test_an_error_without_the_name_of_the_file_is_reported(
     ("module", "name", "broken", "words"),
     [
         (store, "verify_file", lambda *_: None, ("000000.safetensors", "flipped", "without a word")),
-        (store, "_recorded_files", lambda _: set(), ("manifest.jsonl", "cut after line", "without a word")),
-        (store, "_check_entries", lambda *_: None, ("meta.json", "replaced", "without a word")),
+        (store, "recorded_files", lambda _: set(), ("manifest.jsonl", "cut after line", "without a word")),
+        (store, "check_entries", lambda *_: None, ("meta.json", "replaced", "without a word")),
         (store.logger, "warning", lambda *_: None, ("manifest.jsonl", "cut to", "without a word")),
         (durable, "_check_digest", lambda *_: None, ("codes.safetensors", "flipped", "without a word")),
     ],
@@ -173,7 +173,7 @@ def test_links_that_are_followed_and_pipes_that_are_waited_for_are_reported(
     only("names", "store/meta.json")
     monkeypatch.setattr(hostile, "DEADLINE", 1.0)
     monkeypatch.setattr(hostile, "in_child", lambda action: in_child(action, 1.0))
-    for module in (durable, store):
+    for module in (durable, manifest):
         monkeypatch.setattr(module, "check_regular", os.stat)
     outcome = hostile.names_elsewhere(tmp_path, 100, 0)
     assert count(outcome, "meta.json is a link to a good copy elsewhere: was loaded")
@@ -209,7 +209,7 @@ def test_a_manifest_that_is_believed_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, only: Callable[..., None]
 ) -> None:
     only("sizes", "store/manifest.jsonl", "all steps that a line can")
-    monkeypatch.setattr(store, "_check_entries", lambda *_: None)
+    monkeypatch.setattr(store, "check_entries", lambda *_: None)
     monkeypatch.setattr(store.Store, "check_sizes", lambda *_: None)
     monkeypatch.setattr(hostile, "MOST_GROWTH", 100)
     assert count(hostile.lying_sizes(tmp_path, 100, 0), "took")
@@ -219,7 +219,7 @@ def test_large_files_that_are_parsed_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, only: Callable[..., None]
 ) -> None:
     only("sizes", "store/meta.json", "60 MB of one number")
-    monkeypatch.setattr(store, "_MAX_META_BYTES", 2**40)
+    monkeypatch.setattr(manifest, "_MAX_META_BYTES", 2**40)
     monkeypatch.setattr(hostile, "MOST_GROWTH", 100)
     monkeypatch.setattr(durable, "MAX_JSON_BYTES", 2**40)
     assert count(hostile.lying_sizes(tmp_path, 100, 0), "store/meta.json", "took")

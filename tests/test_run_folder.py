@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tiny_models import train_config
 
-from vqvideo.durable import DiskError
+from vqvideo.disk import DiskError
 from vqvideo.errors import InputError
 from vqvideo.launch import make_accelerator
 from vqvideo.run_folder import RunFolder, prepare_run

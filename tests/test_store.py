@@ -17,8 +17,10 @@ from stores import flip, make_episode, make_meta, make_store
 
 from vqvideo.data import store as store_module
 from vqvideo.data.episode import Episode
-from vqvideo.data.store import EpisodeEntry, Store, StoreMeta, StoreWriter, _to_line, episode_file
-from vqvideo.durable import DiskError, seal
+from vqvideo.data.manifest import EpisodeEntry, StoreMeta, episode_file, to_line
+from vqvideo.data.store import Store, StoreWriter
+from vqvideo.disk import DiskError
+from vqvideo.durable import seal
 from vqvideo.errors import InputError
 from vqvideo.spaces import ActionSpace
 
@@ -147,7 +149,7 @@ def test_opening_touches_no_episode(tmp_path: Path) -> None:
     make_store(tmp_path, [5])
     entry = Store.open(tmp_path).entries[0]
     many = (EpisodeEntry(**(vars(entry) | {"index": i, "file": episode_file(i)})) for i in range(10_000))
-    write_lines(tmp_path, [_to_line(entry) for entry in many])
+    write_lines(tmp_path, [to_line(entry) for entry in many])
     assert len(Store.open(tmp_path).entries) == 10_000
 
 
@@ -372,7 +374,7 @@ def test_links_are_refused(tmp_path: Path) -> None:
 def test_an_episode_that_is_not_what_the_manifest_says_is_refused(tmp_path: Path) -> None:
     entry = make_store(tmp_path, [5]).entries[0]
     lie = EpisodeEntry(**(vars(entry) | {"length": 6}))
-    write_lines(tmp_path, [_to_line(lie)])
+    write_lines(tmp_path, [to_line(lie)])
     store = Store.open(tmp_path)
     with pytest.raises(InputError, match=r"is \(5, .* the store says \(6, "):
         store.reader(store.entries[0])

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from videos import read_video
 
+from vqvideo.disk import DiskError
 from vqvideo.errors import InputError
 from vqvideo.video import (
     contact_sheet,
@@ -121,9 +122,32 @@ def test_a_video_lasts_as_long_as_its_frame_rate_says(tmp_path: Path, fps: float
     ids=["empty", "grey", "channels first", "float"],
 )
 def test_what_is_no_video_is_refused(tmp_path: Path, frames: np.ndarray) -> None:
-    with pytest.raises(InputError, match=r"expected \(t, h, w, 3\) uint8 with t >= 1"):
+    with pytest.raises(InputError, match=r"expected \((t, )?h, w, 3\) uint8"):
         write_mp4(tmp_path / "clip.mp4", frames, fps=10)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_frames_may_come_one_by_one(tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (5, 9, 8, 3), np.uint8)
+    write_mp4(tmp_path / "one.mp4", frames, fps=10)
+    write_mp4(tmp_path / "two.mp4", (frame for frame in frames), fps=10)
+    assert (tmp_path / "one.mp4").read_bytes() == (tmp_path / "two.mp4").read_bytes()
+
+
+def test_a_video_that_breaks_off_leaves_the_one_before(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    write_mp4(path, np.zeros((2, 8, 8, 3), np.uint8), fps=10)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="a video has one size"):
+        write_mp4(path, [np.zeros((8, 8, 3), np.uint8), np.zeros((4, 8, 3), np.uint8)], fps=10)
+    assert [p.name for p in tmp_path.iterdir()] == ["clip.mp4"]
+    assert path.read_bytes() == before
+
+
+def test_a_picture_that_cannot_be_written_is_an_error_of_the_disk(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DiskError, match=r"file/picture\.png: cannot be written"):
+        write_png(tmp_path / "file" / "picture.png", np.zeros((2, 2, 3), np.uint8))
 
 
 def test_a_written_picture_reads_back_exactly(tmp_path: Path) -> None:

@@ -17,12 +17,13 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sized
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sized
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
+from vqvideo.disk import AnyPath, explained
 from vqvideo.errors import InputError
 
 MANIFEST = "manifest.json"
@@ -30,7 +31,6 @@ FORMAT_VERSION = 1
 MAX_JSON_BYTES = 4 * 2**20
 """No JSON file of ours comes near this (a store's manifest has lines); a larger one is refused before it is read."""
 
-AnyPath = str | os.PathLike[str]
 Writer = bytes | Callable[[Path], None]
 
 logger = logging.getLogger(__name__)
@@ -39,24 +39,6 @@ _TEMPORARY = ".tmp-"
 _OLD_LABEL = "old-"
 _OLD = re.compile(r"\.tmp-old-[0-9a-f]+-(.+)")
 _ON_ITS_WAY = r"\.tmp-(old-)?[0-9a-f]+-"
-
-
-class DiskError(InputError):
-    """The disk is full, read-only or gone: what was to be written, how large it is and how much room there is."""
-
-    @classmethod
-    def of(cls, error: OSError, path: AnyPath, size: int | None = None) -> Self:
-        """What went wrong while `size` bytes were written to `path`."""
-        what = f"{path}: cannot be written ({error.strerror or error})"
-        needed = "" if size is None else f"{size} bytes are needed, "
-        return cls(f"{what}; {needed}{_room_near(Path(path))}. What was there before is untouched")
-
-
-def _room_near(path: Path) -> str:
-    """The free bytes where `path` is or was going to be."""
-    there = next((place for place in (path, *path.parents) if place.is_dir()), None)
-    gone = "" if path.parent.is_dir() else f"the folder {path.parent} does not exist, "
-    return f"{gone}{shutil.disk_usage(there).free} bytes are free" if there else f"{gone}nothing is known of the disk"
 
 
 @dataclass(frozen=True)
@@ -189,7 +171,7 @@ def write_file(path: AnyPath, data: bytes) -> None:
     """
     path = Path(path)
     temporary = aside(path)
-    with _explained(path, len(data)):
+    with explained(path, len(data)):
         try:
             write_new(temporary, data)
             os.replace(temporary, path)
@@ -208,7 +190,7 @@ def make_folder(path: AnyPath) -> None:
     """
     path = Path(path).absolute()
     missing = [place for place in (path, *path.parents) if not place.exists()]
-    with _explained(path):
+    with explained(path):
         path.mkdir(parents=True, exist_ok=True)
         for made in reversed(missing):
             sync_folder(made.parent)
@@ -237,15 +219,6 @@ def write_new(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-@contextmanager
-def _explained(path: Path, size: int | None = None) -> Iterator[None]:
-    """Errors of the disk inside, as a DiskError about `path`."""
-    try:
-        yield
-    except OSError as error:
-        raise DiskError.of(error, path, size) from error
-
-
 # ---------------------------------------------------------------- folders
 
 
@@ -270,7 +243,7 @@ def commit_folder(
     for name in writers:
         check_name(name, str(path))
     temporary = aside(path)
-    with _explained(path, _known_size(writers)):
+    with explained(path, _known_size(writers)):
         try:
             os.mkdir(temporary)
             files = {name: _write_member(temporary / name, writer) for name, writer in writers.items()}
@@ -357,7 +330,7 @@ def _make_way(temporary: Path, path: Path) -> Path:
 def remove_folder(path: AnyPath) -> None:
     """Removes a folder so that a crash never leaves half of it under its own name."""
     moved = aside(Path(path))
-    with _explained(Path(path)):
+    with explained(Path(path)):
         os.rename(path, moved)
     shutil.rmtree(moved, ignore_errors=True)
 

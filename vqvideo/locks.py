@@ -13,7 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from vqvideo.durable import AnyPath, DiskError, aside, write_new
+from vqvideo.disk import AnyPath, DiskError
+from vqvideo.durable import aside, write_new
 from vqvideo.errors import InputError
 
 logger = logging.getLogger(__name__)

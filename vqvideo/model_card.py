@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from vqvideo.data.store import Store, StoreMeta
+from vqvideo.data.manifest import StoreMeta
+from vqvideo.data.store import Store
 from vqvideo.evaluation import HorizonReport
 from vqvideo.records import read_yaml, write_yaml
 from vqvideo.run_folder import RunFolder

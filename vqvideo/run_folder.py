@@ -14,7 +14,7 @@ import numpy as np
 
 from vqvideo import durable
 from vqvideo.checkpoint import has_checkpoints
-from vqvideo.durable import DiskError
+from vqvideo.disk import DiskError
 from vqvideo.errors import InputError
 from vqvideo.locks import FolderLock
 from vqvideo.processes import on_main_process

@@ -21,7 +21,8 @@ from vqvideo import durable, metrics
 from vqvideo.checkpoint import model_tensors, save_model
 from vqvideo.data.clips import Clips
 from vqvideo.data.episode import Episode
-from vqvideo.data.store import EpisodeEntry, Store, StoreWriter
+from vqvideo.data.manifest import EpisodeEntry
+from vqvideo.data.store import Store, StoreWriter
 from vqvideo.errors import InputError
 from vqvideo.evaluation import stack_frames
 from vqvideo.formats import SavedModel

@@ -5,9 +5,10 @@ Files are written and never read: nothing here decodes what others made.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vqvideo.disk import explained
+from vqvideo.durable import aside
 from vqvideo.errors import InputError
 
 
@@ -47,40 +50,66 @@ def upscale(frames: np.ndarray, factor: int) -> np.ndarray:
     return frames.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
-def write_mp4(path: Path, frames: np.ndarray, fps: float, scale: int = 4) -> None:
-    """Writes frames (t, h, w, 3) uint8 as H.264 that every browser plays.
+def write_mp4(path: Path, frames: Iterable[np.ndarray], fps: float, scale: int = 4) -> None:
+    """Writes frames as H.264 that every browser plays. The file appears under its name only when it is complete.
 
     Small frames are upscaled by nearest neighbour first: yuv420p halves the colour resolution, which at 64x64
-    alone costs about 10 dB. The file appears under its name only when it is complete.
+    alone costs about 10 dB.
+
+    Args:
+        path: of the file.
+        frames: (t, h, w, 3) uint8, or whatever gives (h, w, 3) uint8 of one size, one by one; only one is held.
+        fps: frames per second.
+        scale: whole factor.
+
+    Raises:
+        InputError: no frames, or one that is no picture or has another size.
+        DiskError: the file cannot be written.
     """
     import av
 
-    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
-        raise InputError(f"video of shape {frames.shape} {frames.dtype}, expected (t, h, w, 3) uint8 with t >= 1")
-    frames = _even(upscale(frames, scale))
+    coming = iter(frames)
+    first = next(coming, None)
+    if first is None:
+        raise InputError(f"{path}: a video without frames, expected (t, h, w, 3) uint8 with t >= 1")
     with (
         replacing(path) as temporary,
         av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"}) as container,
     ):
         rate = Fraction(fps).limit_denominator(1001)
         stream = container.add_stream("libx264", rate=rate, options={"crf": "16", "preset": "medium"})
-        stream.height, stream.width = frames.shape[1:3]
+        stream.height, stream.width = _picture(first, first, scale).shape[:2]
         stream.pix_fmt = "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        for frame in chain((first,), coming):
+            picture = _picture(frame, first, scale)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
+
+
+def _picture(frame: np.ndarray, first: np.ndarray, scale: int) -> np.ndarray:
+    """A frame as it is encoded. InputError if it is none, or not like the first one."""
+    if frame.ndim != 3 or frame.shape[-1] != 3 or frame.dtype != np.uint8 or not frame.size:
+        raise InputError(f"a frame of shape {frame.shape} {frame.dtype}, expected (h, w, 3) uint8")
+    if frame.shape != first.shape:
+        raise InputError(f"a frame of shape {frame.shape} after ones of {first.shape}: a video has one size")
+    return _even(upscale(frame[None], scale))[0]
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, which takes its place when all went well and is removed otherwise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{path.name}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """A temporary name beside `path`, which takes its place when all went well and is removed otherwise.
+
+    Raises:
+        DiskError: the folder cannot be made, or the file cannot be written inside the block.
+    """
+    temporary = aside(path)
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_png(path: Path, image: np.ndarray) -> None:

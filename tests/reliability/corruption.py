@@ -28,7 +28,8 @@ from vqvideo.checkpoint import latest_training, load_training, training_checkpoi
 from vqvideo.config import Experiment
 from vqvideo.data.clips import Clips
 from vqvideo.data.codes import CodeArrays, SegmentConfig, cached_codes
-from vqvideo.data.store import EpisodeEntry, Store, StoreWriter
+from vqvideo.data.manifest import EpisodeEntry
+from vqvideo.data.store import Store, StoreWriter
 from vqvideo.durable import MANIFEST
 from vqvideo.errors import InputError
 from vqvideo.stages import train_prior, train_vqvae, vqvae_folder, world_folder

@@ -18,7 +18,8 @@ from torch import Tensor
 from vqvideo import metrics
 from vqvideo.benchmarks.curves import Point, Quality, RateDistortion
 from vqvideo.codecs import X264, Codec, DoubledSvtAv1, SvtAv1
-from vqvideo.data.store import EpisodeEntry, Store
+from vqvideo.data.manifest import EpisodeEntry
+from vqvideo.data.store import Store
 from vqvideo.errors import InputError
 from vqvideo.hardware import default_device
 from vqvideo.video import to_unit

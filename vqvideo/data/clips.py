@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vqvideo.data.store import EpisodeEntry, Store
+from vqvideo.data.manifest import EpisodeEntry
+from vqvideo.data.store import Store
 from vqvideo.errors import InputError
 
 logger = logging.getLogger(__name__)

@@ -25,7 +25,8 @@ from tqdm import tqdm
 
 from vqvideo import durable
 from vqvideo.data.episode import Episode
-from vqvideo.data.store import EpisodeEntry, Store
+from vqvideo.data.manifest import EpisodeEntry
+from vqvideo.data.store import Store
 from vqvideo.errors import InputError
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,8 @@ from einops import rearrange, reduce
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vqvideo.data.store import EpisodeEntry, Store
+from vqvideo.data.manifest import EpisodeEntry
+from vqvideo.data.store import Store
 from vqvideo.errors import InputError
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vqvideo import durable
-from vqvideo.data.store import EpisodeEntry, StoreMeta
+from vqvideo.data.manifest import EpisodeEntry, StoreMeta
 from vqvideo.errors import InputError
 from vqvideo.playing import episode_seeds
 

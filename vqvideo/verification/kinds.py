@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vqvideo import durable
-from vqvideo.data.store import SPLITS
+from vqvideo.data.manifest import SPLITS
 from vqvideo.errors import InputError
 
 REPORTS = frozenset(

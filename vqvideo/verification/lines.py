@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vqvideo import durable
-from vqvideo.data import store
-from vqvideo.data.store import EpisodeEntry, StoreMeta
+from vqvideo.data.manifest import EpisodeEntry, StoreMeta, from_line
+from vqvideo.data.manifest import read_meta as read_store_meta
 from vqvideo.errors import InputError
 
 MANIFEST = "manifest.jsonl"
@@ -43,7 +43,7 @@ class Lines(NamedTuple):
 
 def read_meta(folder: Path) -> tuple[StoreMeta, str]:
     """The meta of a store and its digest, which every line names."""
-    return store._read_meta(folder)
+    return read_store_meta(folder)
 
 
 def read_lines(folder: Path) -> Lines:
@@ -64,7 +64,7 @@ def read_lines(folder: Path) -> Lines:
 
 def _read(text: bytes, number: int) -> Line:
     try:
-        return Line(number, text, store._from_line(text + b"\n", "line"), "")
+        return Line(number, text, from_line(text + b"\n", "line"), "")
     except InputError as error:
         return Line(number, text, None, str(error).removeprefix("line").lstrip(": "))
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from vqvideo.data.episode import CHUNK, EpisodeReader
-from vqvideo.data.store import EpisodeEntry, Store, StoreMeta
+from vqvideo.data.manifest import EpisodeEntry, StoreMeta
+from vqvideo.data.store import Store
 from vqvideo.durable import FileRecord
 from vqvideo.errors import InputError
 from vqvideo.verification.again import COPY, how_to_record, lost_for_good
