@@ -6,18 +6,22 @@ import io
 import json
 import os
 import pickle
+import random
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from reliability import corruption, fuzz, hostile
-from reliability.hostile import Case, Things, in_child
+from reliability import corruption, fuzz, hostile, lies
+from reliability.children import in_child
+from reliability.hostile import Case
 from reliability.outcome import Outcome
+from reliability.things import Things, make_things
 from safetensors.torch import load as load_tensors
 
 from vqvideo import checkpoint, durable
@@ -129,15 +133,15 @@ def test_an_error_of_ours_is_a_refusal() -> None:
 def only(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Leaves of an experiment the cases whose file and name hold some words."""
 
-    def keep(cases: str, *words: str) -> None:
-        every = getattr(hostile, cases)
+    def keep(module: ModuleType, cases: str, *words: str) -> None:
+        every = getattr(module, cases)
 
         def some(things: Things) -> Iterator[Case]:
             chosen = [case for case in every(things) if all(word in f"{case.file} {case.name}" for word in words)]
             assert chosen
             yield from chosen
 
-        monkeypatch.setattr(hostile, cases, some)
+        monkeypatch.setattr(module, cases, some)
 
     return keep
 
@@ -148,7 +152,7 @@ def test_a_pickle_that_is_run_is_reported(
     def careless(data: bytes, where: Path) -> Any:
         return pickle.loads(data) if data.startswith(b"\x80") else load_tensors(data)
 
-    only("pickles", "vqvae/model.safetensors", "pickled")
+    only(hostile, "pickles", "vqvae/model.safetensors", "pickled")
     monkeypatch.setattr(checkpoint, "parse_tensors", careless)
     assert count(hostile.planted_pickles(tmp_path, 100, 0), "digests that fit", "a pickle ran")
 
@@ -170,8 +174,7 @@ def test_the_pickles_bite_who_unpickles_them(tmp_path: Path, bite: Callable[[Pat
 def test_links_that_are_followed_and_pipes_that_are_waited_for_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, only: Callable[..., None]
 ) -> None:
-    only("names", "store/meta.json")
-    monkeypatch.setattr(hostile, "DEADLINE", 1.0)
+    only(hostile, "names", "store/meta.json")
     monkeypatch.setattr(hostile, "in_child", lambda action: in_child(action, 1.0))
     for module in (durable, manifest):
         monkeypatch.setattr(module, "check_regular", os.stat)
@@ -183,7 +186,7 @@ def test_links_that_are_followed_and_pipes_that_are_waited_for_are_reported(
 def test_names_that_are_not_checked_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, only: Callable[..., None]
 ) -> None:
-    only("names", "vqvae/manifest.json", "names")
+    only(hostile, "names", "vqvae/manifest.json", "names")
     monkeypatch.setattr(durable, "check_name", lambda name, where: name)
     assert count(hostile.names_elsewhere(tmp_path, 100, 0), "'../outside': was loaded")
 
@@ -191,38 +194,38 @@ def test_names_that_are_not_checked_are_reported(
 def test_errors_of_the_reader_of_tensors_that_come_through_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, only: Callable[..., None]
 ) -> None:
-    only("headers", "vqvae/model.safetensors", "says")
+    only(lies, "headers", "vqvae/model.safetensors", "says")
     monkeypatch.setattr(checkpoint, "parse_tensors", lambda data, where: load_tensors(data))
-    assert count(hostile.lying_headers(tmp_path, 100, 0), "SafetensorError")
+    assert count(lies.lying_headers(tmp_path, 100, 0), "SafetensorError")
 
 
 def test_headers_that_take_much_memory_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, only: Callable[..., None]
 ) -> None:
-    only("headers", "episodes/000000.safetensors", "300 000 tensors")
+    only(lies, "headers", "episodes/000000.safetensors", "300 000 tensors")
     monkeypatch.setattr(hostile, "MOST_GROWTH", 40)
     monkeypatch.setattr(EpisodeReader, "_check_header_size", lambda *_: None)
-    assert count(hostile.lying_headers(tmp_path, 100, 0), "000000.safetensors", "took")
+    assert count(lies.lying_headers(tmp_path, 100, 0), "000000.safetensors", "took")
 
 
 def test_a_manifest_that_is_believed_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, only: Callable[..., None]
 ) -> None:
-    only("sizes", "store/manifest.jsonl", "all steps that a line can")
+    only(lies, "sizes", "store/manifest.jsonl", "all steps that a line can")
     monkeypatch.setattr(store, "check_entries", lambda *_: None)
     monkeypatch.setattr(store.Store, "check_sizes", lambda *_: None)
     monkeypatch.setattr(hostile, "MOST_GROWTH", 100)
-    assert count(hostile.lying_sizes(tmp_path, 100, 0), "took")
+    assert count(lies.lying_sizes(tmp_path, 100, 0), "took")
 
 
 def test_large_files_that_are_parsed_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, only: Callable[..., None]
 ) -> None:
-    only("sizes", "store/meta.json", "60 MB of one number")
+    only(lies, "sizes", "store/meta.json", "60 MB of one number")
     monkeypatch.setattr(manifest, "_MAX_META_BYTES", 2**40)
     monkeypatch.setattr(hostile, "MOST_GROWTH", 100)
     monkeypatch.setattr(durable, "MAX_JSON_BYTES", 2**40)
-    assert count(hostile.lying_sizes(tmp_path, 100, 0), "store/meta.json", "took")
+    assert count(lies.lying_sizes(tmp_path, 100, 0), "store/meta.json", "took")
 
 
 # ---------------------------------------------------------------- malformed files
@@ -268,7 +271,7 @@ def test_what_is_not_an_error_of_ours_is_reported(
     def sometimes(value: Any) -> ActionSpace:
         return good(value) if isinstance(value, dict) and "kind" in value else broken(value)
 
-    monkeypatch.setattr(fuzz.ActionSpace, "from_json", sometimes)
+    monkeypatch.setattr(ActionSpace, "from_json", sometimes)
     outcome = fuzz.fuzzed(tmp_path, 60, 0)
     assert count(outcome, "action space, trial", words)
     assert outcome.trials == 60
@@ -285,13 +288,13 @@ def test_unparsed_json_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_equal_seeds_make_equal_inputs(tmp_path: Path) -> None:
-    things = hostile.make_things(tmp_path / "things")
+    things = make_things(tmp_path / "things")
     files = {path: path.read_bytes() for path in things.root.rglob("*") if path.is_file()}
 
     def shown() -> list[str]:
         made = []
         for number, target in enumerate(fuzz.targets(things).values()):
-            made.append(target(fuzz.random.Random(number)).shown)
+            made.append(target(random.Random(number)).shown)
             for path, data in files.items():
                 path.write_bytes(data)
         return made

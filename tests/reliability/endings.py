@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Callable
 
 import torch
@@ -66,5 +67,5 @@ def in_fork(action: Callable[[], object]) -> int:
         action()
         os._exit(0)
     except BaseException as error:
-        print(repr(error), flush=True)
+        print(repr(error), file=sys.stderr, flush=True)
         os._exit(1)

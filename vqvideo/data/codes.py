@@ -207,7 +207,7 @@ def cached_codes(
     info = {"tokenizer": fingerprint, "store": store.digest, "split": split}
     if not (folder / durable.MANIFEST).is_file():
         arrays = encode_split(tokenizer, store, split, cfg, device)
-        folder.parent.mkdir(exist_ok=True)
+        durable.make_folder(folder.parent)
         durable.commit_folder(folder, {_FILE: save_arrays(arrays._asdict())}, info, replace=True)
         return arrays
     try:
