@@ -80,6 +80,12 @@ def test_a_lock_of_another_container_on_this_host_is_foreign(tmp_path: Path) -> 
         FolderLock(tmp_path).acquire()
 
 
+def test_a_lock_that_is_no_file_is_refused_without_opening_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / ".lock")
+    with pytest.raises(InputError, match="expected a lock file, found a link, a folder or a device"):
+        FolderLock(tmp_path).acquire()
+
+
 def test_a_lock_from_before_the_machine_was_started_is_taken_over(tmp_path: Path) -> None:
     own = locks._myself()
     (tmp_path / ".lock").write_text(json.dumps(own | {"process_start": own["process_start"].split()[0] + " boot"}))

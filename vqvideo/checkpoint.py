@@ -183,6 +183,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def parse_tensors(data: bytes, where: Path) -> dict[str, Tensor]:
     """All tensors of the bytes of a safetensors file; what is none is an InputError that names `where`."""
+    header = int.from_bytes(data[:8], "little")
+    if header > durable.MAX_JSON_BYTES:
+        raise InputError(f"{where}: a header of {header} bytes, expected at most {durable.MAX_JSON_BYTES}: not ours")
     try:
         return load_tensors(data)
     except (SafetensorError, KeyError, ValueError, RuntimeError, OverflowError) as error:

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import socket
+import stat
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -82,11 +83,16 @@ class FolderLock:
     def refuse_others(self) -> None:
         """Raises InputError when another process writes into the folder. Nothing is taken."""
         with suppress(FileNotFoundError):
-            self._refuse_living(self.path.read_bytes())
+            self._refuse_living(self._found())
+
+    def _found(self) -> bytes:
+        if not stat.S_ISREG(os.lstat(self.path).st_mode):
+            raise InputError(f"{self.path}: expected a lock file, found a link, a folder or a device; remove it")
+        return self.path.read_bytes()
 
     def _reclaim(self) -> None:
         try:
-            found = self.path.read_bytes()
+            found = self._found()
         except FileNotFoundError:
             return
         self._refuse_living(found)

@@ -93,10 +93,11 @@ class RunFolder:
         """The lines of metrics.jsonl. What a killed process left after the last newline is not one.
 
         Raises:
-            InputError: a line is damaged; names it.
+            InputError: a line is damaged, or the file is none; names it.
         """
-        if not self.metrics.exists():
+        if not os.path.lexists(self.metrics):
             return []
+        durable.check_regular(self.metrics)
         lines = self.metrics.read_bytes().split(b"\n")[:-1]
         return [self._record(line, number) for number, line in enumerate(lines, 1)]
 
