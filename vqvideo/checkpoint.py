@@ -139,7 +139,8 @@ def load_model(folder: Path, kind: str) -> SavedModel:
     return upgraded(SavedModel(own, parse_tensors(weights, folder / WEIGHTS)), version)
 
 
-_SMALL, _MOST_CODES = 4096, 2**24
+_SMALL, _MOST_CODES = 2048, 2**24
+_WIDTHS = {"dim", "widths", "code_dim", "heads"}
 _COUNTS = {"layers", "encoder_blocks", "decoder_blocks", "blocks"}
 _NO_SIZES = {"seed", "low", "high"}
 
@@ -152,7 +153,8 @@ def check_sizes(saved: SavedModel, folder: Path) -> None:
         InputError: names config.json, the setting and its value.
     """
     largest = max((max(value.shape, default=1) for value in saved.tensors.values()), default=1)
-    limits = {"codebook_size": _MOST_CODES} | dict.fromkeys(_COUNTS, len(saved.tensors))
+    limits = dict.fromkeys(_COUNTS, len(saved.tensors)) | dict.fromkeys(_WIDTHS, largest)
+    limits["codebook_size"] = _MOST_CODES
     for name, value in _whole_numbers(saved.config, ""):
         key = name.rpartition(".")[2]
         # The codes of a lookup-free quantizer stand in no table; layers are never more than there are tensors.
@@ -185,7 +187,10 @@ def parse_tensors(data: bytes, where: Path) -> dict[str, Tensor]:
     """All tensors of the bytes of a safetensors file; what is none is an InputError that names `where`."""
     header = int.from_bytes(data[:8], "little")
     if header > durable.MAX_JSON_BYTES:
-        raise InputError(f"{where}: a header of {header} bytes, expected at most {durable.MAX_JSON_BYTES}: not ours")
+        most = durable.MAX_JSON_BYTES
+        raise InputError(
+            f"{where}: not a readable safetensors file (a header of {header} bytes, at most {most} are read)"
+        )
     try:
         return load_tensors(data)
     except (SafetensorError, KeyError, ValueError, RuntimeError, OverflowError) as error:

@@ -6,9 +6,10 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -23,6 +24,8 @@ from vqvideo.records import flat_settings, without_nan
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+_LONGEST_LINE = 2**20
+"""Bytes: no line of figures comes near this."""
 _CHECKPOINTS = 3
 """As many must fit: two are kept, and a third is there while it is written."""
 
@@ -98,8 +101,16 @@ class RunFolder:
         if not os.path.lexists(self.metrics):
             return []
         durable.check_regular(self.metrics)
-        lines = self.metrics.read_bytes().split(b"\n")[:-1]
-        return [self._record(line, number) for number, line in enumerate(lines, 1)]
+        with open(self.metrics, "rb") as file:
+            lines = iter(partial(self._line, file), b"")
+            return [self._record(line, number) for number, line in enumerate(lines, 1)]
+
+    def _line(self, file: BinaryIO) -> bytes:
+        """The next line; nothing at the end, and for a line that was not finished."""
+        line = file.readline(_LONGEST_LINE)
+        if len(line) == _LONGEST_LINE:
+            raise InputError(f"{self.metrics}: a line of {len(line)} bytes or more: the file is not ours")
+        return line if line.endswith(b"\n") else b""
 
     def rewind(self, step: int) -> None:
         """Drops the lines after `step`, which a resumed run writes again."""
