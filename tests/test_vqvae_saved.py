@@ -152,6 +152,10 @@ WIDER = {"backbone": {"strides": [2, 4, 4], "patch": 2, "widths": [8, 24], "enco
         ({"frame_size": [16]}, "config.json lacks model or frame_size"),
         ({"frame_size": 16}, "config.json lacks model or frame_size"),
         ({"frame_size": [16, 18]}, "frames of 16x18 cannot be cut"),
+        ({"frame_size": ["16", 16]}, "frame_size of config.json is '16', 16: expected two whole numbers"),
+        ({"frame_size": [16.0, 16]}, "frame_size of config.json is 16.0, 16"),
+        ({"frame_size": [[], {}]}, "frame_size of config.json"),
+        ({"frame_size": [-16, 0]}, "frame_size of config.json"),
     ],
 )
 def test_a_config_that_does_not_fit_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:

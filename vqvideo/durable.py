@@ -351,7 +351,7 @@ def read_manifest(path: AnyPath) -> Manifest:
         raise InputError(f"{file}: format version {version!r}, this version reads {FORMAT_VERSION}")
     try:
         files = {check_name(name, str(file)): _file_record(found) for name, found in record["files"].items()}
-        return Manifest(dict(record["info"]), files, json.loads(text)["digest"])
+        return Manifest(_mapping(record["info"]), files, json.loads(text)["digest"])
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file}: fields are missing or of the wrong type ({error!r})") from error
 
@@ -366,6 +366,12 @@ def read_members(path: AnyPath, manifest: Manifest, *names: str) -> list[bytes]:
         if name not in manifest.files:
             raise InputError(f"{Path(path) / MANIFEST}: lists no {name}; the folder is not what it should be")
     return [read_verified(Path(path) / name, manifest.files[name]) for name in names]
+
+
+def _mapping(found: Any) -> dict[str, Any]:
+    if not isinstance(found, dict):
+        raise TypeError("info must be keys and values")
+    return found
 
 
 def _file_record(found: Any) -> FileRecord:

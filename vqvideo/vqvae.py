@@ -115,10 +115,12 @@ class VQVAE(HubModel):
             plain, (h, w) = config["model"], config["frame_size"]
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{source}: config.json lacks model or frame_size") from error
+        if not all(type(side) is int and side > 0 for side in (h, w)):
+            raise InputError(f"{source}: frame_size of config.json is {h!r:.40}, {w!r:.40}: expected two whole numbers")
         cfg = typed(VQVAEConfig, plain, f"{source}: model")
         if quantizer is not None and not isinstance(cfg.quantizer, OutsideConfig):
             raise InputError(f"{source} has the quantizer {kind_of(type(cfg.quantizer))} of its own: pass no module")
-        return cls(cfg, (int(h), int(w)), quantizer)
+        return cls(cfg, (h, w), quantizer)
 
     @classmethod
     def from_saved(cls, saved: SavedModel, source: str, quantizer: nn.Module | None = None) -> Self:
