@@ -19,8 +19,10 @@ from tiny_tokenizers import (
 )
 
 from vqvideo.backbones import ConvConfig
+from vqvideo.checkpoint import check_sizes
 from vqvideo.durable import commit_folder
 from vqvideo.errors import InputError
+from vqvideo.formats import SavedModel
 from vqvideo.vqvae import VQVAE
 
 each_backbone = pytest.mark.parametrize("backbone", BACKBONES, ids=name_of)
@@ -163,3 +165,26 @@ def test_a_config_that_does_not_fit_is_refused(tmp_path: Path, change: dict[str,
     rewrite(tmp_path / "model", change)
     with pytest.raises(InputError, match=message):
         VQVAE.from_pretrained(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"frame_size": [16, 2**40]}, "frame_size is 1099511627776"),
+        ({"space": {"kind": "discrete", "low": [0], "high": [2**24]}}, "choices is 16777217"),
+        ({"layers": 10**9}, "layers is 1000000000"),
+        ({"dim": 100_000}, "dim is 100000"),
+    ],
+)
+def test_a_config_that_asks_for_more_than_its_tensors_hold_is_refused(change: dict[str, Any], named: str) -> None:
+    tensors = {"weight": torch.zeros(64, 3), "bias": torch.zeros(64)}
+    kept = {
+        "seed": 2**60,
+        "dim": 64,
+        "layers": 2,
+        "window": 2000,
+        "space": {"kind": "box", "low": [0], "high": [2**31]},
+    }
+    check_sizes(SavedModel(kept, tensors), Path("folder"))
+    with pytest.raises(InputError, match=rf"folder/config\.json: \S*{named}, expected at most"):
+        check_sizes(SavedModel(kept | change, tensors), Path("folder"))

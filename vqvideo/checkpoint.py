@@ -142,7 +142,7 @@ def load_model(folder: Path, kind: str) -> SavedModel:
 _SMALL, _MOST_CODES = 2048, 2**24
 _WIDTHS = {"dim", "widths", "code_dim", "heads"}
 _COUNTS = {"layers", "encoder_blocks", "decoder_blocks", "blocks"}
-_NO_SIZES = {"seed", "low", "high"}
+_NO_SIZES = {"seed"}
 
 
 def check_sizes(saved: SavedModel, folder: Path) -> None:
@@ -166,9 +166,21 @@ def check_sizes(saved: SavedModel, folder: Path) -> None:
             )
 
 
+def _without_bounds(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Bounds of actions are no sizes, but how many choices lie between those of a discrete space is one."""
+    low, high = value.get("low"), value.get("high")
+    if not isinstance(low, list) or not isinstance(high, list) or len(low) != len(high):
+        return value
+    own = {key: item for key, item in value.items() if key not in ("low", "high")}
+    if value.get("kind") == "box":
+        return own
+    pairs = [pair for pair in zip(low, high, strict=True) if all(isinstance(bound, int) for bound in pair)]
+    return own | {"choices": [most - least + 1 for least, most in pairs]}
+
+
 def _whole_numbers(value: Any, name: str) -> Iterator[tuple[str, int]]:
     if isinstance(value, Mapping):
-        for key, item in value.items():
+        for key, item in _without_bounds(value).items():
             yield from _whole_numbers(item, f"{name}.{key}" if name else str(key))
     elif isinstance(value, list):
         for item in value:
