@@ -139,7 +139,7 @@ def load_model(folder: Path, kind: str) -> SavedModel:
     return upgraded(SavedModel(own, parse_tensors(weights, folder / WEIGHTS)), version)
 
 
-_SMALL, _MOST_CODES = 2048, 2**24
+_SMALL, _MOST_CODES = 2048, 2**18
 _WIDTHS = {"dim", "widths", "code_dim", "heads"}
 _COUNTS = {"layers", "encoder_blocks", "decoder_blocks", "blocks"}
 _NO_SIZES = {"seed"}
@@ -154,7 +154,7 @@ def check_sizes(saved: SavedModel, folder: Path) -> None:
     """
     largest = max((max(value.shape, default=1) for value in saved.tensors.values()), default=1)
     limits = dict.fromkeys(_COUNTS, len(saved.tensors)) | dict.fromkeys(_WIDTHS, largest)
-    limits["codebook_size"] = _MOST_CODES
+    limits["codebook_size"] = max(_MOST_CODES, largest)
     for name, value in _whole_numbers(saved.config, ""):
         key = name.rpartition(".")[2]
         # The codes of a lookup-free quantizer stand in no table; layers are never more than there are tensors.
