@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from reliability.guarantees import GUARANTEES
+from reliability.table import markdown
 from stores import make_meta
 from tiny_models import make_spec, vqvae_config
 
@@ -88,7 +90,7 @@ def test_the_set_up_is_two_commands_one_for_the_main_job_and_one_for_the_tests()
     installs = [command for command in commands() if "pip install" in command]
     assert len(installs) == 2
     assert installs[0].endswith("python scripts/quickstart.py")
-    assert installs[1].endswith("pytest")
+    assert "&& pytest" in installs[1]
 
 
 def test_the_named_actions_of_the_readme_are_known() -> None:
@@ -114,6 +116,24 @@ def test_the_figures_shown_are_the_measured_ones() -> None:
     assert f"{results['prior']['controllability_db']:.1f} dB" in shown
     assert f"{results['speed']['frames_per_s_1']:.0f}" in shown
     assert f"{results['speed']['frames_per_s_16']:.0f}" in shown
+
+
+def test_the_promises_are_shown_with_their_last_results() -> None:
+    page = (ROOT / "configs" / "results" / "README.md").read_text()
+    shown = page.partition("<!-- promises -->")[2].partition("<!-- end of promises -->")[0].strip()
+    assert shown == markdown(json.loads((ROOT / "configs" / "results" / "reliability.json").read_text()))
+    assert shown.count("\n") == len(GUARANTEES) + 1, "run python tests/reliability and show its table"
+
+
+def test_what_checkpoints_cost_is_what_was_measured() -> None:
+    page = (ROOT / "configs" / "results" / "README.md").read_text()
+    figures = json.loads((ROOT / "configs" / "results" / "benchmark_checkpoint.json").read_text())["results"]
+    for saved in figures["save"]:
+        if not saved["state"].startswith("tiny_world"):
+            assert f"{saved['seconds']:.3f}" in page
+    for share in figures["share"]:
+        assert f"{share['percent']:.2f}%" in page
+        assert share["percent"] < 3
 
 
 @pytest.mark.parametrize("name", ["tiny_world", "dynamic_obstacles"])
