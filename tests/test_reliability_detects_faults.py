@@ -60,7 +60,7 @@ def test_a_run_that_does_not_go_on_as_it_was_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, poison: Poison, difference: str
 ) -> None:
     monkeypatch.setattr(kills, "Life", poisoned(poison))
-    outcome = kills.interrupted("vqvae", kills.stop_at_random, 1, tmp_path, 2, 0)
+    outcome = kills.interrupted("vqvae", kills.stop_at_random, 1, tmp_path, 6, 0)
     assert not outcome.kept
     assert difference in " ".join(outcome.failures)
 
