@@ -228,3 +228,8 @@ def test_residual_stages_are_updated_together() -> None:
 def test_a_residual_codebook_too_large_for_a_prior_is_refused() -> None:
     with pytest.raises(InputError, match=r"3 stages of 1024 codes, expected .* 2\^24"):
         ResidualVQConfig(stages=3, stage=EMAVQConfig(codebook_size=1024))
+
+
+def test_more_stages_than_can_be_counted_are_refused_at_once() -> None:
+    with pytest.raises(InputError, match=r"1000000000000 stages of \d+ codes, expected .* 2\^24"):
+        ResidualVQConfig(stages=10**12)

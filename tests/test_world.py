@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -288,3 +289,21 @@ def test_a_setting_added_later_does_not_make_a_stranger_of_a_tokenizer() -> None
     }
     otherwise_trained = replace(config, reconstruction=ReconstructionConfig(worst=1.0))
     assert otherwise_trained.build((64, 64)).identity() == identity
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"codebook_size": 32}, "2 x 2 tokens of 32 codes in 4 dimensions for 2 frames, this tokenizer gives 2 x 2"),
+        ({"grid": (4, 4)}, "4 x 4 tokens of 16 codes"),
+        ({"stride": 4}, "for 4 frames, this tokenizer gives .* for 2 frames"),
+        ({"code_dim": 8}, "in 8 dimensions"),
+    ],
+)
+def test_a_prior_of_other_numbers_is_refused_whatever_fingerprint_it_names(
+    change: dict[str, Any], message: str
+) -> None:
+    vqvae = tiny_vqvae()
+    prior = tiny_prior(make_spec(**({"tokenizer": vqvae.fingerprint()} | change)))
+    with pytest.raises(InputError, match=f"the prior is for .*{message}.*: train the prior again on it"):
+        WorldModel(vqvae, prior, EnvFacts("Tiny-v0", 10.0, 1))

@@ -102,6 +102,10 @@ class WorldModel(HubModel):
 
     def __init__(self, vqvae: VQVAE, prior: Prior, env: EnvFacts) -> None:
         super().__init__()
+        theirs = _facts(prior.spec.grid, prior.spec.codebook_size, prior.spec.code_dim, prior.spec.stride)
+        ours = _facts(vqvae.grid, vqvae.quantizer.codebook_size, vqvae.quantizer.dim, vqvae.stride)
+        if theirs != ours:
+            raise InputError(f"the prior is for {theirs}, this tokenizer gives {ours}: train the prior again on it")
         found = vqvae.fingerprint()
         if found != prior.spec.tokenizer:
             raise InputError(
@@ -241,6 +245,10 @@ class WorldModel(HubModel):
         prior = cfg.build(spec, torch.zeros(spec.codebook_size, spec.code_dim))
         load_into(prior, parts["prior"], f"{source}/{WEIGHTS}")
         return cls(vqvae, prior, typed(EnvFacts, config["env"], f"{source}: env"))
+
+
+def _facts(grid: tuple[int, int], codes: int, width: int, stride: int) -> str:
+    return f"{grid[0]} x {grid[1]} tokens of {codes} codes in {width} dimensions for {stride} frames"
 
 
 def _split(tensors: Mapping[str, Tensor], source: str) -> dict[str, dict[str, Tensor]]:

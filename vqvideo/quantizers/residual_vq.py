@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import log2
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,8 @@ class ResidualVQConfig:
     """Every one of them; together they have codebook_size ** stages codes."""
 
     def __post_init__(self) -> None:
-        if self.stages < 1 or self.stage.codebook_size**self.stages > 2**24:
+        # In logarithms: the number itself may have more digits than there is memory.
+        if self.stages < 1 or self.stages * log2(self.stage.codebook_size) > 24:
             raise InputError(
                 f"quantizer: {self.stages} stages of {self.stage.codebook_size} codes, expected at least one stage and "
                 "at most 2^24 codes together"
