@@ -120,7 +120,7 @@ FLOORS = (
     | {"train_config", "agent_config", "improve_config", "finite", "averaging", "signals", "formats", "frechet"},
     {"locks"},
     {"data", "checkpoint", "video", "yuv", "optimizers", "features", "pretrained", "native_spaces"},
-    {"resuming"},
+    {"resuming", "sizes"},
     {"hub", "backbones", "quantizers", "run_folder", "training", "launch", "perceptual", "discriminator"} | {"codecs"},
     {"vqvae", "prior", "playing"},
     {"world", "config", "workers", "suites", "objective", "loading"},

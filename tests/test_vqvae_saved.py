@@ -19,10 +19,10 @@ from tiny_tokenizers import (
 )
 
 from vqvideo.backbones import ConvConfig
-from vqvideo.checkpoint import check_sizes
 from vqvideo.durable import commit_folder
 from vqvideo.errors import InputError
 from vqvideo.formats import SavedModel
+from vqvideo.sizes import check_sizes
 from vqvideo.vqvae import VQVAE
 
 each_backbone = pytest.mark.parametrize("backbone", BACKBONES, ids=name_of)

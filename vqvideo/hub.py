@@ -15,9 +15,10 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from torch import nn
 
 from vqvideo import pretrained
-from vqvideo.checkpoint import CONFIG, check_sizes, fingerprint, load_model, model_tensors, save_model
+from vqvideo.checkpoint import CONFIG, fingerprint, load_model, model_tensors, save_model
 from vqvideo.errors import InputError
 from vqvideo.formats import SavedModel
+from vqvideo.sizes import check_sizes
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
