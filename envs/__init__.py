@@ -26,7 +26,7 @@ from vqvideo.errors import InputError, suggest
 from vqvideo.spaces import ActionSpace
 
 if TYPE_CHECKING:
-    from vqvideo.data.manifest import StoreMeta
+    from vqvideo.data.index import StoreMeta
 
 __all__ = ["PRESETS", "Preset", "as_recorded", "find_spec", "make", "name_of", "resolve"]
 

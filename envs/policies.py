@@ -11,9 +11,9 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from vqvideo.data.playing import Policy
 from vqvideo.envs.car_racing import Drive
 from vqvideo.errors import InputError, suggest
-from vqvideo.playing import Policy
 from vqvideo.spaces import ActionSpace
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from vqvideo.data.playing import resize
 from vqvideo.errors import InputError
-from vqvideo.playing import resize
 
 # Symbolic grids (MiniGrid's 7x7x3) are uint8 arrays of three channels too, and are no pictures.
 SMALLEST_SIDE = 16

@@ -15,13 +15,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from train_vqvae import open_store
 from vqvideo import cli
-from vqvideo.benchmarks.results import Results, Row, markdown
+from vqvideo.scripts.benchmarks.results import Results, Row, markdown
+from vqvideo.scripts.train_vqvae import open_store
 
 if TYPE_CHECKING:
-    from vqvideo.config import Experiment
     from vqvideo.data.store import Store
+    from vqvideo.experiment.config import Experiment
 
 CONFIG = Path(__file__).parents[1] / "configs" / "bakeoff.yaml"
 SUITE = CONFIG.parent / "bakeoff" / "tokenizer.yaml"
@@ -38,9 +38,9 @@ def measure(cfg: Experiment, store: Store) -> Row:
     """Trains one variant, or takes the run that is there, and measures it: held-out figures, size, rate, speed."""
     from vqvideo.data.clips import Clips
     from vqvideo.evaluation import reconstruction_speed
-    from vqvideo.run_folder import RunFolder
-    from vqvideo.stages import train_vqvae, vqvae_folder
-    from vqvideo.vqvae import VQVAE
+    from vqvideo.experiment.stage import train_vqvae, vqvae_folder
+    from vqvideo.models.tokenizer.vqvae import VQVAE
+    from vqvideo.training.run_folder import RunFolder
 
     figures = train_vqvae(cfg, store, resume=True)
     last = RunFolder(cfg.folder / "vqvae").records()[-1]
@@ -63,9 +63,9 @@ def table(rows: Mapping[str, Mapping[int, Row]]) -> str:
 
 def main() -> None:
     """Reads the settings and runs the variants."""
-    from vqvideo.config import Experiment, parse
-    from vqvideo.recording import snake_case
-    from vqvideo.suites import Suite
+    from vqvideo.data.recording import snake_case
+    from vqvideo.experiment.config import Experiment, parse
+    from vqvideo.scripts.benchmarks.suites import Suite
 
     @dataclass(frozen=True)
     class Options(Experiment):

@@ -19,18 +19,18 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from train_vqvae import open_store
 from vqvideo import cli
-from vqvideo.benchmarks.results import Results, Row, markdown
-from vqvideo.benchmarks.trial_config import TrialConfig
+from vqvideo.data.recording import snake_case
 from vqvideo.errors import InputError
-from vqvideo.recording import snake_case
+from vqvideo.scripts.benchmarks.results import Results, Row, markdown
+from vqvideo.scripts.benchmarks.trial_config import TrialConfig
+from vqvideo.scripts.train_vqvae import open_store
 
 if TYPE_CHECKING:
-    from vqvideo.benchmarks.horizon_plot import HorizonCurves
-    from vqvideo.benchmarks.prior_trial import Trial
-    from vqvideo.config import Experiment
     from vqvideo.data.store import Store
+    from vqvideo.experiment.config import Experiment
+    from vqvideo.scripts.benchmarks.horizon_plot import HorizonCurves
+    from vqvideo.scripts.benchmarks.prior_trial import Trial
 
 CONFIG = Path(__file__).parents[1] / "configs" / "bakeoff_prior.yaml"
 SUITE = CONFIG.parent / "bakeoff" / "prior_heads.yaml"
@@ -61,10 +61,10 @@ class Bench:
 
 def measure(cfg: Experiment, variant: Experiment, bench: Bench) -> Row:
     """Trains `cfg`, or takes the run that is there, and measures it as `variant` draws from it."""
-    from vqvideo.benchmarks.prior_trial import as_drawn
-    from vqvideo.hardware import default_device
-    from vqvideo.run_folder import RunFolder
-    from vqvideo.stages import train_prior, world_folder
+    from vqvideo.experiment.stage import train_prior, world_folder
+    from vqvideo.scripts.benchmarks.prior_trial import as_drawn
+    from vqvideo.training.hardware import default_device
+    from vqvideo.training.run_folder import RunFolder
     from vqvideo.world import WorldModel
 
     train_prior(cfg, bench.store, resume=True, tokenizer=bench.tokenizer)
@@ -81,7 +81,7 @@ def add_row(results: Results, bench: Bench, variants: Mapping[str, Experiment], 
     """Adds the row of a variant, unless the very same is there. What differs from an earlier variant only in how codes
     are drawn shares its training.
     """
-    from vqvideo.benchmarks.prior_trial import as_trained
+    from vqvideo.scripts.benchmarks.prior_trial import as_trained
 
     def with_seed(variant: Experiment) -> Experiment:
         return replace(variant, prior=replace(variant.prior, train=replace(variant.prior.train, seed=seed)))
@@ -96,9 +96,9 @@ def add_row(results: Results, bench: Bench, variants: Mapping[str, Experiment], 
 
 def fingerprint(variant: Experiment, bench: Bench) -> str:
     """SHA-256 of all that a row depends on."""
-    from vqvideo import durable
-    from vqvideo.records import to_plain
-    from vqvideo.vqvae import VQVAE
+    from vqvideo.models.tokenizer.vqvae import VQVAE
+    from vqvideo.storage import files
+    from vqvideo.storage.records import to_plain
     from vqvideo.world import WorldModel
 
     init = variant.prior.init
@@ -110,7 +110,7 @@ def fingerprint(variant: Experiment, bench: Bench) -> str:
         "tokenizer": VQVAE.from_pretrained(bench.tokenizer).fingerprint(),
         "init": WorldModel.from_pretrained(init).fingerprint() if init else None,
     }
-    return sha256(durable.canonical_json(depends)).hexdigest()
+    return sha256(files.canonical_json(depends)).hexdigest()
 
 
 def table(rows: Mapping[str, Mapping[int, Row]]) -> str:
@@ -120,7 +120,7 @@ def table(rows: Mapping[str, Mapping[int, Row]]) -> str:
 
 def curves(by_seed: Mapping[int, Row]) -> HorizonCurves:
     """The curves of a variant, means over its seeds."""
-    from vqvideo.benchmarks.horizon_plot import HorizonCurves
+    from vqvideo.scripts.benchmarks.horizon_plot import HorizonCurves
 
     found = [row["curves"] for row in by_seed.values()]
     gains = [mean(steps) for steps in zip(*(curve["gain_db"] for curve in found), strict=True)]
@@ -130,14 +130,14 @@ def curves(by_seed: Mapping[int, Row]) -> HorizonCurves:
 
 def main() -> None:
     """Reads the settings and runs the variants."""
-    from vqvideo.benchmarks.horizon_plot import plot_horizons
-    from vqvideo.benchmarks.plots import require_matplotlib
-    from vqvideo.benchmarks.prior_trial import FIRST_STEPS, Trial
-    from vqvideo.config import Experiment, parse
     from vqvideo.evaluation.frame_sets import lite0_missing
-    from vqvideo.hardware import default_device
-    from vqvideo.suites import Suite
-    from vqvideo.vqvae import VQVAE
+    from vqvideo.experiment.config import Experiment, parse
+    from vqvideo.models.tokenizer.vqvae import VQVAE
+    from vqvideo.scripts.benchmarks.horizon_plot import plot_horizons
+    from vqvideo.scripts.benchmarks.plots import require_matplotlib
+    from vqvideo.scripts.benchmarks.prior_trial import FIRST_STEPS, Trial
+    from vqvideo.scripts.benchmarks.suites import Suite
+    from vqvideo.training.hardware import default_device
 
     @dataclass(frozen=True)
     class Options(Experiment):

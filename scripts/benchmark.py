@@ -22,11 +22,11 @@ from typing import Any
 import tyro
 
 from vqvideo import cli
-from vqvideo.benchmarks.checkpoints import CheckpointBenchmark
-from vqvideo.benchmarks.imagine import ImagineBenchmark
-from vqvideo.benchmarks.imagined_env import ImaginedEnvBenchmark
-from vqvideo.benchmarks.subject import Benchmark
-from vqvideo.benchmarks.tokenizer import TokenizerBenchmark
+from vqvideo.scripts.benchmarks.checkpoints import CheckpointBenchmark
+from vqvideo.scripts.benchmarks.imagine import ImagineBenchmark
+from vqvideo.scripts.benchmarks.imagined_env import ImaginedEnvBenchmark
+from vqvideo.scripts.benchmarks.subject import Benchmark
+from vqvideo.scripts.benchmarks.tokenizer import TokenizerBenchmark
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,14 @@ SUBJECTS: dict[str, type[Benchmark]] = {
 def main() -> None:
     """Reads the command line, measures, prints and writes."""
     benchmark = tyro.extras.subcommand_cli_from_dict(SUBJECTS, description=__doc__)
-    from vqvideo import durable
-    from vqvideo.records import without_nan
+    from vqvideo.storage import files
+    from vqvideo.storage.records import without_nan
 
     report = benchmark.measure()
     print(report)
     if benchmark.json is not None:
         text = json.dumps(without_nan(report.to_json()), indent=2, allow_nan=False) + "\n"
-        durable.write_file(benchmark.json, text.encode())
+        files.write_file(benchmark.json, text.encode())
         print(f"\nfigures {benchmark.json}")
 
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from train_vqvae import CONFIG
 from vqvideo import cli
+from vqvideo.scripts.train_vqvae import CONFIG
 
 
 def main() -> None:
     """Reads the settings, measures, writes evaluation.json beside the model."""
-    from vqvideo.config import Experiment, parse
+    from vqvideo.experiment.config import Experiment, parse
 
     @dataclass(frozen=True)
     class Options(Experiment):
@@ -27,15 +27,15 @@ def main() -> None:
         """Held-out clips; by default all that do not overlap."""
 
     cfg = parse(Options, CONFIG, __doc__ or "")
-    from vqvideo import durable
     from vqvideo.data.clips import Clips
     from vqvideo.data.store import Store
     from vqvideo.errors import InputError
     from vqvideo.evaluation import evaluate_tokenizer
-    from vqvideo.launch import join_processes
-    from vqvideo.records import without_nan
-    from vqvideo.stages import vqvae_folder
-    from vqvideo.vqvae import VQVAE
+    from vqvideo.experiment.stage import vqvae_folder
+    from vqvideo.models.tokenizer.vqvae import VQVAE
+    from vqvideo.storage import files
+    from vqvideo.storage.records import without_nan
+    from vqvideo.training.launch import join_processes
 
     if cfg.clips is not None and cfg.clips < 1:
         raise InputError(f"--clips is {cfg.clips}, expected at least 1")
@@ -48,7 +48,7 @@ def main() -> None:
     figures = {**figures, "bits_per_pixel": vqvae.bits_per_pixel, "clips": count, "frames": count * clips.length}
     if processes.is_main_process:
         out = vqvae_folder(cfg).parent / "evaluation.json"
-        durable.write_file(out, (json.dumps(without_nan(figures), indent=2) + "\n").encode())
+        files.write_file(out, (json.dumps(without_nan(figures), indent=2) + "\n").encode())
         cli.report(f"held-out figures of {vqvae_folder(cfg)}, also in {out}", figures)
 
 

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from rollout import Source, load_world, open_store
 from vqvideo import cli
+from vqvideo.data.recording import snake_case
 from vqvideo.errors import InputError
-from vqvideo.recording import snake_case
-from vqvideo.sampling import Sampling
+from vqvideo.models.prior.sampling import Sampling
+from vqvideo.scripts.rollout import Source, load_world, open_store
 
 if TYPE_CHECKING:
     from vqvideo.evaluation import FidelityReport
@@ -63,12 +63,12 @@ class Options(Source):
 
 def evaluate(options: Options) -> dict[str, Any]:
     """Measures, prints, draws and writes; returns what is written."""
-    from vqvideo import durable
-    from vqvideo.benchmarks.plots import require_matplotlib
-    from vqvideo.benchmarks.report import hardware, versions
     from vqvideo.evaluation import evaluate_fidelity
-    from vqvideo.hardware import configure_threads
-    from vqvideo.records import to_plain
+    from vqvideo.scripts.benchmarks.plots import require_matplotlib
+    from vqvideo.scripts.benchmarks.report import hardware, versions
+    from vqvideo.storage import files
+    from vqvideo.storage.records import to_plain
+    from vqvideo.training.hardware import configure_threads
 
     if options.plot:
         require_matplotlib()
@@ -101,7 +101,7 @@ def evaluate(options: Options) -> dict[str, Any]:
     beside = options.world.parent if options.world and options.world.is_dir() else Path("runs") / name
     out = options.json or beside / "fidelity.json"
     out.parent.mkdir(parents=True, exist_ok=True)
-    durable.write_file(out, (json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
+    files.write_file(out, (json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
     print(f"figures {out}")
     if options.plot:
         draw(report, f"Dreams of {world.env.env_id}, {options.horizon} latent steps", options.plot)
@@ -110,7 +110,7 @@ def evaluate(options: Options) -> dict[str, Any]:
 
 def draw(report: FidelityReport, title: str, path: Path) -> None:
     """Writes the picture."""
-    from vqvideo.benchmarks.fidelity_plot import plot_fidelity
+    from vqvideo.scripts.benchmarks.fidelity_plot import plot_fidelity
 
     path.parent.mkdir(parents=True, exist_ok=True)
     plot_fidelity(report, title, path)

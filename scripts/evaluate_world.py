@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from rollout import Source, load_world, open_store
 from vqvideo import cli
+from vqvideo.data.recording import snake_case
 from vqvideo.errors import InputError
-from vqvideo.recording import snake_case
-from vqvideo.sampling import Sampling
+from vqvideo.models.prior.sampling import Sampling
+from vqvideo.scripts.rollout import Source, load_world, open_store
 
 if TYPE_CHECKING:
     from vqvideo.data.store import Store
@@ -70,10 +70,10 @@ class Options(Source):
 
 def evaluate(options: Options) -> dict[str, Any]:
     """Measures, prints and writes; returns what is written."""
-    from vqvideo import durable
-    from vqvideo.benchmarks.report import hardware, versions
-    from vqvideo.hardware import configure_threads
-    from vqvideo.records import to_plain, without_nan
+    from vqvideo.scripts.benchmarks.report import hardware, versions
+    from vqvideo.storage import files
+    from vqvideo.storage.records import to_plain, without_nan
+    from vqvideo.training.hardware import configure_threads
 
     configure_threads(options.threads)
     name = options.name or snake_case(options.env)
@@ -103,7 +103,7 @@ def evaluate(options: Options) -> dict[str, Any]:
     beside = options.world.parent if options.world and options.world.is_dir() else Path("runs") / name
     out = options.json or beside / "evaluation.json"
     out.parent.mkdir(parents=True, exist_ok=True)
-    durable.write_file(out, (json.dumps(without_nan(record), indent=2, allow_nan=False) + "\n").encode())
+    files.write_file(out, (json.dumps(without_nan(record), indent=2, allow_nan=False) + "\n").encode())
     print(f"figures {out}")
     return record
 

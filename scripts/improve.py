@@ -20,15 +20,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from train_agent import CONFIG, load, play, random_actions, real_env
 from vqvideo import cli
-from vqvideo.improve_config import ImproveConfig
+from vqvideo.experiment.improve_config import ImproveConfig
+from vqvideo.scripts.train_agent import CONFIG, load, play, random_actions, real_env
 
 if TYPE_CHECKING:
-    from vqvideo.config import Experiment
+    from vqvideo.data.playing import Policy
     from vqvideo.data.store import Store
-    from vqvideo.playing import Policy
-    from vqvideo.rounds import Figures, Round
+    from vqvideo.experiment.config import Experiment
+    from vqvideo.experiment.rounds import Figures, Round
 
 
 def improve(cfg: Experiment, how: ImproveConfig) -> list[Figures]:
@@ -41,8 +41,8 @@ def improve(cfg: Experiment, how: ImproveConfig) -> list[Figures]:
         InputError: actions that agents cannot choose, a run that is under way or began with other settings, a store
             with episodes of someone else's.
     """
-    from vqvideo.locks import FolderLock
-    from vqvideo.rounds import RoundLog, nth_round, round_line
+    from vqvideo.experiment.rounds import RoundLog, nth_round, round_line
+    from vqvideo.storage.locks import FolderLock
 
     refuse_untrainable(cfg)
     cfg.folder.mkdir(parents=True, exist_ok=True)
@@ -61,9 +61,9 @@ def improve(cfg: Experiment, how: ImproveConfig) -> list[Figures]:
 
 def refuse_untrainable(cfg: Experiment) -> None:
     """InputError if the environment's actions are none that an agent can choose: now, and not after hours."""
-    from record import chosen_preset
     from vqvideo import envs
     from vqvideo.agents.agent import trainable_space
+    from vqvideo.scripts.record import chosen_preset
     from vqvideo.spaces import ActionSpace
 
     env = envs.make(chosen_preset(cfg.record))
@@ -78,8 +78,8 @@ def refuse_untrainable(cfg: Experiment) -> None:
 
 def collect_episodes(turn: Round) -> Figures:
     """Records the round's episodes: by the config's policy in round 0, later by the agent of the round before."""
-    from record import record
     from vqvideo.data.store import Store
+    from vqvideo.scripts.record import record
 
     options = turn.cfg.record
     first = turn.before.record.episodes if turn.before else 0
@@ -115,12 +115,12 @@ def refuse_useless(store: Store, episodes: int) -> None:
 
 def play_on(turn: Round) -> Figures:
     """The agent of the round before plays the episodes that the store does not hold yet. Returns who it is."""
-    from record import chosen_preset
     from vqvideo import envs
-    from vqvideo.collect import collect
+    from vqvideo.data.collect import collect
     from vqvideo.data.store import Store, StoreWriter
-    from vqvideo.durable import read_manifest
-    from vqvideo.rounds import agent_folder
+    from vqvideo.experiment.rounds import agent_folder
+    from vqvideo.scripts.record import chosen_preset
+    from vqvideo.storage.files import read_manifest
 
     assert turn.before is not None
     options, player = turn.cfg.record, agent_folder(turn.before)
@@ -144,24 +144,24 @@ def play_on(turn: Round) -> Figures:
 def train_tokenizer(turn: Round) -> Figures:
     """Trains the tokenizer, on from that of the round before."""
     from vqvideo.data.store import Store
-    from vqvideo.stages import train_vqvae
+    from vqvideo.experiment.stage import train_vqvae
 
     return train_vqvae(turn.cfg, Store.open(turn.cfg.record.folder), resume=True)
 
 
 def train_prior(turn: Round) -> Figures:
     """Trains the prior, on from that of the round before, and puts the world together."""
-    from vqvideo import stages
     from vqvideo.data.store import Store
+    from vqvideo.experiment import stage
 
-    return stages.train_prior(turn.cfg, Store.open(turn.cfg.record.folder), resume=True)
+    return stage.train_prior(turn.cfg, Store.open(turn.cfg.record.folder), resume=True)
 
 
 def train_agent(turn: Round) -> Figures:
     """Trains the agent in the dream, on from that of the round before."""
     from vqvideo.agents.agent import Agent
     from vqvideo.agents.learning import learn_in_dream
-    from vqvideo.rounds import agent_folder
+    from vqvideo.experiment.rounds import agent_folder
 
     world, store = load(turn.cfg)
     first = Agent.load(agent_folder(turn.before)) if turn.before else None
@@ -209,7 +209,7 @@ def agent_policy(folder: Path, exploration: float, hold: int) -> Policy:
 def telling_how_to_go_on() -> Iterator[None]:
     """A training that a signal stopped names the flag of its own script; here the same command goes on."""
     from vqvideo.errors import RunStoppedError
-    from vqvideo.signals import InterruptedRunError
+    from vqvideo.training.signals import InterruptedRunError
 
     try:
         yield
@@ -221,8 +221,8 @@ def telling_how_to_go_on() -> Iterator[None]:
 
 def main() -> None:
     """Reads the settings, goes through the rounds and prints the table."""
-    from vqvideo.config import Experiment, parse
-    from vqvideo.rounds import round_table
+    from vqvideo.experiment.config import Experiment, parse
+    from vqvideo.experiment.rounds import round_table
 
     @dataclass(frozen=True)
     class Options(Experiment):

@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING, Any
 from vqvideo import cli
 
 if TYPE_CHECKING:
-    from vqvideo.config import Experiment
     from vqvideo.evaluation import HorizonReport
+    from vqvideo.experiment.config import Experiment
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 
 
 def quickstart(cfg: Experiment) -> dict[str, Any]:
     """Runs all stages and returns what is written to results.json."""
-    from record import record
-    from rollout import Options, rollout
     from vqvideo.data.store import Store
-    from vqvideo.stages import train_prior, train_vqvae, world_folder
+    from vqvideo.experiment.stage import train_prior, train_vqvae, world_folder
+    from vqvideo.scripts.record import record
+    from vqvideo.scripts.rollout import Options, rollout
 
     began, earlier = time.perf_counter(), trained_seconds(cfg)
     headline(1, f"recording {cfg.record.episodes} episodes of {cfg.record.env}")
@@ -59,7 +59,7 @@ def quickstart(cfg: Experiment) -> dict[str, Any]:
 
 def trained_seconds(cfg: Experiment) -> float:
     """Training time of an earlier call that this one continues; 0 for a first one."""
-    from vqvideo.run_folder import RunFolder
+    from vqvideo.training.run_folder import RunFolder
 
     logs = [RunFolder(cfg.folder / stage).records() for stage in ("vqvae", "prior")]
     return sum(log[-1]["seconds"] for log in logs if log)
@@ -73,8 +73,8 @@ def headline(number: int, text: str) -> None:
 def imagination_speeds(cfg: Experiment) -> dict[str, float]:
     """Imagined frames per second for 1 and 16 streams."""
     from vqvideo.evaluation import imagination_speed
-    from vqvideo.hardware import default_device
-    from vqvideo.stages import world_folder
+    from vqvideo.experiment.stage import world_folder
+    from vqvideo.training.hardware import default_device
     from vqvideo.world import WorldModel
 
     world = WorldModel.from_pretrained(world_folder(cfg)).to(default_device())
@@ -89,8 +89,8 @@ def summary(
     speeds: dict[str, float],
 ) -> dict[str, Any]:
     """The figures of all parts."""
-    from vqvideo.stages import vqvae_folder
-    from vqvideo.vqvae import VQVAE
+    from vqvideo.experiment.stage import vqvae_folder
+    from vqvideo.models.tokenizer.vqvae import VQVAE
 
     vqvae = VQVAE.from_pretrained(vqvae_folder(cfg))
     return {
@@ -102,7 +102,7 @@ def summary(
 
 def print_table(cfg: Experiment, results: dict[str, Any]) -> None:
     """The figures that matter most."""
-    from vqvideo.stages import world_folder
+    from vqvideo.experiment.stage import world_folder
 
     tokenizer, prior, speed = results["tokenizer"], results["prior"], results["speed"]
     gains = prior["psnr_gain_db"][:8]
@@ -122,9 +122,9 @@ What if it had steered left?
 
 def main() -> None:
     """Reads the settings and runs everything."""
-    from vqvideo import durable
-    from vqvideo.config import Experiment, parse
-    from vqvideo.records import without_nan
+    from vqvideo.experiment.config import Experiment, parse
+    from vqvideo.storage import files
+    from vqvideo.storage.records import without_nan
 
     @dataclass(frozen=True)
     class Options(Experiment):
@@ -133,7 +133,7 @@ def main() -> None:
     cfg = parse(Options, CONFIG, __doc__ or "")
     results = quickstart(cfg)
     text = json.dumps(without_nan(results), indent=2, allow_nan=False)
-    durable.write_file(cfg.folder / "results.json", (text + "\n").encode())
+    files.write_file(cfg.folder / "results.json", (text + "\n").encode())
     print_table(cfg, results)
 
 

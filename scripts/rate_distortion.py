@@ -16,11 +16,11 @@ from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from train_vqvae import CONFIG
 from vqvideo import cli
+from vqvideo.scripts.train_vqvae import CONFIG
 
 if TYPE_CHECKING:
-    from vqvideo.benchmarks.curves import Point, RateDistortion
+    from vqvideo.scripts.benchmarks.curves import Point, RateDistortion
 
 COLUMNS = ("name", "bits/pixel", "PSNR dB", "PSNR of mean MSE", "SSIM", "kbit/s")
 COMPARED = ("tokenizer", "its PSNR", "codec", "codec's PSNR", "difference")
@@ -28,7 +28,7 @@ COMPARED = ("tokenizer", "its PSNR", "codec", "codec's PSNR", "difference")
 
 def main() -> None:
     """Reads the settings, measures, prints and writes."""
-    from vqvideo.config import Experiment, parse
+    from vqvideo.experiment.config import Experiment, parse
 
     @dataclass(frozen=True)
     class Options(Experiment):
@@ -48,15 +48,15 @@ def main() -> None:
         """CPU threads; by default measured."""
 
     options = parse(Options, CONFIG, __doc__ or "")
-    from vqvideo import durable
-    from vqvideo.benchmarks.plots import plot_rate_distortion, require_matplotlib
-    from vqvideo.benchmarks.rate_distortion import measure
-    from vqvideo.benchmarks.report import hardware, versions
     from vqvideo.data.store import Store
     from vqvideo.errors import InputError
-    from vqvideo.hardware import configure_threads
-    from vqvideo.records import without_nan
-    from vqvideo.stages import vqvae_folder
+    from vqvideo.experiment.stage import vqvae_folder
+    from vqvideo.scripts.benchmarks.plots import plot_rate_distortion, require_matplotlib
+    from vqvideo.scripts.benchmarks.rate_distortion import measure
+    from vqvideo.scripts.benchmarks.report import hardware, versions
+    from vqvideo.storage import files
+    from vqvideo.storage.records import without_nan
+    from vqvideo.training.hardware import configure_threads
 
     if min(options.episodes, options.table_episodes + 1) < 1:
         raise InputError("--episodes is at least 1 and --table-episodes at least 0")
@@ -75,7 +75,7 @@ def main() -> None:
         **found.to_json(),
     }
     figures.parent.mkdir(parents=True, exist_ok=True)
-    durable.write_file(figures, (json.dumps(without_nan(record), indent=2, allow_nan=False) + "\n").encode())
+    files.write_file(figures, (json.dumps(without_nan(record), indent=2, allow_nan=False) + "\n").encode())
     h, w = found.frame_size
     title = f"{store.meta.env_id}, {found.sequences} held-out episodes, {h}x{w}, {store.meta.fps:g} frames/s"
     plot_rate_distortion(found, title, picture)

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vqvideo import cli
-from vqvideo.recording import RecordConfig
+from vqvideo.data.recording import RecordConfig
 
 if TYPE_CHECKING:
     import gymnasium
 
-    from vqvideo.data.manifest import StoreMeta
+    from vqvideo.data.index import StoreMeta
     from vqvideo.envs import Preset
 
 
@@ -30,7 +30,7 @@ def record(options: RecordConfig) -> Path:
     from functools import partial
 
     from vqvideo import envs
-    from vqvideo.collect import collect
+    from vqvideo.data.collect import collect
     from vqvideo.data.store import StoreWriter
     from vqvideo.envs.policies import make_policy
 
@@ -81,7 +81,7 @@ def chosen_preset(options: RecordConfig) -> Preset:
 def describe(env: gymnasium.Env, preset: Preset, options: RecordConfig) -> StoreMeta:
     """What the store says about all its episodes."""
     from vqvideo import envs
-    from vqvideo.data.manifest import StoreMeta
+    from vqvideo.data.index import StoreMeta
     from vqvideo.spaces import ActionSpace
 
     fps = preset.fps or env.metadata.get("render_fps") or 30.0

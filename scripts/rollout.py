@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import tyro
 
 from vqvideo import cli
+from vqvideo.data.recording import snake_case
 from vqvideo.errors import InputError, suggest
-from vqvideo.recording import snake_case
-from vqvideo.sampling import Sampling
+from vqvideo.models.prior.sampling import Sampling
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,10 +85,10 @@ class Result(NamedTuple):
 
 def rollout(options: Options) -> Result:
     """Writes video, contact sheet and figures."""
-    from vqvideo import durable
     from vqvideo.evaluation import evaluate_world, stack_frames
-    from vqvideo.hardware import configure_threads
-    from vqvideo.media import dream_rows, save_media
+    from vqvideo.evaluation.pictures import dream_rows, save_media
+    from vqvideo.storage import files
+    from vqvideo.training.hardware import configure_threads
 
     configure_threads(options.threads)
     name = options.name or snake_case(options.env)
@@ -111,7 +111,7 @@ def rollout(options: Options) -> Result:
     if options.evaluate:
         report = evaluate_world(world, clips, options.evaluate, options.context, options.sampling, options.seed)
         print(report.table())
-        durable.write_file(out / "figures.json", (json.dumps(report.to_json(), indent=2) + "\n").encode())
+        files.write_file(out / "figures.json", (json.dumps(report.to_json(), indent=2) + "\n").encode())
     print(f"picture {picture}\nvideo   {video}")
     return Result(picture, video, report)
 
@@ -122,7 +122,7 @@ def load_world(options: Source, name: str) -> WorldModel:
     Raises:
         InputError: there is none, with the commands that train one.
     """
-    from vqvideo.hardware import default_device
+    from vqvideo.training.hardware import default_device
     from vqvideo.world import WorldModel
 
     folder = options.world or Path("runs") / name / "world"

@@ -19,7 +19,7 @@ from vqvideo import cli
 from vqvideo.errors import InputError
 
 if TYPE_CHECKING:
-    from vqvideo.model_card import Training
+    from vqvideo.scripts.model_card import Training
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,10 @@ def ship(options: Options) -> Path:
     from vqvideo.data.clips import Clips
     from vqvideo.data.store import Store
     from vqvideo.evaluation import evaluate_world
-    from vqvideo.hardware import configure_threads, default_device, describe
-    from vqvideo.model_card import CardFacts, card
-    from vqvideo.sampling import Sampling
-    from vqvideo.shipping import export_world, folder_bytes, origins, rounded, rounding_loss
+    from vqvideo.models.prior.sampling import Sampling
+    from vqvideo.scripts.model_card import CardFacts, card
+    from vqvideo.scripts.shipping import export_world, folder_bytes, origins, rounded, rounding_loss
+    from vqvideo.training.hardware import configure_threads, default_device, describe
     from vqvideo.world import WorldModel
 
     configure_threads(options.threads)
@@ -110,11 +110,11 @@ def refuse_stranger(takes: object, recorded: object) -> None:
 
 def read_figures(options: Options) -> dict[str, Any]:
     """The figures of --card-figures; empty without."""
-    from vqvideo import durable
+    from vqvideo.storage import files
 
     if options.card_figures is None:
         return {}
-    figures = durable.parse_json(durable.read_small(options.card_figures), str(options.card_figures))
+    figures = files.parse_json(files.read_small(options.card_figures), str(options.card_figures))
     if not isinstance(figures, dict):
         raise InputError(f"{options.card_figures}: expected a JSON object of figures")
     return figures
@@ -122,7 +122,7 @@ def read_figures(options: Options) -> dict[str, Any]:
 
 def training(options: Options, figures: dict[str, Any]) -> Training:
     """What is known about the training of the world."""
-    from vqvideo.model_card import Training
+    from vqvideo.scripts.model_card import Training
 
     run = options.world.parent
     config = options.config or Path("configs") / f"{run.name}.yaml"

@@ -21,9 +21,9 @@ from vqvideo import cli
 if TYPE_CHECKING:
     import gymnasium
 
-    from vqvideo.config import Experiment
     from vqvideo.data.store import Store
     from vqvideo.evaluation.returns import Act, Returns
+    from vqvideo.experiment.config import Experiment
     from vqvideo.world import WorldModel
 
 CONFIG = Path("configs/tiny_world.yaml")
@@ -39,8 +39,8 @@ def train_agent(cfg: Experiment, *, direct: bool = True) -> dict[str, Any]:
         direct: also train the agent that learns in the real environment.
     """
     from vqvideo.agents.learning import learn_directly, learn_in_dream
-    from vqvideo.hardware import configure_threads
     from vqvideo.imagined_env.spaces import check_same_spaces
+    from vqvideo.training.hardware import configure_threads
 
     threads = configure_threads(None)
     world, store = load(cfg)
@@ -82,8 +82,8 @@ def load(cfg: Experiment) -> tuple[WorldModel, Store]:
     """The trained world of the experiment, and its episodes."""
     from vqvideo.data.store import Store
     from vqvideo.errors import InputError
-    from vqvideo.hardware import default_device
-    from vqvideo.stages import world_folder
+    from vqvideo.experiment.stage import world_folder
+    from vqvideo.training.hardware import default_device
     from vqvideo.world import WorldModel
 
     folder = world_folder(cfg)
@@ -126,8 +126,8 @@ def table(played: dict[str, Returns]) -> list[str]:
 
 def main() -> None:
     """Reads the settings, trains, plays and prints."""
-    from vqvideo import durable
-    from vqvideo.config import Experiment, parse
+    from vqvideo.experiment.config import Experiment, parse
+    from vqvideo.storage import files
 
     @dataclass(frozen=True)
     class Options(Experiment):
@@ -144,7 +144,7 @@ def main() -> None:
         f"{results['imagined_frames_used']} imagined frames; "
         + ", ".join(f"{name.replace('_', ' ')} {value:.0f} s" for name, value in results["seconds"].items())
     )
-    durable.write_file(cfg.folder / "agent" / "results.json", (json.dumps(results, indent=2) + "\n").encode())
+    files.write_file(cfg.folder / "agent" / "results.json", (json.dumps(results, indent=2) + "\n").encode())
     print(f"agent in {cfg.folder / 'agent' / 'model'}")
 
 

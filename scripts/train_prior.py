@@ -10,17 +10,17 @@ import shlex
 import sys
 from dataclasses import dataclass
 
-from train_vqvae import CONFIG
 from vqvideo import cli
+from vqvideo.scripts.train_vqvae import CONFIG
 
 
 def main() -> None:
     """Reads the settings and trains."""
-    from vqvideo.config import Experiment, parse
     from vqvideo.data.store import Store
     from vqvideo.errors import InputError
-    from vqvideo.launch import join_processes
-    from vqvideo.stages import train_prior, vqvae_folder, world_folder
+    from vqvideo.experiment.config import Experiment, parse
+    from vqvideo.experiment.stage import train_prior, vqvae_folder, world_folder
+    from vqvideo.training.launch import join_processes
 
     @dataclass(frozen=True)
     class Options(Experiment):

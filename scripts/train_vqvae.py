@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from vqvideo import cli
 
 if TYPE_CHECKING:
-    from vqvideo.config import Experiment
     from vqvideo.data.store import Store
+    from vqvideo.experiment.config import Experiment
 
 CONFIG = Path(__file__).parents[1] / "configs" / "car_racing.yaml"
 
@@ -22,13 +22,13 @@ CONFIG = Path(__file__).parents[1] / "configs" / "car_racing.yaml"
 def open_store(cfg: Experiment) -> Store:
     """The experiment's episodes, recorded now if there are none yet (by the first process)."""
     from vqvideo.data.store import Store
-    from vqvideo.launch import join_processes
+    from vqvideo.training.launch import join_processes
 
     folder = cfg.record.folder
     with join_processes().local_main_process_first():
         manifest = folder / "manifest.jsonl"
         if not manifest.exists() or not manifest.stat().st_size:
-            from record import record
+            from vqvideo.scripts.record import record
 
             print(f"no episodes in {folder}: recording {cfg.record.episodes} of {cfg.record.env} first", flush=True)
             record(cfg.record)
@@ -44,7 +44,7 @@ def open_store(cfg: Experiment) -> Store:
 
 def main() -> None:
     """Reads the settings and trains."""
-    from vqvideo.config import Experiment, parse
+    from vqvideo.experiment.config import Experiment, parse
 
     @dataclass(frozen=True)
     class Options(Experiment):
@@ -56,8 +56,8 @@ def main() -> None:
         """With --resume: also if another number of processes wrote it; same samples, other rounding and noise."""
 
     cfg = parse(Options, CONFIG, __doc__ or "")
-    from vqvideo.launch import join_processes
-    from vqvideo.stages import train_vqvae, vqvae_folder
+    from vqvideo.experiment.stage import train_vqvae, vqvae_folder
+    from vqvideo.training.launch import join_processes
 
     figures = train_vqvae(cfg, open_store(cfg), resume=cfg.resume, any_world_size=cfg.any_world_size)
     if join_processes().is_main_process:

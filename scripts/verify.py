@@ -42,14 +42,14 @@ def main() -> None:
     """Reads the command line, checks, prints."""
     options = tyro.cli(Options, description=__doc__)
 
-    from vqvideo import durable
+    from vqvideo.storage import files
     from vqvideo.verification import lines_of, verify
 
     # The report says it, and which file it is about.
     logging.getLogger("vqvideo.data.store").setLevel(logging.ERROR)
     report = verify(options.folders, deep=options.deep, repair=options.repair, progress=True)
     if options.json is not None:
-        durable.write_file(options.json, (json.dumps(report.to_json(), indent=2) + "\n").encode())
+        files.write_file(options.json, (json.dumps(report.to_json(), indent=2) + "\n").encode())
     print(*lines_of(report), sep="\n")
     if report.damaged:
         sys.exit(DAMAGED_CODE)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vqvideo.data.episode import Episode
-from vqvideo.data.manifest import StoreMeta
+from vqvideo.data.index import StoreMeta
 from vqvideo.data.store import Store, StoreWriter
 from vqvideo.spaces import ActionSpace
 

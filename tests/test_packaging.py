@@ -17,12 +17,12 @@ ROOT = Path(__file__).parents[1]
 def test_every_package_of_the_library_is_installed() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     there = {".".join(p.parent.relative_to(ROOT).parts) for p in (ROOT / "vqvideo").rglob("__init__.py")}
-    assert there | {"vqvideo.envs"} == set(settings["packages"])
+    assert there | {"vqvideo.envs", "vqvideo.scripts", "vqvideo.configs"} == set(settings["packages"])
 
 
 def test_a_shipped_world_is_whole_in_a_wheel(tmp_path: Path) -> None:
     pytest.importorskip("setuptools", "77")
-    for name in ("vqvideo", "envs"):
+    for name in ("vqvideo", "envs", "scripts", "configs"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path)

@@ -16,11 +16,11 @@ from reliability.table import markdown
 from stores import make_meta
 from tiny_models import make_spec, vqvae_config
 
+from vqvideo.data.playing import Job, play
 from vqvideo.data.store import StoreWriter
 from vqvideo.envs import PRESETS
 from vqvideo.envs.policies import imagined_actions, make_policy
-from vqvideo.playing import Job, play
-from vqvideo.prior import PriorConfig
+from vqvideo.models.prior import PriorConfig
 from vqvideo.spaces import ActionSpace
 from vqvideo.world import EnvFacts, WorldModel
 
@@ -151,8 +151,8 @@ def test_the_agents_returns_are_the_measured_ones(name: str) -> None:
 def test_the_settings_that_are_shown_are_settings() -> None:
     import yaml
 
-    from vqvideo.config import Experiment
-    from vqvideo.records import typed
+    from vqvideo.experiment.config import Experiment
+    from vqvideo.storage.records import typed
 
     shown = [typed(Experiment, yaml.safe_load(text)) for text in blocks("yaml")]
     prior, tokenizer = shown

@@ -24,12 +24,13 @@ from reliability.outcome import Outcome
 from reliability.things import Things, make_things
 from safetensors.torch import load as load_tensors
 
-from vqvideo import checkpoint, durable
-from vqvideo.config import Experiment
-from vqvideo.data import manifest, store
+from vqvideo.data import index as manifest
+from vqvideo.data import store
 from vqvideo.data.episode import EpisodeReader
 from vqvideo.errors import InputError
+from vqvideo.experiment.config import Experiment
 from vqvideo.spaces import ActionSpace
+from vqvideo.storage import checkpoint, files
 
 
 def count(outcome: Outcome, *words: str) -> int:
@@ -56,7 +57,7 @@ def damaged_models(trained: tuple[Experiment, Experiment], monkeypatch: pytest.M
 def test_a_checkpoint_whose_digest_nobody_checks_is_reported(
     damaged_models: Callable[[], Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(durable, "_check_digest", lambda *_: None)
+    monkeypatch.setattr(files, "_check_digest", lambda *_: None)
     outcome = damaged_models()
     assert count(outcome, "step-00000008/optimizer.safetensors", "flipped", "was used without a word")
     assert count(outcome, "step-00000008/average.safetensors", "flipped", "resumed from 8, expected 6")
@@ -71,11 +72,11 @@ def test_a_silent_fallback_is_reported(damaged_models: Callable[[], Outcome], mo
 def test_an_error_without_the_name_of_the_file_is_reported(
     damaged_models: Callable[[], Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def nameless(path: Path, actual: str, expected: durable.FileRecord) -> None:
+    def nameless(path: Path, actual: str, expected: files.FileRecord) -> None:
         if actual != expected.sha256:
             raise InputError("something is wrong somewhere")
 
-    monkeypatch.setattr(durable, "_check_digest", nameless)
+    monkeypatch.setattr(files, "_check_digest", nameless)
     assert count(damaged_models(), "the error does not name the file: something is wrong somewhere")
 
 
@@ -86,7 +87,7 @@ def test_an_error_without_the_name_of_the_file_is_reported(
         (store, "recorded_files", lambda _: set(), ("manifest.jsonl", "cut after line", "without a word")),
         (store, "check_entries", lambda *_: None, ("meta.json", "replaced", "without a word")),
         (store.logger, "warning", lambda *_: None, ("manifest.jsonl", "cut to", "without a word")),
-        (durable, "_check_digest", lambda *_: None, ("codes.safetensors", "flipped", "without a word")),
+        (files, "_check_digest", lambda *_: None, ("codes.safetensors", "flipped", "without a word")),
     ],
 )
 def test_a_store_that_is_not_checked_is_reported(
@@ -176,7 +177,7 @@ def test_links_that_are_followed_and_pipes_that_are_waited_for_are_reported(
 ) -> None:
     only(hostile, "names", "store/meta.json")
     monkeypatch.setattr(hostile, "in_child", lambda action: in_child(action, 1.0))
-    for module in (durable, manifest):
+    for module in (files, manifest):
         monkeypatch.setattr(module, "check_regular", os.stat)
     outcome = hostile.names_elsewhere(tmp_path, 100, 0)
     assert count(outcome, "meta.json is a link to a good copy elsewhere: was loaded")
@@ -187,7 +188,7 @@ def test_names_that_are_not_checked_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, only: Callable[..., None]
 ) -> None:
     only(hostile, "names", "vqvae/manifest.json", "names")
-    monkeypatch.setattr(durable, "check_name", lambda name, where: name)
+    monkeypatch.setattr(files, "check_name", lambda name, where: name)
     assert count(hostile.names_elsewhere(tmp_path, 100, 0), "'../outside': was loaded")
 
 
@@ -226,7 +227,7 @@ def test_large_files_that_are_parsed_are_reported(
     only(lies, "sizes", "store/meta.json", "60 MB of one number")
     monkeypatch.setattr(manifest, "_MAX_META_BYTES", 2**40)
     monkeypatch.setattr(hostile, "MOST_GROWTH", 100)
-    monkeypatch.setattr(durable, "MAX_JSON_BYTES", 2**40)
+    monkeypatch.setattr(files, "MAX_JSON_BYTES", 2**40)
     assert count(lies.lying_sizes(tmp_path, 100, 0), "store/meta.json", "took")
 
 
@@ -285,19 +286,19 @@ def test_unparsed_json_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(
         fuzz, "targets", lambda things: {n: t for n, t in every(things).items() if n == "vqvae/config.json, scrambled"}
     )
-    monkeypatch.setattr(durable, "parse_json", lambda text, where: json.loads(text))
+    monkeypatch.setattr(files, "parse_json", lambda text, where: json.loads(text))
     assert count(fuzz.fuzzed(tmp_path, 40, 0), "vqvae/config.json, scrambled", "JSONDecodeError")
 
 
 def test_equal_seeds_make_equal_inputs(tmp_path: Path) -> None:
     things = make_things(tmp_path / "things")
-    files = {path: path.read_bytes() for path in things.root.rglob("*") if path.is_file()}
+    contents = {path: path.read_bytes() for path in things.root.rglob("*") if path.is_file()}
 
     def shown() -> list[str]:
         made = []
         for number, target in enumerate(fuzz.targets(things).values()):
             made.append(target(random.Random(number)).shown)
-            for path, data in files.items():
+            for path, data in contents.items():
                 path.write_bytes(data)
         return made
 

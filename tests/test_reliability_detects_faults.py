@@ -13,8 +13,10 @@ import pytest
 from reliability import company, crashes, endings, kills, not_finite, stops
 from reliability.lives import Life, Plan, Poison
 
-from vqvideo import durable, finite, locks, signals, training
-from vqvideo.quantizers.base import Quantizer
+from vqvideo.models.quantizers.base import Quantizer
+from vqvideo.storage import files, locks
+from vqvideo.training import finite, signals
+from vqvideo.training import trainer as training
 
 
 def poisoned(poison: Poison) -> type[Life]:
@@ -94,9 +96,9 @@ def test_a_write_that_a_crash_can_break_is_noticed(
     broken: Callable[..., Any],
     write: type[crashes.Write] | None,
 ) -> None:
-    monkeypatch.setattr(durable, name, broken)
+    monkeypatch.setattr(files, name, broken)
     if write is None:
-        monkeypatch.setattr(durable, "_exchange", lambda one, two: False)
+        monkeypatch.setattr(files, "_exchange", lambda one, two: False)
     monkeypatch.setattr(crashes, "WRITES", (write or crashes.Model,))
     assert crashes.crash_everywhere(tmp_path, 1, 0).failures
 
@@ -110,7 +112,7 @@ def unsynced(path: Path, data: bytes) -> None:
 def test_a_write_that_is_not_synced_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, broken: Callable[..., Any]
 ) -> None:
-    monkeypatch.setattr(durable, name, broken)
+    monkeypatch.setattr(files, name, broken)
     monkeypatch.setattr(crashes, "WRITES", (crashes.SingleFile,))
     assert crashes.lose_power_everywhere(tmp_path, 1, 0).failures
 

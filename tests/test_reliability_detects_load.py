@@ -17,15 +17,15 @@ from reliability.load_dreams import Played
 from reliability.outcome import NotPossibleHereError, Outcome
 from reliability.usage import Watch
 
-from vqvideo.benchmarks.memory import in_fresh_process
 from vqvideo.data.clips import Clips
 from vqvideo.data.episode import EpisodeReader
 from vqvideo.data.store import StoreWriter
 from vqvideo.errors import InputError
+from vqvideo.experiment.stage import train_vqvae
 from vqvideo.imagined_env import ImaginedVectorEnv
-from vqvideo.prior import Prior
-from vqvideo.stages import train_vqvae
-from vqvideo.vqvae import VQVAE
+from vqvideo.models.prior import Prior
+from vqvideo.models.tokenizer.vqvae import VQVAE
+from vqvideo.scripts.benchmarks.memory import in_fresh_process
 from vqvideo.world import WorldModel
 
 
@@ -200,7 +200,7 @@ def test_readers_that_are_all_kept_are_reported(tmp_path: Path, monkeypatch: pyt
 
 def without_preflight(*arguments: Any) -> object:
     """A training that begins without looking at the shared memory."""
-    with patch("vqvideo.stages.check_shared_memory"):
+    with patch("vqvideo.experiment.stage.check_shared_memory"):
         return train_vqvae(*arguments)
 
 

@@ -14,11 +14,11 @@ from stores import flip
 from tiny_models import FIVE, SIZE, STEERING, make_spec, noise_frames, tiny_prior, tiny_vqvae, tiny_world
 from torch import Tensor
 
-from vqvideo.backbones import FactorisedConv
 from vqvideo.errors import InputError
-from vqvideo.losses import ReconstructionConfig
-from vqvideo.sampling import Sampling
-from vqvideo.vqvae import VQVAE, VQVAEConfig
+from vqvideo.models.prior.sampling import Sampling
+from vqvideo.models.tokenizer.backbones import FactorisedConv
+from vqvideo.models.tokenizer.losses import ReconstructionConfig
+from vqvideo.models.tokenizer.vqvae import VQVAE, VQVAEConfig
 from vqvideo.world import EnvFacts, Imagination, WorldModel, WorldStep
 
 

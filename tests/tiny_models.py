@@ -13,18 +13,18 @@ from gymnasium import spaces
 from stores import make_meta
 from torch import Tensor, nn
 
-from vqvideo.backbones import FactorisedConv
-from vqvideo.config import Experiment, PriorStage, VQVAEStage
 from vqvideo.data.codes import SegmentConfig
 from vqvideo.data.episode import Episode
+from vqvideo.data.recording import RecordConfig
 from vqvideo.data.store import Store, StoreWriter
 from vqvideo.envs.tiny_world import draw, first_state, next_state
-from vqvideo.prior import ActionStats, Prior, PriorConfig, PriorSpec
-from vqvideo.quantizers import EMAVQConfig
-from vqvideo.recording import RecordConfig
+from vqvideo.experiment.config import Experiment, PriorStage, VQVAEStage
+from vqvideo.models.prior import ActionStats, Prior, PriorConfig, PriorSpec
+from vqvideo.models.quantizers import EMAVQConfig
+from vqvideo.models.tokenizer.backbones import FactorisedConv
+from vqvideo.models.tokenizer.vqvae import VQVAE, VQVAEConfig
 from vqvideo.spaces import ActionSpace
-from vqvideo.training import TrainConfig
-from vqvideo.vqvae import VQVAE, VQVAEConfig
+from vqvideo.training.trainer import TrainConfig
 from vqvideo.world import EnvFacts, WorldModel
 
 SIZE = 16
@@ -77,7 +77,7 @@ def tiny_prior(
     torch.manual_seed(seed)
     if codebook is None:
         codebook = torch.randn(spec.codebook_size, spec.code_dim)
-    prior = PriorConfig(**({"dim": 32, "heads": 2, "window": 3} | settings)).build(spec, codebook)
+    prior = Prior(PriorConfig(**({"dim": 32, "heads": 2, "window": 3} | settings)), spec, codebook)
     shake(prior, seed)
     return prior.eval()
 

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vqvideo.backbones import BackboneConfig, ConvConfig, FactorisedConv
-from vqvideo.quantizers import (
+from vqvideo.models.quantizers import (
     BSQConfig,
     BuiltInConfig,
     CosineVQConfig,
@@ -21,7 +20,8 @@ from vqvideo.quantizers import (
     ResidualVQConfig,
     SimVQConfig,
 )
-from vqvideo.vqvae import VQVAE, VQVAEConfig
+from vqvideo.models.tokenizer.backbones import BackboneConfig, ConvConfig, FactorisedConv
+from vqvideo.models.tokenizer.vqvae import VQVAE, VQVAEConfig
 
 BACKBONES = get_args(BackboneConfig)
 QUANTIZERS = get_args(BuiltInConfig)

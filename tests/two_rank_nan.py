@@ -11,9 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vqvideo.launch import make_accelerator
-from vqvideo.run_folder import prepare_run
-from vqvideo.training import NonFiniteError, TrainConfig, Trainer
+from vqvideo.training.launch import make_accelerator
+from vqvideo.training.run_folder import prepare_run
+from vqvideo.training.trainer import NonFiniteError, TrainConfig, Trainer
 
 
 class Output(NamedTuple):

@@ -15,9 +15,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import torch
 from safetensors.torch import save_file
 
-import train_vqvae
-from vqvideo.launch import join_processes
-from vqvideo.vqvae import VQVAE
+from vqvideo.models.tokenizer.vqvae import VQVAE
+from vqvideo.scripts import train_vqvae
+from vqvideo.training.launch import join_processes
 
 
 def main(config: str, out: Path) -> None:

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from vqvideo.data.store import Store as Store
     from vqvideo.data.store import StoreWriter as StoreWriter
     from vqvideo.errors import InputError as InputError
-    from vqvideo.prior import Prior as Prior
-    from vqvideo.prior import PriorConfig as PriorConfig
-    from vqvideo.quantizers import EMAVQConfig as EMAVQConfig
-    from vqvideo.quantizers import FSQConfig as FSQConfig
-    from vqvideo.sampling import Sampling as Sampling
+    from vqvideo.models.prior import Prior as Prior
+    from vqvideo.models.prior import PriorConfig as PriorConfig
+    from vqvideo.models.prior.sampling import Sampling as Sampling
+    from vqvideo.models.quantizers import EMAVQConfig as EMAVQConfig
+    from vqvideo.models.quantizers import FSQConfig as FSQConfig
+    from vqvideo.models.tokenizer.vqvae import VQVAE as VQVAE
+    from vqvideo.models.tokenizer.vqvae import VQVAEConfig as VQVAEConfig
     from vqvideo.spaces import ActionSpace as ActionSpace
-    from vqvideo.vqvae import VQVAE as VQVAE
-    from vqvideo.vqvae import VQVAEConfig as VQVAEConfig
     from vqvideo.world import WorldModel as WorldModel
 
 __version__ = "0.1.0"
@@ -37,16 +37,16 @@ __version__ = "0.1.0"
 _HOMES = {
     "ActionSpace": "spaces",
     "Clips": "data.clips",
-    "EMAVQConfig": "quantizers",
-    "FSQConfig": "quantizers",
+    "EMAVQConfig": "models.quantizers",
+    "FSQConfig": "models.quantizers",
     "InputError": "errors",
-    "Prior": "prior",
-    "PriorConfig": "prior",
-    "Sampling": "sampling",
+    "Prior": "models.prior",
+    "PriorConfig": "models.prior",
+    "Sampling": "models.prior.sampling",
     "Store": "data.store",
     "StoreWriter": "data.store",
-    "VQVAE": "vqvae",
-    "VQVAEConfig": "vqvae",
+    "VQVAE": "models.tokenizer.vqvae",
+    "VQVAEConfig": "models.tokenizer.vqvae",
     "WorldModel": "world",
 }
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 
 from vqvideo.errors import InputError, RunStoppedError
-from vqvideo.signals import Terminated, raise_on_termination
+from vqvideo.training.signals import Terminated, raise_on_termination
 
 INPUT_ERROR_CODE = 2
 INTERRUPTED_CODE = 130

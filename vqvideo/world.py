@@ -1,94 +1,32 @@
-"""The world model: tokenizer and prior together. Reads a few frames, then dreams on under given actions."""
+"""The front door: a world model that is saved, loaded, found by name, imagined and handed out as an environment."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
 import torch
-from einops import rearrange
-from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from vqvideo.checkpoint import WEIGHTS, load_into
+from vqvideo import pretrained
 from vqvideo.errors import InputError
-from vqvideo.formats import SavedModel
-from vqvideo.hub import HubModel
-from vqvideo.nn import TimeState
-from vqvideo.prior import Prior, PriorConfig, PriorSpec, PriorState
-from vqvideo.randomness import Randomness
-from vqvideo.records import to_plain, typed
-from vqvideo.sampling import Sampling
-from vqvideo.spaces import ActionSpace
-from vqvideo.video import to_uint8
-from vqvideo.vqvae import VQVAE
+from vqvideo.models.imagination import EnvFacts, Imagination, Imaginer, WorldState, WorldStep
+from vqvideo.models.prior import Prior, PriorConfig, PriorSpec
+from vqvideo.models.tokenizer.vqvae import VQVAE
+from vqvideo.storage.checkpoint import WEIGHTS, load_into
+from vqvideo.storage.formats import SavedModel
+from vqvideo.storage.hub import HubModel
+from vqvideo.storage.records import to_plain, typed
+from vqvideo.training.hardware import default_device
 
 if TYPE_CHECKING:
-    from vqvideo.imagined_env import ImaginedVectorEnv
+    from vqvideo.imagined_env import Beginnings, ImaginedEnv, ImaginedVectorEnv
+
+__all__ = ["EnvFacts", "Imagination", "WorldModel", "WorldState", "WorldStep", "make_env", "make_vector_env"]
 
 
-@dataclass(frozen=True)
-class EnvFacts:
-    """What the recorded environment was."""
-
-    env_id: str
-    """Gymnasium id."""
-    fps: float
-    """Frames per second of the recorded frames."""
-    action_repeat: int
-    """Environment steps per recorded frame."""
-
-
-class WorldState(NamedTuple):
-    """A batch of dreams under way."""
-
-    prior: PriorState
-    decoder: TimeState
-
-    def rows(self, index: Tensor) -> WorldState:
-        """The dreams (r,) of `index` as a batch of their own."""
-        return WorldState(self.prior.rows(index), self.decoder.rows(index))
-
-    def with_rows(self, index: Tensor, other: WorldState) -> WorldState:
-        """The same dreams, those (r,) of `index` replaced by the r dreams of `other`, which may be longer or shorter
-        under way.
-        """
-        return WorldState(self.prior.with_rows(index, other.prior), self.decoder.with_rows(index, other.decoder))
-
-
-class WorldStep(NamedTuple):
-    """One imagined latent step of a batch of dreams."""
-
-    frames: Tensor
-    """(b, s, c, h, w) uint8."""
-    codes: Tensor
-    """(b, h, w) int64."""
-    reward: Tensor
-    """(b,) expected sum of rewards over the step."""
-    termination: Tensor
-    """(b,) probability that the episode ends in the step."""
-    entropy: Tensor
-    """(b,) mean entropy of the tokens in nats."""
-
-
-class Imagination(NamedTuple):
-    """What `WorldModel.imagine` returns, for m imagined latent steps."""
-
-    frames: Tensor
-    """(b, s m, c, h, w) uint8: the frames after the context."""
-    codes: Tensor
-    """(b, m, h, w) int64."""
-    rewards: Tensor
-    """(b, m)."""
-    termination: Tensor
-    """(b, m) probabilities."""
-    entropy: Tensor
-    """(b, m) nats per token."""
-
-
-class WorldModel(HubModel):
+class WorldModel(Imaginer, HubModel):
     """A tokenizer and the prior that speaks its codes.
 
     Example:
@@ -99,106 +37,6 @@ class WorldModel(HubModel):
     """
 
     kind = "world"
-
-    def __init__(self, vqvae: VQVAE, prior: Prior, env: EnvFacts) -> None:
-        super().__init__()
-        theirs = _facts(prior.spec.grid, prior.spec.codebook_size, prior.spec.code_dim, prior.spec.stride)
-        ours = _facts(vqvae.grid, vqvae.quantizer.codebook_size, vqvae.quantizer.dim, vqvae.stride)
-        if theirs != ours:
-            raise InputError(f"the prior is for {theirs}, this tokenizer gives {ours}: train the prior again on it")
-        found = vqvae.fingerprint()
-        if found != prior.spec.tokenizer:
-            raise InputError(
-                f"the prior speaks the codes of tokenizer {prior.spec.tokenizer[:16]}, this one is {found[:16]}: "
-                "train the prior again on this tokenizer"
-            )
-        self.vqvae, self.prior, self.env = vqvae, prior, env
-
-    @property
-    def stride(self) -> int:
-        """s, frames per latent step."""
-        return self.vqvae.stride
-
-    @property
-    def action_space(self) -> ActionSpace:
-        """Space of the actions."""
-        return self.prior.spec.action_space
-
-    def imagine(
-        self,
-        frames: Tensor | NDArray[Any],
-        actions: ArrayLike,
-        *,
-        sampling: Sampling | None = None,
-        seed: int | None = None,
-    ) -> Imagination:
-        """Continues a context of real frames under given actions, entirely in latent space.
-
-        Args:
-            frames: (b, 1 + s c, 3, h, w), uint8 or float in 0 .. 1: the context.
-            actions: (b, s c + s m, a) flat actions. The first s c led through the context (action t leads from frame t
-                to frame t + 1), the others lead through the m latent steps to imagine.
-            sampling: how codes are drawn.
-            seed: makes the dream reproducible; None draws a new one.
-
-        Raises:
-            InputError: frames or actions of another shape, actions outside the space.
-        """
-        frames = self.vqvae.checked(torch.as_tensor(frames))
-        flat = self.checked_actions(actions)
-        context = self.stride * (self.vqvae.latent_length(frames.shape[1]) - 1)
-        future = flat.shape[1] - context
-        if flat.shape[0] != frames.shape[0] or future < self.stride or future % self.stride:
-            raise InputError(
-                f"actions of shape {tuple(flat.shape)} for {frames.shape[0]} context(s) of {frames.shape[1]} frames, "
-                f"expected ({frames.shape[0]}, {context} + a multiple of {self.stride}, {self.action_space.size})"
-            )
-        generator = torch.Generator(self.device)
-        _ = generator.seed() if seed is None else generator.manual_seed(seed)
-        state = self.start(frames, flat[:, :context])
-        steps = []
-        for action in flat[:, context:].split(self.stride, dim=1):
-            step, state = self.step(state, action, sampling=sampling, generator=generator)
-            steps.append(step)
-        return _joined(steps)
-
-    def start(self, frames: Tensor | NDArray[Any], actions: ArrayLike) -> WorldState:
-        """Reads a context: frames (b, 1 + s c, 3, h, w) and the flat actions (b, s c, a) between them."""
-        return self.begin(frames, actions)[0]
-
-    def begin(self, frames: Tensor | NDArray[Any], actions: ArrayLike) -> tuple[WorldState, Tensor]:
-        """As `start`, and the newest frame of the context as the tokenizer shows it, (b, 3, h, w) uint8."""
-        frames = self.vqvae.checked(torch.as_tensor(frames))
-        codes = self.vqvae.encode(frames.to(self.device))
-        flat = self.checked_actions(actions)
-        expected = (len(frames), frames.shape[1] - 1)
-        if tuple(flat.shape[:2]) != expected:
-            raise InputError(f"{tuple(flat.shape[:2])} context actions, expected {expected}, one between two frames")
-        grouped = rearrange(flat, "b (t s) a -> b t s a", s=self.stride)
-        decoded, decoder = self.vqvae.decode_step(codes, self.vqvae.init_state(len(codes)))
-        return WorldState(self.prior.start(codes, grouped), decoder), to_uint8(decoded[:, -1])
-
-    def step(
-        self,
-        state: WorldState,
-        action: ArrayLike,
-        *,
-        sampling: Sampling | None = None,
-        generator: Randomness = None,
-    ) -> tuple[WorldStep, WorldState]:
-        """Imagines one latent step under the flat actions (b, s, a)."""
-        return self.advance(state, self.checked_actions(action), sampling or Sampling(), generator)
-
-    def advance(
-        self, state: WorldState, actions: Tensor, sampling: Sampling, generator: Randomness = None
-    ) -> tuple[WorldStep, WorldState]:
-        """As `step`, under actions (b, s, a) float32 on the device that are known to be in their space: to look at each
-        again takes time.
-        """
-        imagined, prior = self.prior.step(state.prior, actions, sampling, generator)
-        frames, decoder = self.vqvae.decode_step(imagined.codes[:, None], state.decoder)
-        step = WorldStep(to_uint8(frames), imagined.codes, imagined.reward, imagined.termination, imagined.entropy)
-        return step, WorldState(prior, decoder)
 
     def as_env(self, num_envs: int, starts: Any, **options: Any) -> ImaginedVectorEnv:
         """A batch of imagined environments, for agents: see `vqvideo.imagined_env.ImaginedVectorEnv`.
@@ -211,19 +49,6 @@ class WorldModel(HubModel):
         from vqvideo.imagined_env import ImaginedVectorEnv
 
         return ImaginedVectorEnv(self, starts, num_envs, **options)
-
-    def checked_actions(self, actions: ArrayLike) -> Tensor:
-        """Flat actions (b, t, a) as a float tensor on the device of the model.
-
-        Raises:
-            InputError: another shape, not finite, or outside their space.
-        """
-        if np.ndim(actions) != 3:
-            raise InputError(f"actions of shape {tuple(np.shape(actions))}, expected (b, t, {self.action_space.size})")
-        # On the CPU also when they come from a GPU: one bad index there would end the whole process.
-        values = np.asarray(actions.detach().cpu() if isinstance(actions, Tensor) else actions, dtype=np.float64)
-        self.action_space.validate(values, "actions")
-        return torch.as_tensor(values, dtype=torch.float32, device=self.device)
 
     def config(self) -> dict[str, Any]:
         return {
@@ -242,13 +67,24 @@ class WorldModel(HubModel):
         vqvae = VQVAE.from_saved(SavedModel(config["vqvae"], parts["vqvae"]), source, quantizer)
         spec = typed(PriorSpec, config["spec"], f"{source}: spec")
         cfg = typed(PriorConfig, config["prior"], f"{source}: prior")
-        prior = cfg.build(spec, torch.zeros(spec.codebook_size, spec.code_dim))
+        prior = Prior(cfg, spec, torch.zeros(spec.codebook_size, spec.code_dim))
         load_into(prior, parts["prior"], f"{source}/{WEIGHTS}")
         return cls(vqvae, prior, typed(EnvFacts, config["env"], f"{source}: env"))
 
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, *, quantizer: nn.Module | None = None, **hub: Any
+    ) -> Self:
+        """As `HubModel.from_pretrained`, and by the name of a world that comes along: see `vqvideo.pretrained`."""
+        name = str(pretrained_model_name_or_path)
+        shipped = None if Path(name).is_dir() else pretrained.find(name)
+        return super().from_pretrained(shipped or name, quantizer=quantizer, **hub)
 
-def _facts(grid: tuple[int, int], codes: int, width: int, stride: int) -> str:
-    return f"{grid[0]} x {grid[1]} tokens of {codes} codes in {width} dimensions for {stride} frames"
+    @classmethod
+    def alternatives(cls, name: str) -> str:
+        """The worlds that come along."""
+        hint = pretrained.hint(name)
+        return f" or a world that comes with vqvideo: {hint}" if hint else ""
 
 
 def _split(tensors: Mapping[str, Tensor], source: str) -> dict[str, dict[str, Tensor]]:
@@ -262,11 +98,45 @@ def _split(tensors: Mapping[str, Tensor], source: str) -> dict[str, dict[str, Te
     return parts
 
 
-def _joined(steps: list[WorldStep]) -> Imagination:
-    return Imagination(
-        torch.cat([step.frames for step in steps], dim=1),
-        torch.stack([step.codes for step in steps], dim=1),
-        torch.stack([step.reward for step in steps], dim=1),
-        torch.stack([step.termination for step in steps], dim=1),
-        torch.stack([step.entropy for step in steps], dim=1),
-    )
+def make_env(
+    world: WorldModel | str | Path, starts: Beginnings | None = None, device: str | None = None, **options: Any
+) -> ImaginedEnv:
+    """One imagined environment.
+
+    Args:
+        world: a model, its folder, or the name of one that comes with vqvideo.
+        starts: where episodes begin; a world that comes with vqvideo has start clips of its own.
+        device: where to put a model that is loaded; by default the best there is.
+        options: as of `ImaginedVectorEnv`.
+    """
+    from vqvideo.imagined_env import ImaginedEnv
+
+    return ImaginedEnv(*_loaded(world, starts, device), **options)
+
+
+def make_vector_env(
+    world: WorldModel | str | Path,
+    starts: Beginnings | None = None,
+    num_envs: int = 1,
+    device: str | None = None,
+    **options: Any,
+) -> ImaginedVectorEnv:
+    """A batch of imagined environments; arguments as of `make_env`."""
+    from vqvideo.imagined_env import ImaginedVectorEnv
+
+    return ImaginedVectorEnv(*_loaded(world, starts, device), num_envs, **options)
+
+
+def _loaded(
+    world: WorldModel | str | Path, starts: Beginnings | None, device: str | None
+) -> tuple[WorldModel, Beginnings]:
+    if starts is None:
+        shipped = None if isinstance(world, WorldModel) else pretrained.find(str(world))
+        if shipped is None:
+            raise InputError(
+                "starts is missing: give the store that imagined episodes begin from, such as starts='data/car_racing'"
+            )
+        starts = pretrained.start_store(str(world))
+    if not isinstance(world, WorldModel):
+        world = WorldModel.from_pretrained(world).to(torch.device(device) if device else default_device())
+    return world, starts

@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from reliability.guarantees import GUARANTEES
 from reliability.outcome import Guarantee, NotPossibleHereError
 from reliability.table import line, markdown
-from vqvideo import durable
-from vqvideo.benchmarks.report import hardware, versions
+from vqvideo.scripts.benchmarks.report import hardware, versions
+from vqvideo.storage import files
 
 
 def main() -> int:
@@ -85,7 +85,7 @@ def add(path: Path, key: str, record: dict[str, Any]) -> None:
     results = known["results"] | {key: record}
     ordered = {name: results[name] for name in sorted(results, key=order.index)}
     report = {"hardware": hardware(), "versions": versions(), "results": ordered}
-    durable.write_file(path, (json.dumps(report, indent=2, allow_nan=False) + "\n").encode())
+    files.write_file(path, (json.dumps(report, indent=2, allow_nan=False) + "\n").encode())
 
 
 if __name__ == "__main__":

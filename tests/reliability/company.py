@@ -15,10 +15,10 @@ from reliability.endings import INPUT_ERROR, STOPPED, badly_ended, before_step, 
 from reliability.lives import Life, Plan
 from reliability.outcome import Guarantee, Outcome
 from reliability.references import beside, reference
-from vqvideo.checkpoint import training_checkpoints
 from vqvideo.data.store import StoreWriter
-from vqvideo.locks import LOCK
-from vqvideo.run_folder import RunFolder
+from vqvideo.storage.checkpoint import training_checkpoints
+from vqvideo.storage.locks import LOCK
+from vqvideo.training.run_folder import RunFolder
 
 
 def two_writers(work: Path, trials: int, seed: int) -> Outcome:

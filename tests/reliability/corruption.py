@@ -24,16 +24,16 @@ from stores import make_meta
 from tiny_models import SIZE, tiny_episode, tiny_experiment, tiny_store, tiny_vqvae
 
 from reliability.outcome import Guarantee, Outcome
-from vqvideo.checkpoint import latest_training, load_training, training_checkpoints
-from vqvideo.config import Experiment
 from vqvideo.data.clips import Clips
 from vqvideo.data.codes import CodeArrays, SegmentConfig, cached_codes
-from vqvideo.data.manifest import EpisodeEntry
+from vqvideo.data.index import EpisodeEntry
 from vqvideo.data.store import Store, StoreWriter
-from vqvideo.durable import MANIFEST
 from vqvideo.errors import InputError
-from vqvideo.stages import train_prior, train_vqvae, vqvae_folder, world_folder
-from vqvideo.vqvae import VQVAE
+from vqvideo.experiment.config import Experiment
+from vqvideo.experiment.stage import train_prior, train_vqvae, vqvae_folder, world_folder
+from vqvideo.models.tokenizer.vqvae import VQVAE
+from vqvideo.storage.checkpoint import latest_training, load_training, training_checkpoints
+from vqvideo.storage.files import MANIFEST
 from vqvideo.world import WorldModel
 
 HEAD = 256

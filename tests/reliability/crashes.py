@@ -17,8 +17,10 @@ from stores import make_episode, make_meta
 
 from reliability.outcome import Guarantee, Outcome
 from reliability.power import PowerModel
-from vqvideo import durable
-from vqvideo.checkpoint import (
+from vqvideo.data.store import Store, StoreWriter
+from vqvideo.errors import InputError
+from vqvideo.storage import files
+from vqvideo.storage.checkpoint import (
     TrainingState,
     latest_training,
     load_model,
@@ -26,8 +28,6 @@ from vqvideo.checkpoint import (
     save_training,
     training_checkpoints,
 )
-from vqvideo.data.store import Store, StoreWriter
-from vqvideo.errors import InputError
 
 MOST_CALLS = 400
 """Of one write; it has far fewer."""
@@ -64,7 +64,7 @@ class Checkpoint(Write):
             save_training(folder, step, _training_state(step), keep=2)
 
     def write(self, folder: Path) -> None:
-        durable.clean_temporaries(folder)
+        files.clean_temporaries(folder)
         save_training(folder, 3, _training_state(3), keep=2)
 
     def state(self, folder: Path) -> str:
@@ -83,7 +83,7 @@ class SameStep(Checkpoint):
     name, old, new = "checkpoint of the same step", "step 2", "step 4"
 
     def write(self, folder: Path) -> None:
-        durable.clean_temporaries(folder)
+        files.clean_temporaries(folder)
         save_training(folder, 2, _training_state(4), keep=2)
 
 
@@ -161,10 +161,10 @@ class SingleFile(Write):
     name = "single file"
 
     def before(self, folder: Path) -> None:
-        durable.write_file(folder / "file", b"old" * 1000)
+        files.write_file(folder / "file", b"old" * 1000)
 
     def write(self, folder: Path) -> None:
-        durable.write_file(folder / "file", b"new" * 1000)
+        files.write_file(folder / "file", b"new" * 1000)
 
     def state(self, folder: Path) -> str:
         text = (folder / "file").read_bytes().decode()
@@ -291,7 +291,7 @@ def _count_calls(k: int, end: Callable[[], object]) -> None:
 
     for name in CALLS:
         setattr(os, name, ticking(getattr(os, name)))
-    durable._exchange = ticking(durable._exchange)  # type: ignore[assignment]
+    files._exchange = ticking(files._exchange)  # type: ignore[assignment]
     opened, fdopened = builtins.open, os.fdopen
 
     def open_file(*args: Any, **kwargs: Any) -> Any:

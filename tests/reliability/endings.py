@@ -12,8 +12,8 @@ import torch
 from reliability.lives import Life, Plan
 from reliability.outcome import NotPossibleHereError
 from reliability.results import differences, leftovers, results
-from vqvideo import training
-from vqvideo.vqvae import VQVAE
+from vqvideo.models.tokenizer.vqvae import VQVAE
+from vqvideo.training import trainer as training
 
 INPUT_ERROR, NOT_FINITE, STOPPED = 2, 3, 1
 """Exit codes."""

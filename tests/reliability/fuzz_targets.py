@@ -14,16 +14,16 @@ from gymnasium import spaces as native
 from reliability.lies import with_header
 from reliability.mutations import as_json, as_sealed_json, deep, mutated, scrambled
 from reliability.things import Load, Things, loaded, reseal
-from vqvideo import durable
-from vqvideo.backbones import BackboneConfig
-from vqvideo.config import Experiment
+from vqvideo.experiment.config import Experiment
+from vqvideo.models.prior.conditioning import ConditioningConfig
+from vqvideo.models.prior.heads import HeadConfig
+from vqvideo.models.prior.pooling import PoolingConfig
+from vqvideo.models.quantizers import BuiltInConfig
+from vqvideo.models.tokenizer.backbones import BackboneConfig
 from vqvideo.native_spaces import to_gymnasium
-from vqvideo.prior.conditioning import ConditioningConfig
-from vqvideo.prior.heads import HeadConfig
-from vqvideo.prior.pooling import PoolingConfig
-from vqvideo.quantizers import BuiltInConfig
-from vqvideo.records import kind_of, to_plain
 from vqvideo.spaces import ActionSpace
+from vqvideo.storage import files
+from vqvideo.storage.records import kind_of, to_plain
 
 
 class Input(NamedTuple):
@@ -61,7 +61,7 @@ def targets(things: Things) -> dict[str, Target]:
 
 
 def _file(things: Things, path: Path, load: Load, change: Callable[[Path, random.Random], str]) -> Target:
-    beside = (path.parent / durable.MANIFEST, path.parents[1] / "manifest.jsonl")
+    beside = (path.parent / files.MANIFEST, path.parents[1] / "manifest.jsonl")
 
     def make(rng: random.Random) -> Input:
         with deep():

@@ -23,7 +23,7 @@ import torch
 from reliability.children import MOST_GROWTH, Ended, in_child
 from reliability.outcome import Guarantee, Outcome
 from reliability.things import Load, Things, loaded, make_things, reseal, sealed
-from vqvideo import durable
+from vqvideo.storage import files
 
 # ---------------------------------------------------------------- cases
 
@@ -133,8 +133,8 @@ STRANGERS = (
 
 def pickles(things: Things) -> Iterator[Case]:
     """Every file replaced by each kind of pickle, with digests that fit and with those that were; and others beside."""
-    files = loaded(things)
-    for (file, load), bite in itertools.product(files.items(), BITES):
+    contents = loaded(things)
+    for (file, load), bite in itertools.product(contents.items(), BITES):
         for fits in (True, False):
 
             def plant(path: Path, bite: Callable[[Path], bytes] = bite, fits: bool = fits, file: Path = file) -> None:
@@ -145,7 +145,7 @@ def pickles(things: Things) -> Iterator[Case]:
             name = f"replaced by {bite.__name__}{' with digests that fit' if fits else ''}"
             # What follows the last newline of the metrics is no line yet.
             yield Case(name, file, plant, load, refused=load is not Things.load_metrics)
-    for folder, load in {file.parent: load for file, load in files.items()}.items():
+    for folder, load in {file.parent: load for file, load in contents.items()}.items():
         for stranger in STRANGERS:
 
             def beside(path: Path, folder: Path = folder) -> None:
@@ -169,17 +169,17 @@ LEADING_ELSEWHERE = (
 
 def names(things: Things) -> Iterator[Case]:
     """Manifests that name such a file, in a line or among the files of a folder; and links, pipes and folders."""
-    files = loaded(things)
-    for file, load in files.items():
+    contents = loaded(things)
+    for file, load in contents.items():
         for name in LEADING_ELSEWHERE:
-            if file.name == durable.MANIFEST:
+            if file.name == files.MANIFEST:
                 yield Case(f"names {name[:40]!r}", file, lambda path, name=name: _name_member(path, name), load)
             if file.name == "manifest.jsonl":
                 yield Case(f"names {name[:40]!r}", file, lambda path, name=name: _name_episode(path, name), load)
         for what in (_link, _pipe, _folder, _device):
             # A user may keep these elsewhere and link to them; a cache without a manifest is none, and made again.
             linked = what is _link and load in (Things.load_config, Things.load_metrics)
-            remade = what is not _link and load is Things.load_codes and file.name == durable.MANIFEST
+            remade = what is not _link and load is Things.load_codes and file.name == files.MANIFEST
             refused = not (linked or remade)
             yield Case(f"is {what.__doc__}", file, what, load, refused)
     yield Case("is a link to a folder", Path("store/episodes"), _link, Things.load_store)

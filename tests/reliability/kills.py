@@ -14,7 +14,7 @@ from reliability.lives import Life, Plan
 from reliability.outcome import Guarantee, Outcome
 from reliability.references import beside, reference
 from reliability.results import differences, leftovers, results
-from vqvideo.locks import LOCK
+from vqvideo.storage.locks import LOCK
 
 MOST_LIVES = 60
 """Of one run: one that needs more makes no progress."""

@@ -21,9 +21,9 @@ from processes import free_port
 from tiny_models import tiny_experiment
 
 from vqvideo import cli
-from vqvideo.config import Experiment
 from vqvideo.data.store import Store
-from vqvideo.stages import train_prior, train_vqvae
+from vqvideo.experiment.config import Experiment
+from vqvideo.experiment.stage import train_prior, train_vqvae
 
 TRAININGS: dict[str, Callable[..., dict[str, float]]] = {"vqvae": train_vqvae, "prior": train_prior}
 DEADLINE = 120.0

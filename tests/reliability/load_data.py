@@ -19,10 +19,11 @@ from torch.utils.data import DataLoader
 
 from reliability.outcome import Guarantee, Outcome
 from reliability.usage import MIB, Watch, unshared_memory, usage_now
-from vqvideo.benchmarks.memory import in_fresh_process
-from vqvideo.data.clips import Clips, StepBatches
+from vqvideo.data.clips import Clips
 from vqvideo.data.store import MAX_OPEN_READERS, Store, StoreWriter
 from vqvideo.errors import InputError
+from vqvideo.scripts.benchmarks.memory import in_fresh_process
+from vqvideo.training.loader import StepBatches
 
 R = TypeVar("R")
 FRAMES = 100

@@ -16,7 +16,7 @@ from tiny_models import noise_frames, tiny_world
 
 from reliability.outcome import Guarantee, Outcome
 from reliability.usage import Watch
-from vqvideo.benchmarks.memory import in_fresh_process
+from vqvideo.scripts.benchmarks.memory import in_fresh_process
 
 MOST_MIB = 8.0
 """Growth allowed."""

@@ -18,14 +18,14 @@ from tiny_models import tiny_experiment, tiny_store
 from reliability.outcome import Guarantee, Outcome
 from reliability.usage import Watch
 from vqvideo import envs
-from vqvideo.benchmarks.memory import in_fresh_process
-from vqvideo.collect import collect
+from vqvideo.data.collect import collect
 from vqvideo.data.episode import Episode
 from vqvideo.data.store import StoreWriter
-from vqvideo.prior import Prior
+from vqvideo.experiment.stage import train_prior, train_vqvae
+from vqvideo.models.prior import Prior
+from vqvideo.models.tokenizer.vqvae import VQVAE
+from vqvideo.scripts.benchmarks.memory import in_fresh_process
 from vqvideo.spaces import ActionSpace
-from vqvideo.stages import train_prior, train_vqvae
-from vqvideo.vqvae import VQVAE
 
 TRAINING_MIB = 16.0
 RECORDING_MIB = 5.0

@@ -17,13 +17,13 @@ from tiny_models import SIZE, tiny_experiment, tiny_store
 from reliability.load_runs import silence
 from reliability.outcome import Guarantee, NotPossibleHereError, Outcome
 from reliability.usage import MIB
-from vqvideo.benchmarks.memory import in_fresh_process
-from vqvideo.config import Experiment
 from vqvideo.data.images import StillsConfig
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
-from vqvideo.run_folder import RunFolder
-from vqvideo.stages import train_vqvae
+from vqvideo.experiment.config import Experiment
+from vqvideo.experiment.stage import train_vqvae
+from vqvideo.scripts.benchmarks.memory import in_fresh_process
+from vqvideo.training.run_folder import RunFolder
 
 WORKERS = 2
 CLIPS = 64

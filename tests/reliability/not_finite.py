@@ -12,9 +12,9 @@ from reliability.endings import NOT_FINITE, badly_ended, before_step, goes_on
 from reliability.lives import Life, Poison
 from reliability.outcome import Guarantee, Outcome
 from reliability.references import beside, reference
-from vqvideo.checkpoint import latest_training
-from vqvideo.quantizers import EMAVQ
-from vqvideo.vqvae import VQVAE
+from vqvideo.models.quantizers import EMAVQ
+from vqvideo.models.tokenizer.vqvae import VQVAE
+from vqvideo.storage.checkpoint import latest_training
 
 
 def bad_loss(rank: int, folder: Path) -> None:

@@ -6,9 +6,9 @@ import hashlib
 from pathlib import Path
 
 from reliability.lives import Plan
-from vqvideo.checkpoint import load_training, training_checkpoints
-from vqvideo.run_folder import RunFolder
-from vqvideo.stages import vqvae_folder, world_folder
+from vqvideo.experiment.stage import vqvae_folder, world_folder
+from vqvideo.storage.checkpoint import load_training, training_checkpoints
+from vqvideo.training.run_folder import RunFolder
 
 
 def results(plan: Plan) -> dict[str, str]:

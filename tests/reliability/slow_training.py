@@ -10,9 +10,9 @@ import time
 
 sys.path.insert(0, sys.argv[1])
 
-import train_vqvae
 from vqvideo import cli
-from vqvideo.vqvae import VQVAE
+from vqvideo.models.tokenizer.vqvae import VQVAE
+from vqvideo.scripts import train_vqvae
 
 real = VQVAE.after_step
 

@@ -19,11 +19,12 @@ from reliability.lives import Life, Plan, Poison
 from reliability.outcome import Guarantee, Outcome
 from reliability.references import beside, reference
 from reliability.results import differences, leftovers, results
-from vqvideo import stages, training
-from vqvideo.checkpoint import training_checkpoints
 from vqvideo.data.clips import Clips
-from vqvideo.records import write_yaml
-from vqvideo.vqvae import VQVAE
+from vqvideo.experiment import stage
+from vqvideo.models.tokenizer.vqvae import VQVAE
+from vqvideo.storage.checkpoint import training_checkpoints
+from vqvideo.storage.records import write_yaml
+from vqvideo.training import trainer as training
 
 HANGS_AFTER = 30.0
 """Seconds from a signal to the end, on however busy a machine. How long it really took is a figure."""
@@ -44,7 +45,7 @@ def slow_steps(rank: int, folder: Path) -> None:
 
 def slow_validation(rank: int, folder: Path) -> None:
     """A validation takes for ever, as far as this experiment is concerned."""
-    _slow_down(stages, "evaluate_tokenizer", 30.0, folder)
+    _slow_down(stage, "evaluate_tokenizer", 30.0, folder)
 
 
 def slow_save(rank: int, folder: Path) -> None:

@@ -16,15 +16,16 @@ import torch
 from stores import make_meta
 from tiny_models import SIZE, tiny_episode, tiny_vqvae, tiny_world
 
-from vqvideo import durable
-from vqvideo.checkpoint import TrainingState, latest_training, load_training, save_training
-from vqvideo.config import Experiment
-from vqvideo.data.clips import Clips, StepBatches
+from vqvideo.data.clips import Clips
 from vqvideo.data.codes import CodeArrays, CodeClips, SegmentConfig, cached_codes
 from vqvideo.data.store import Store, StoreWriter
-from vqvideo.records import read_yaml, typed
-from vqvideo.run_folder import RunFolder
-from vqvideo.vqvae import VQVAE
+from vqvideo.experiment.config import Experiment
+from vqvideo.models.tokenizer.vqvae import VQVAE
+from vqvideo.storage import files
+from vqvideo.storage.checkpoint import TrainingState, latest_training, load_training, save_training
+from vqvideo.storage.records import read_yaml, typed
+from vqvideo.training.loader import StepBatches
+from vqvideo.training.run_folder import RunFolder
 from vqvideo.world import WorldModel
 
 
@@ -132,9 +133,9 @@ def loaded(things: Things) -> dict[Path, Load]:
 
 def reseal(file: Path) -> None:
     """Makes all digests right for what is in a file now: who plants a file can write a manifest too."""
-    manifest = file.parent / durable.MANIFEST
+    manifest = file.parent / files.MANIFEST
     lines = file.parents[1] / "manifest.jsonl"
-    found = {"size": file.stat().st_size, "sha256": durable.sha256_file(file)}
+    found = {"size": file.stat().st_size, "sha256": files.sha256_file(file)}
     if manifest.is_file() and file != manifest:
         record = json.loads(manifest.read_bytes())
         record["files"][file.name] = found
@@ -149,4 +150,4 @@ def reseal(file: Path) -> None:
 
 def sealed(record: Mapping[str, Any], digits: int = 64) -> dict[str, Any]:
     """A record with a digest that fits, whatever digest it had."""
-    return durable.seal({name: value for name, value in record.items() if name != "digest"}, digits)
+    return files.seal({name: value for name, value in record.items() if name != "digest"}, digits)

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vqvideo.benchmarks.memory import give_back_free_pages
+from vqvideo.scripts.benchmarks.memory import give_back_free_pages
 
 MIB = 2**20
 _LOOKS = 4

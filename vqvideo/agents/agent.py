@@ -14,11 +14,11 @@ from stable_baselines3.common.policies import ActorCriticCnnPolicy
 from torch import Tensor
 
 from vqvideo.agents.features import FrameFeatures
-from vqvideo.checkpoint import load_into, load_model, model_tensors, save_model
+from vqvideo.data.playing import resize
 from vqvideo.errors import InputError
 from vqvideo.native_spaces import to_gymnasium
-from vqvideo.playing import resize
 from vqvideo.spaces import ActionSpace
+from vqvideo.storage.checkpoint import load_into, load_model, model_tensors, save_model
 
 KIND = "agent"
 ARCHITECTURE: dict[str, Any] = {

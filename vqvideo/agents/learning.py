@@ -13,25 +13,26 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 from tqdm import tqdm
 
 from vqvideo.adapters.sb3 import SB3VecEnv
-from vqvideo.agent_config import AgentStage, PPOConfig
 from vqvideo.agents.agent import ARCHITECTURE, Agent, trainable_space
+from vqvideo.agents.config import AgentStage, PPOConfig
 from vqvideo.errors import InputError
-from vqvideo.hardware import default_device
 from vqvideo.imagined_env import ImaginedVectorEnv
 from vqvideo.imagined_env.starts import Beginnings
-from vqvideo.sampling import Sampling
+from vqvideo.models.imagination import Imaginer
+from vqvideo.models.prior.sampling import Sampling
 from vqvideo.spaces import ActionSpace
-from vqvideo.world import WorldModel
+from vqvideo.training.hardware import default_device
 
 _SHORTEST_ROLLOUT = 128
 """Steps of each real env between two updates: a few real envs need longer rollouts than many dreams."""
 
 
-def dream_envs(world: WorldModel, starts: Beginnings, stage: AgentStage, sampling: Sampling) -> ImaginedVectorEnv:
+def dream_envs(world: Imaginer, starts: Beginnings, stage: AgentStage, sampling: Sampling) -> ImaginedVectorEnv:
     """The imagined envs that an agent learns in."""
-    return world.as_env(
-        stage.num_envs,
+    return ImaginedVectorEnv(
+        world,
         starts,
+        stage.num_envs,
         horizon=stage.horizon,
         context=stage.context,
         max_starts=stage.starts,
@@ -41,7 +42,7 @@ def dream_envs(world: WorldModel, starts: Beginnings, stage: AgentStage, samplin
 
 
 def learn_in_dream(
-    world: WorldModel, starts: Beginnings, stage: AgentStage, sampling: Sampling, *, first: Agent | None = None
+    world: Imaginer, starts: Beginnings, stage: AgentStage, sampling: Sampling, *, first: Agent | None = None
 ) -> Agent:
     """Trains an agent in nothing but dreams.
 

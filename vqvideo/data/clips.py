@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vqvideo.data.manifest import EpisodeEntry
+from vqvideo.data.index import EpisodeEntry
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
 
@@ -146,63 +147,17 @@ def _evenly(size: int, count: int) -> NDArray[np.int64]:
     return np.arange(count, dtype=np.int64) * (size - 1) // max(count - 1, 1)
 
 
-class StepBatches:
-    """The order of training as a function of the step alone; a batch sampler for `DataLoader`.
+class StartClips(NamedTuple):
+    """Real clips of one length."""
 
-    Each epoch is a permutation of the data set drawn from (seed, epoch); the epochs follow each other
-    without a gap, and micro step s takes the positions s * batch .. (s+1) * batch - 1 of that row. So
-    every sample comes once per epoch, a run that resumes at step s sees what it would have seen, and any
-    number of ranks that divides the batch sees the same samples.
+    frames: Tensor
+    """(b, t, c, h, w) uint8."""
+    actions: Tensor
+    """(b, t - 1, a) float32 flat actions: number i leads from frame i to frame i + 1."""
+    rewards: Tensor
+    """(b, t - 1) float32."""
 
-    Args:
-        size: samples in the data set.
-        batch: samples per micro step over all ranks.
-        seed: of the order.
-        stop: the micro step before which to stop.
-        start: the first micro step.
-        rank: which slice of each batch this process takes.
-        world: how many processes share a batch.
 
-    Raises:
-        InputError: the batch does not divide by the number of processes, or there is no data.
-
-    Example:
-        >>> batches = StepBatches(len(clips), batch=32, seed=0, start=step, stop=1000)
-        >>> loader = DataLoader(clips, batch_sampler=batches)
-    """
-
-    def __init__(
-        self, size: int, batch: int, seed: int, *, stop: int, start: int = 0, rank: int = 0, world: int = 1
-    ) -> None:
-        if size < 1 or batch < 1:
-            raise InputError(f"batches of {batch} from {size} samples: both must be at least 1")
-        if batch % world:
-            raise InputError(f"batch {batch} does not divide by {world} processes; choose a multiple")
-        if not 0 <= rank < world:
-            raise InputError(f"rank {rank} of {world} processes")
-        self.size, self.batch, self.seed = size, batch, seed
-        self.start, self.stop = start, stop
-        self.rank, self.world = rank, world
-        self._orders: dict[int, NDArray[np.int64]] = {}
-
-    def __len__(self) -> int:
-        return max(0, self.stop - self.start)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for step in range(self.start, self.stop):
-            yield self.indices(step)
-
-    def indices(self, step: int) -> list[int]:
-        """The samples of this rank in one micro step."""
-        share = self.batch // self.world
-        first = step * self.batch + self.rank * share
-        epochs, offsets = np.divmod(np.arange(first, first + share), self.size)
-        return [int(self._order(int(e))[offset]) for e, offset in zip(epochs, offsets, strict=True)]
-
-    def _order(self, epoch: int) -> NDArray[np.int64]:
-        if epoch not in self._orders:
-            # Numpy promises the raw stream of Philox across versions, but not `permutation`'s use of it.
-            bits = np.random.Philox(np.random.SeedSequence((self.seed, epoch))).random_raw(self.size)
-            recent = {e: order for e, order in self._orders.items() if e == epoch - 1}
-            self._orders = recent | {epoch: np.argsort(bits, kind="stable")}
-        return self._orders[epoch]
+def stack_frames(clips: Clips, indices: list[int]) -> Tensor:
+    """Chosen clips as (b, t, c, h, w) uint8."""
+    return torch.stack([rearrange(clips[i]["frames"], "t h w c -> t c h w") for i in indices])

@@ -23,11 +23,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from vqvideo import durable
 from vqvideo.data.episode import Episode
-from vqvideo.data.manifest import EpisodeEntry
+from vqvideo.data.index import EpisodeEntry
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
+from vqvideo.storage import files
 
 logger = logging.getLogger(__name__)
 _FORMAT = 2
@@ -205,10 +205,10 @@ def cached_codes(
     name = f"{fingerprint[:16]}-{store.digest[:8]}-{split}-{cfg.latent_steps}x{cfg.every}-v{_FORMAT}"
     folder = Path(store.path) / "codes" / name
     info = {"tokenizer": fingerprint, "store": store.digest, "split": split}
-    if not (folder / durable.MANIFEST).is_file():
+    if not (folder / files.MANIFEST).is_file():
         arrays = encode_split(tokenizer, store, split, cfg, device)
-        durable.make_folder(folder.parent)
-        durable.commit_folder(folder, {_FILE: save_arrays(arrays._asdict())}, info, replace=True)
+        files.make_folder(folder.parent)
+        files.commit_folder(folder, {_FILE: save_arrays(arrays._asdict())}, info, replace=True)
         return arrays
     try:
         arrays = _read_cache(folder, info)
@@ -224,12 +224,12 @@ def cached_codes(
 
 def _read_cache(folder: Path, info: dict[str, str]) -> CodeArrays:
     """The arrays of a cache, checked against their digest, of a cache with this `info`."""
-    manifest = durable.read_manifest(folder)
+    manifest = files.read_manifest(folder)
     if manifest.info.get("tokenizer") != info["tokenizer"]:
         raise InputError(f"{folder} was made by another tokenizer")
     if manifest.info != info or _FILE not in manifest.files:
-        raise InputError(f"{folder / durable.MANIFEST}: made of another store or split")
-    data = durable.read_verified(folder / _FILE, manifest.files[_FILE])
+        raise InputError(f"{folder / files.MANIFEST}: made of another store or split")
+    data = files.read_verified(folder / _FILE, manifest.files[_FILE])
     if int.from_bytes(data[:8], "little") > _MAX_HEADER_BYTES:
         raise InputError(f"{folder / _FILE}: not the arrays of a cache (its header is too large)")
     try:

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
-from vqvideo.durable import check_regular, parse_json
 from vqvideo.errors import InputError
 from vqvideo.spaces import ActionSpace
+from vqvideo.storage.files import check_regular, parse_json
 
 FORMAT_VERSION = 1
 CHUNK = 16

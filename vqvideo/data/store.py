@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from vqvideo.data.episode import Episode, EpisodeReader, episode_to_bytes
-from vqvideo.data.manifest import (
+from vqvideo.data.index import (
     EPISODES,
     MANIFEST,
     MAX_INDEX,
@@ -38,8 +38,9 @@ from vqvideo.data.manifest import (
     refuse_lost_lines,
     to_line,
 )
-from vqvideo.disk import AnyPath, DiskError
-from vqvideo.durable import (
+from vqvideo.errors import InputError
+from vqvideo.storage.disk import AnyPath, DiskError
+from vqvideo.storage.files import (
     FileRecord,
     canonical_json,
     check_regular,
@@ -50,8 +51,7 @@ from vqvideo.durable import (
     verify_file,
     write_file,
 )
-from vqvideo.errors import InputError
-from vqvideo.locks import FolderLock
+from vqvideo.storage.locks import FolderLock
 
 MAX_OPEN_READERS = 64
 

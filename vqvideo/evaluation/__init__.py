@@ -1,11 +1,12 @@
 """What trained models are worth on held-out clips, one file per kind of model."""
 
+from vqvideo.data.clips import stack_frames
 from vqvideo.evaluation.fidelity import FidelityReport, evaluate_fidelity
 from vqvideo.evaluation.frame_sets import BlockDistances, FrechetConfig
 from vqvideo.evaluation.horizon import Compared, HorizonReport
 from vqvideo.evaluation.prior import evaluate_prior, likelihood_kind
 from vqvideo.evaluation.speed import Dreaming, imagination_speed
-from vqvideo.evaluation.tokenizer import evaluate_tokenizer, reconstruction_speed, stack_frames
+from vqvideo.evaluation.tokenizer import evaluate_tokenizer, reconstruction_speed
 from vqvideo.evaluation.world import evaluate_world
 
 __all__ = [

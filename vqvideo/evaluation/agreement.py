@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vqvideo import metrics
+from vqvideo.evaluation import metrics
 from vqvideo.evaluation.dreams import Dreams
 from vqvideo.evaluation.replay import Outcomes
 

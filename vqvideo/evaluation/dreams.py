@@ -9,8 +9,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vqvideo.evaluation.replay import Outcomes, Replay, first_end
-from vqvideo.sampling import Sampling
-from vqvideo.world import WorldModel, WorldState
+from vqvideo.models.imagination import Imaginer, WorldState
+from vqvideo.models.prior.sampling import Sampling
 
 
 class Dreams(NamedTuple):
@@ -30,7 +30,7 @@ class Dreams(NamedTuple):
 
 @torch.no_grad()
 def dream_again(
-    world: WorldModel, replay: Replay, samples: int, sampling: Sampling, seed: int, batch: int
+    world: Imaginer, replay: Replay, samples: int, sampling: Sampling, seed: int, batch: int
 ) -> tuple[Dreams, Dreams]:
     """Dreams `samples` times of all n episodes under their own actions, and under those of the episode before.
 
@@ -64,7 +64,7 @@ def dream_again(
 
 
 def _dreamt(
-    world: WorldModel, state: WorldState, actions: Tensor, sampling: Sampling, generator: torch.Generator
+    world: Imaginer, state: WorldState, actions: Tensor, sampling: Sampling, generator: torch.Generator
 ) -> Tensor:
     """Rewards and probabilities of ending (2, b, m) under the actions (b, s m, a)."""
     found = []

@@ -11,9 +11,9 @@ from vqvideo.evaluation.agreement import Agreement, EndAgreement, StepAgreement
 from vqvideo.evaluation.dreams import dream_again
 from vqvideo.evaluation.fidelity_text import tables
 from vqvideo.evaluation.replay import Replay, Window
-from vqvideo.records import without_nan
-from vqvideo.sampling import Sampling
-from vqvideo.world import WorldModel
+from vqvideo.models.imagination import Imaginer
+from vqvideo.models.prior.sampling import Sampling
+from vqvideo.storage.records import without_nan
 
 _TRAINING_EPISODES = 64
 """Training episodes that the baselines are taken of."""
@@ -60,7 +60,7 @@ class FidelityReport:
 
 
 def evaluate_fidelity(
-    world: WorldModel,
+    world: Imaginer,
     store: Store,
     *,
     horizon: int,
@@ -124,7 +124,7 @@ def _refuse_small(**counts: int) -> None:
             raise InputError(f"{name} is {value}, expected at least 1")
 
 
-def _refuse_other_environment(world: WorldModel, store: Store) -> None:
+def _refuse_other_environment(world: Imaginer, store: Store) -> None:
     asked = (world.action_space, tuple(world.vqvae.frame_size))
     found = (store.meta.action_space, tuple(store.meta.frame_size))
     for name, of_store, of_world in zip(("actions", "frames of (h, w)"), found, asked, strict=True):

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from vqvideo.errors import InputError
-from vqvideo.features import LITE0_PACKAGES, Lite0Features, resized
-from vqvideo.frechet import fit_gaussian, frechet_distance
-from vqvideo.video import to_signed
+from vqvideo.evaluation.frechet import fit_gaussian, frechet_distance
+from vqvideo.models.pixels import to_signed
+from vqvideo.models.tokenizer.features import LITE0_PACKAGES, Lite0Features, resized
 
 _BATCH = 16
 """Frames at once."""

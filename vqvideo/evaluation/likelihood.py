@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from vqvideo.data.codes import CodeClips
-from vqvideo.prior import Likelihood, Prior
+from vqvideo.models.prior import Likelihood, Prior
 
 _MOST_LOGITS = 2**24
 """Logits at once, 64 MiB."""

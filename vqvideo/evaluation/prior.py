@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch.utils.data import DataLoader, Subset
 
-from vqvideo import metrics
 from vqvideo.data.codes import CodeClips
+from vqvideo.evaluation import metrics
 from vqvideo.evaluation.likelihood import code_bits
-from vqvideo.prior import Prior
+from vqvideo.models.prior import Prior
 
 
 @torch.no_grad()

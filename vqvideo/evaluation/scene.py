@@ -10,10 +10,10 @@ from einops import rearrange, reduce
 from torch import Tensor
 
 from vqvideo.data.clips import Clips
-from vqvideo.sampling import Sampling
-from vqvideo.video import to_uint8
-from vqvideo.vqvae import VQVAE
-from vqvideo.world import Imagination, WorldModel
+from vqvideo.models.imagination import Imagination, Imaginer
+from vqvideo.models.pixels import to_uint8
+from vqvideo.models.prior.sampling import Sampling
+from vqvideo.models.tokenizer.vqvae import VQVAE
 
 _STEPS = 8
 """Latent steps that pass the tokenizer at once."""
@@ -32,7 +32,7 @@ class Scene(NamedTuple):
     """Frames of context."""
 
     @classmethod
-    def read(cls, world: WorldModel, clips: Clips, indices: list[int], context: int) -> Scene:
+    def read(cls, world: Imaginer, clips: Clips, indices: list[int], context: int) -> Scene:
         """Chosen clips, on the device of the model."""
         taken = [clips[i] for i in indices]
         frames, actions, rewards = (
@@ -56,7 +56,7 @@ class Scene(NamedTuple):
         """Actions (b, t - 1, a) by latent step: (b, c - 1 + m, s, a)."""
         return rearrange(actions, "b (t s) a -> b t s a", t=self.rewards.shape[1])
 
-    def dreams(self, world: WorldModel, sampling: Sampling, seed: int) -> dict[str, Imagination]:
+    def dreams(self, world: Imaginer, sampling: Sampling, seed: int) -> dict[str, Imagination]:
         """What follows under the true actions, under those of another clip, and, if the prior can, under none."""
         start, blind = self.frames[:, : self.seen], replace(sampling, guidance=0.0)
         dreams = {

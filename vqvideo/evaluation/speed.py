@@ -6,8 +6,8 @@ import time
 
 import torch
 
-from vqvideo.sampling import Sampling
-from vqvideo.world import WorldModel, WorldStep
+from vqvideo.models.imagination import Imaginer, WorldStep
+from vqvideo.models.prior.sampling import Sampling
 
 
 class Dreaming:
@@ -21,7 +21,7 @@ class Dreaming:
         sampling: how codes are drawn.
     """
 
-    def __init__(self, world: WorldModel, streams: int, sampling: Sampling | None = None) -> None:
+    def __init__(self, world: Imaginer, streams: int, sampling: Sampling | None = None) -> None:
         h, w = world.vqvae.frame_size
         space, stats = world.action_space, world.prior.spec.stats
         action = [c.start if c.categories else m for c, m in zip(space.columns, stats.mean, strict=True)]
@@ -35,7 +35,7 @@ class Dreaming:
 
 
 @torch.no_grad()
-def imagination_speed(world: WorldModel, streams: int, steps: int = 40, trials: int = 3) -> float:
+def imagination_speed(world: Imaginer, streams: int, steps: int = 40, trials: int = 3) -> float:
     """Imagined frames per second over all streams, decoding included: the median of a few trials."""
     dream, rates = Dreaming(world, streams), []
     for _ in range(trials):

@@ -6,20 +6,13 @@ import time
 from statistics import median
 
 import torch
-from einops import rearrange
-from torch import Tensor
 
-from vqvideo import metrics
-from vqvideo.data.clips import Clips
-from vqvideo.quantizers.ranks import sum_over_ranks
-from vqvideo.quantizers.usage import CodeUsage
-from vqvideo.video import to_unit
-from vqvideo.vqvae import VQVAE
-
-
-def stack_frames(clips: Clips, indices: list[int]) -> Tensor:
-    """Chosen clips as (b, t, c, h, w) uint8."""
-    return torch.stack([rearrange(clips[i]["frames"], "t h w c -> t c h w") for i in indices])
+from vqvideo.data.clips import Clips, stack_frames
+from vqvideo.evaluation import metrics
+from vqvideo.models.pixels import to_unit
+from vqvideo.models.quantizers.ranks import sum_over_ranks
+from vqvideo.models.quantizers.usage import CodeUsage
+from vqvideo.models.tokenizer.vqvae import VQVAE
 
 
 @torch.no_grad()

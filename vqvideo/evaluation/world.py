@@ -8,17 +8,17 @@ import torch
 from einops import reduce
 from torch import Tensor
 
-from vqvideo import metrics
 from vqvideo.data.clips import Clips
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
+from vqvideo.evaluation import metrics
 from vqvideo.evaluation.frame_sets import FrameSets, FrechetConfig, lite0_missing
 from vqvideo.evaluation.horizon import Compared, HorizonReport
 from vqvideo.evaluation.likelihood import step_likelihood, step_rewards
 from vqvideo.evaluation.scene import Scene, through_tokenizer
-from vqvideo.sampling import Sampling
-from vqvideo.video import to_unit
-from vqvideo.world import Imagination, WorldModel
+from vqvideo.models.imagination import Imagination, Imaginer
+from vqvideo.models.pixels import to_unit
+from vqvideo.models.prior.sampling import Sampling
 
 _STEPS = 2
 """Latent steps that are floats at once: so few stay in the processor's cache."""
@@ -31,7 +31,7 @@ Rows = dict[str, dict[str, Tensor]]
 
 @torch.no_grad()
 def evaluate_world(
-    world: WorldModel,
+    world: Imaginer,
     clips: Clips,
     count: int,
     context: int,
@@ -98,9 +98,7 @@ def _chunks(indices: Tensor, batch: int) -> list[Tensor]:
     return list(indices.tensor_split(-(-len(indices) // max(2, batch))))
 
 
-def _measured(
-    world: WorldModel, scene: Scene, sampling: Sampling, seed: int, sets: FrameSets | None
-) -> tuple[Rows, str]:
+def _measured(world: Imaginer, scene: Scene, sampling: Sampling, seed: int, sets: FrameSets | None) -> tuple[Rows, str]:
     """All figures of a batch of clips, and whether the nats are exact or a bound."""
     dreams = scene.dreams(world, sampling, seed)
     codes, rebuilt = through_tokenizer(world.vqvae, scene.frames)
@@ -140,7 +138,7 @@ def _windows(length: int, s: int) -> Iterator[slice]:
         yield slice(first, min(first + _STEPS * s, length - 1) + 1)
 
 
-def _outcomes(world: WorldModel, scene: Scene, dreams: dict[str, Imagination], codes: Tensor) -> Rows:
+def _outcomes(world: Imaginer, scene: Scene, dreams: dict[str, Imagination], codes: Tensor) -> Rows:
     """Entropy of the dreams, errors of their rewards, and the real rewards."""
     m = dreams["imagined"].rewards.shape[1]
     real = scene.rewards[:, -m:]
@@ -154,7 +152,7 @@ def _outcomes(world: WorldModel, scene: Scene, dreams: dict[str, Imagination], c
     }
 
 
-def _nats(world: WorldModel, scene: Scene, codes: Tensor, seed: int) -> tuple[Rows, str]:
+def _nats(world: Imaginer, scene: Scene, codes: Tensor, seed: int) -> tuple[Rows, str]:
     """Nats per token of the real codes after the context, and whether they are exact or a bound."""
     prior, m = world.prior, codes.shape[1] - world.vqvae.latent_length(scene.seen)
     true, lent = scene.grouped(scene.actions), scene.grouped(scene.lent)

@@ -10,8 +10,7 @@ envs = gymnasium.make_vec("vqvideo/Imagined-v0", num_envs=16, world="runs/car_ra
 
 import gymnasium
 
-from vqvideo.imagined_env.by_name import make_env, make_vector_env
-from vqvideo.imagined_env.dreams import RewardFunction, no_reward
+from vqvideo.imagined_env.batch import RewardFunction, no_reward
 from vqvideo.imagined_env.single import ImaginedEnv
 from vqvideo.imagined_env.starts import Beginnings, Starts
 from vqvideo.imagined_env.vector import ImaginedVectorEnv, NotResetError
@@ -23,13 +22,11 @@ __all__ = [
     "NotResetError",
     "RewardFunction",
     "Starts",
-    "make_env",
-    "make_vector_env",
     "no_reward",
 ]
 
 gymnasium.register(
     id="vqvideo/Imagined-v0",
-    entry_point="vqvideo.imagined_env:make_env",
-    vector_entry_point="vqvideo.imagined_env:make_vector_env",
+    entry_point="vqvideo.world:make_env",
+    vector_entry_point="vqvideo.world:make_vector_env",
 )

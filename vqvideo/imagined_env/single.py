@@ -10,7 +10,7 @@ from gymnasium.vector import AutoresetMode
 from vqvideo.imagined_env.actions import in_numpy
 from vqvideo.imagined_env.starts import Beginnings
 from vqvideo.imagined_env.vector import ImaginedVectorEnv
-from vqvideo.world import WorldModel
+from vqvideo.models.imagination import Imaginer
 
 
 class ImaginedEnv(gymnasium.Env[Any, Any]):
@@ -28,7 +28,7 @@ class ImaginedEnv(gymnasium.Env[Any, Any]):
 
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
 
-    def __init__(self, world: WorldModel, starts: Beginnings, **options: Any) -> None:
+    def __init__(self, world: Imaginer, starts: Beginnings, **options: Any) -> None:
         self.vector = ImaginedVectorEnv(world, starts, 1, autoreset_mode=AutoresetMode.DISABLED, **options)
         self.observation_space = self.vector.single_observation_space
         self.action_space = self.vector.single_action_space

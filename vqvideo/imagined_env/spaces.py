@@ -5,11 +5,11 @@ from __future__ import annotations
 import gymnasium
 
 from vqvideo.errors import InputError
+from vqvideo.models.imagination import Imaginer
 from vqvideo.spaces import ActionSpace
-from vqvideo.world import WorldModel
 
 
-def check_same_spaces(world: WorldModel, env: gymnasium.Env) -> None:
+def check_same_spaces(world: Imaginer, env: gymnasium.Env) -> None:
     """Raises InputError unless observations and actions of a real environment are those of the world's dream."""
     expected = (*world.vqvae.frame_size, 3)
     if env.observation_space.shape != expected:

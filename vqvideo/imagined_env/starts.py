@@ -11,11 +11,10 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from vqvideo.data.clips import Clips
+from vqvideo.data.clips import Clips, StartClips
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
-from vqvideo.pretrained import StartClips
-from vqvideo.world import WorldModel, WorldState
+from vqvideo.models.imagination import Imaginer, WorldState
 
 _BATCH = 64
 """Contexts that are read at once."""
@@ -40,7 +39,7 @@ class Starts:
         return len(self.frames)
 
     @classmethod
-    def read(cls, world: WorldModel, frames: Tensor, actions: Tensor, source: Tensor | None = None) -> Starts:
+    def read(cls, world: Imaginer, frames: Tensor, actions: Tensor, source: Tensor | None = None) -> Starts:
         """Reads contexts.
 
         Args:
@@ -58,13 +57,13 @@ class Starts:
         return cls(state, torch.cat([shown for _, shown in parts]), source.to(world.device))
 
 
-def _read(world: WorldModel, frames: Tensor, actions: Tensor) -> tuple[WorldState, Tensor]:
+def _read(world: Imaginer, frames: Tensor, actions: Tensor) -> tuple[WorldState, Tensor]:
     state, shown = world.begin(frames, actions)
     return state, rearrange(shown, "b c h w -> b h w c")
 
 
 def joined(states: Iterable[WorldState]) -> WorldState:
-    """Batches of dreams as one batch; all have the same clock, as those that `WorldModel.start` made of equally long
+    """Batches of dreams as one batch; all have the same clock, as those that `Imaginer.start` made of equally long
     contexts.
     """
     first, *others = states
@@ -83,7 +82,7 @@ Beginnings: TypeAlias = Store | StartClips | Starts | str | Path
 """What imagined episodes can begin from: a store (or its folder), clips, or starts that were read before."""
 
 
-def read_starts(world: WorldModel, given: Beginnings, context: int, count: int) -> Starts:
+def read_starts(world: Imaginer, given: Beginnings, context: int, count: int) -> Starts:
     """Starts from what a user names.
 
     Args:
@@ -105,7 +104,7 @@ def read_starts(world: WorldModel, given: Beginnings, context: int, count: int) 
     return _from_store(world, given if isinstance(given, Store) else Store.open(given), context, count)
 
 
-def _from_clips(world: WorldModel, clips: StartClips, context: int, count: int) -> Starts:
+def _from_clips(world: Imaginer, clips: StartClips, context: int, count: int) -> Starts:
     length = world.vqvae.clip_length(context)
     if clips.frames.ndim != 5 or clips.frames.shape[1] < length or clips.actions.shape[1] < length - 1:
         raise InputError(
@@ -115,7 +114,7 @@ def _from_clips(world: WorldModel, clips: StartClips, context: int, count: int) 
     return Starts.read(world, clips.frames[:count, :length], clips.actions[:count, : length - 1])
 
 
-def _from_store(world: WorldModel, store: Store, context: int, count: int) -> Starts:
+def _from_store(world: Imaginer, store: Store, context: int, count: int) -> Starts:
     check_store(world, store)
     length = world.vqvae.clip_length(context)
     clips = _going_on(store, length, context)
@@ -139,7 +138,7 @@ def _going_on(store: Store, length: int, context: int) -> Clips:
     return Clips(store, split, length + 1, cache_gib=0.0)
 
 
-def check_store(world: WorldModel, store: Store) -> None:
+def check_store(world: Imaginer, store: Store) -> None:
     """Raises InputError unless frames and actions of the store are those of the world."""
     if store.meta.frame_size != world.vqvae.frame_size:
         raise InputError(
@@ -153,7 +152,7 @@ def check_store(world: WorldModel, store: Store) -> None:
         )
 
 
-def given_starts(world: WorldModel, options: dict[str, object], rows: int) -> Starts:
+def given_starts(world: Imaginer, options: dict[str, object], rows: int) -> Starts:
     """Starts from the `options` of a reset: `frames` (r, t, h, w, 3) uint8, or (t, h, w, 3) for all rows, and, if
     t > 1, flat `actions` (r, t - 1, a), or (t - 1, a) for all.
     """

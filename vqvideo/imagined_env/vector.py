@@ -19,12 +19,12 @@ from torch import Tensor
 
 from vqvideo.errors import InputError
 from vqvideo.imagined_env.actions import fast_flat_actions
-from vqvideo.imagined_env.dreams import Dreams, Moment, RewardFunction
+from vqvideo.imagined_env.batch import Dreams, Moment, RewardFunction
 from vqvideo.imagined_env.infos import Form, Infos, numpy_form, torch_form
 from vqvideo.imagined_env.starts import Beginnings, given_starts, read_starts
+from vqvideo.models.imagination import Imaginer
+from vqvideo.models.prior.sampling import Sampling
 from vqvideo.native_spaces import to_gymnasium
-from vqvideo.sampling import Sampling
-from vqvideo.world import WorldModel
 
 FORMS: dict[str, Form] = {"numpy": numpy_form, "torch": torch_form}
 _OPTIONS = ("reset_mask", "frames", "actions")
@@ -71,7 +71,7 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
 
     def __init__(
         self,
-        world: WorldModel,
+        world: Imaginer,
         starts: Beginnings,
         num_envs: int = 1,
         *,

@@ -15,12 +15,11 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from einops import rearrange
-from torch import Tensor
 
+from vqvideo.data.clips import StartClips
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError, suggest
 
@@ -28,17 +27,6 @@ STARTS = "starts"
 """Folder of the start clips inside that of a world."""
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
-
-
-class StartClips(NamedTuple):
-    """Real clips of one length."""
-
-    frames: Tensor
-    """(b, t, c, h, w) uint8."""
-    actions: Tensor
-    """(b, t - 1, a) float32 flat actions: number i leads from frame i to frame i + 1."""
-    rewards: Tensor
-    """(b, t - 1) float32."""
 
 
 def worlds() -> dict[str, Path]:

@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from vqvideo import durable
-from vqvideo.data.manifest import EpisodeEntry, StoreMeta
+from vqvideo.data.index import EpisodeEntry, StoreMeta
+from vqvideo.data.playing import episode_seeds
 from vqvideo.errors import InputError
-from vqvideo.playing import episode_seeds
+from vqvideo.storage import files
 
 COPY = "restore it from a copy"
 
@@ -55,7 +55,7 @@ def _played_by_agents(folder: Path) -> set[int]:
     """The episodes that the log of an improvement run beside the store names as played by an agent."""
     file = folder.parent / "rounds.json"
     try:
-        rounds: Any = durable.parse_json(durable.read_small(file), str(file))["rounds"]
+        rounds: Any = files.parse_json(files.read_small(file), str(file))["rounds"]
         spans = [(one["episodes"]["first"], one["episodes"]["last"]) for one in rounds[1:] if "episodes" in one]
         return {index for first, last in spans for index in range(int(first), min(int(last), 10**6) + 1)}
     except (InputError, OSError, KeyError, TypeError, ValueError):

@@ -85,12 +85,12 @@ def advise(checkpoints: list[Thing]) -> None:
 
 def newest(path: Path) -> dict[str, Any]:
     """What the newest checkpoint with a readable manifest in a folder records; empty if there is none."""
-    from vqvideo import durable
-    from vqvideo.checkpoint import training_checkpoints
+    from vqvideo.storage import files
+    from vqvideo.storage.checkpoint import training_checkpoints
 
     for folder in reversed(training_checkpoints(path)):
         try:
-            return durable.read_manifest(folder).info
+            return files.read_manifest(folder).info
         except (InputError, OSError):
             continue
     return {}

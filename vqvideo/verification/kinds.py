@@ -11,9 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from vqvideo import durable
-from vqvideo.data.manifest import SPLITS
+from vqvideo.data.index import SPLITS
 from vqvideo.errors import InputError
+from vqvideo.storage import files
 
 REPORTS = frozenset(
     ("evaluation.json", "fidelity.json", "figures.json", "results.json", "rate_distortion.json", "benchmark.json")
@@ -129,14 +129,14 @@ def _info(path: Path, names: Listing) -> set[str]:
     """What an intact manifest records besides the files, by name."""
     if names.files.get("manifest.json", MAX_MANIFEST + 1) <= MAX_MANIFEST:
         with suppress(InputError, OSError):
-            return set(durable.read_manifest(path).info)
+            return set(files.read_manifest(path).info)
     return set()
 
 
 def _peek(path: Path) -> bytes:
     """The beginning of a regular file; nothing of anything else."""
     try:
-        durable.check_regular(path)
+        files.check_regular(path)
         with open(path, "rb") as file:
             return file.read(_PEEK)
     except (InputError, OSError):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from vqvideo import durable
 from vqvideo.errors import InputError
-from vqvideo.locks import FolderLock
+from vqvideo.storage import files
+from vqvideo.storage.locks import FolderLock
 from vqvideo.verification.findings import Remark
 from vqvideo.verification.kinds import Listing
 
@@ -36,7 +36,7 @@ def left_in(path: Path, names: Listing) -> list[tuple[Path, Remark]]:
 def living_writer(path: Path) -> str | None:
     """Who writes into a folder now, or may do so; None if nobody does."""
     try:
-        if durable.check_regular(path / ".lock").st_size > _LOCK_BYTES:
+        if files.check_regular(path / ".lock").st_size > _LOCK_BYTES:
             return None
         FolderLock(path).refuse_others()
     except InputError as error:

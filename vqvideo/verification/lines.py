@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from vqvideo import durable
-from vqvideo.data.manifest import EpisodeEntry, StoreMeta, from_line
-from vqvideo.data.manifest import read_meta as read_store_meta
+from vqvideo.data.index import EpisodeEntry, StoreMeta, from_line
+from vqvideo.data.index import read_meta as read_store_meta
 from vqvideo.errors import InputError
+from vqvideo.storage import files
 
 MANIFEST = "manifest.jsonl"
 MOST_DAMAGED = 1000
@@ -48,7 +48,7 @@ def read_meta(folder: Path) -> tuple[StoreMeta, str]:
 
 def read_lines(folder: Path) -> Lines:
     """All lines of the manifest. InputError or OSError if the file cannot be read at all."""
-    *texts, torn = durable.read_small(folder / MANIFEST).split(b"\n")
+    *texts, torn = files.read_small(folder / MANIFEST).split(b"\n")
     if torn and _read(torn[:-1], 0).entry:
         # A complete line, with something else where its end was.
         texts, torn = [*texts, torn], b""

@@ -11,12 +11,12 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from vqvideo import durable
-from vqvideo.checkpoint import fingerprint, training_checkpoints
 from vqvideo.errors import InputError
-from vqvideo.formats import FORMAT_VERSION, SavedModel, upgraded
 from vqvideo.pretrained import STARTS
-from vqvideo.records import typed
+from vqvideo.storage import files
+from vqvideo.storage.checkpoint import fingerprint, training_checkpoints
+from vqvideo.storage.formats import FORMAT_VERSION, SavedModel, upgraded
+from vqvideo.storage.records import typed
 from vqvideo.verification.findings import Thing
 from vqvideo.verification.memory import memory_limit
 from vqvideo.verification.tensors import Layout, first_names, layouts, load_tensors, not_finite, outline
@@ -56,7 +56,7 @@ def _read_config(thing: Thing, kind: str, work: Work) -> tuple[dict[str, Any], i
     """What `config.json` says, and in which format."""
     file = thing.path / CONFIG
     work.refuse_large(file, _MAX_CONFIG)
-    config = durable.parse_json(durable.read_small(file), str(file))
+    config = files.parse_json(files.read_small(file), str(file))
     if not isinstance(config, dict) or config.get("format") != f"vqvideo-{kind}":
         raise InputError(f"{file}: expected the settings of a {kind}, as the manifest says")
     thing.kind = KINDS.get(kind, "model")
@@ -104,7 +104,7 @@ def _learn_tokenizer(thing: Thing, config: dict[str, Any], file: Path, names: li
 
 
 def _check_world(thing: Thing, config: dict[str, Any], file: Path, names: list[str]) -> None:
-    from vqvideo.prior import PriorConfig, PriorSpec
+    from vqvideo.models.prior import PriorConfig, PriorSpec
     from vqvideo.world import EnvFacts
 
     spec = typed(PriorSpec, config["spec"], "spec")
@@ -124,7 +124,7 @@ def _check_world(thing: Thing, config: dict[str, Any], file: Path, names: list[s
 
 def _fingerprint(thing: Thing, config: dict[str, Any], file: Path, names: list[str], prefix: str) -> str | None:
     """The fingerprint that the tokenizer would have, without building it: a stranger's settings may be huge."""
-    from vqvideo.vqvae import VQVAE, VQVAEConfig
+    from vqvideo.models.tokenizer.vqvae import VQVAE, VQVAEConfig
 
     if file.stat().st_size > _MAX_COMPARED:
         thing.note(WEIGHTS, f"larger than {_MAX_COMPARED} bytes: tokenizer and prior were not compared")
@@ -139,7 +139,7 @@ def _fingerprint(thing: Thing, config: dict[str, Any], file: Path, names: list[s
 
 def codebook_size(config: dict[str, Any]) -> int | None:
     """Codes of a tokenizer by its settings; None for a kind of quantizer that is not known here."""
-    from vqvideo.vqvae import VQVAEConfig
+    from vqvideo.models.tokenizer.vqvae import VQVAEConfig
 
     quantizer: Any = typed(VQVAEConfig, config["model"], "model").quantizer
     if hasattr(quantizer, "levels"):
@@ -167,7 +167,7 @@ def _loader(kind: str) -> Callable[[Path], object]:
         from vqvideo.agents.agent import Agent
 
         return Agent.load
-    from vqvideo.vqvae import VQVAE
+    from vqvideo.models.tokenizer.vqvae import VQVAE
     from vqvideo.world import WorldModel
 
     return VQVAE.from_pretrained if kind == "tokenizer" else WorldModel.from_pretrained

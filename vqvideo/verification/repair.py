@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from vqvideo import durable
-from vqvideo.locks import FolderLock
+from vqvideo.storage import files
+from vqvideo.storage.locks import FolderLock
 from vqvideo.verification.again import COPY, how_to_record, lost_for_good
 from vqvideo.verification.lines import MANIFEST, read_lines, read_meta, repeated
 from vqvideo.verification.stores import DAMAGED, EPISODES, episode_problem, unnamed_episodes
@@ -46,7 +46,7 @@ def repair_store(path: Path, work: Work) -> Repair:
             return Repair([], 0, "")
         _set_aside(path, [Path(e.file).name for e in lines.entries if e.index in bad | twice] + lost)
         kept = [line.text + b"\n" for line in lines.lines if line not in out]
-        durable.write_file(path / MANIFEST, b"".join(kept))
+        files.write_file(path / MANIFEST, b"".join(kept))
     numbers = sorted(bad | twice | {int(Path(name).stem) for name in lost})
     last = max([*numbers, *(entry.index for entry in lines.entries)])
     gone = lost_for_good(path, meta, lines.entries)
@@ -59,4 +59,4 @@ def _set_aside(path: Path, names: list[str]) -> None:
         file = path / EPISODES / name
         if file.is_file() and not file.is_symlink():
             os.replace(file, file.with_name(DAMAGED + name))
-    durable.sync_folder(path / EPISODES)
+    files.sync_folder(path / EPISODES)

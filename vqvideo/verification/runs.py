@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
-from vqvideo import durable
 from vqvideo.errors import InputError
-from vqvideo.records import flat_settings, read_yaml, to_plain, typed
-from vqvideo.train_config import MAY_CHANGE
+from vqvideo.storage import files
+from vqvideo.storage.records import flat_settings, read_yaml, to_plain, typed
+from vqvideo.training.config import MAY_CHANGE
 from vqvideo.verification.checkpoints import newest
 from vqvideo.verification.findings import Thing, reason
 from vqvideo.verification.work import Work
@@ -49,7 +49,7 @@ def check_stage(path: Path, work: Work) -> Thing:
 
 def _read_settings(path: Path) -> dict[str, Any]:
     """The settings of this stage by dotted name; empty if the name of the folder is of none."""
-    from vqvideo.config import Experiment
+    from vqvideo.experiment.config import Experiment
 
     file = path / CONFIG
     _refuse_aliases(file)
@@ -88,7 +88,7 @@ def _check_metrics(thing: Thing, steps: int, log_every: int) -> None:
     """Every line must be a record, and steps must not go back."""
     bad, lines, steps_seen = 0, 0, _Steps()
     remedy = "remove the line: nothing but the curves is lost"
-    durable.check_regular(thing.path / METRICS)
+    files.check_regular(thing.path / METRICS)
     with open(thing.path / METRICS, "rb") as file:
         while line := file.readline(_MAX_LINE):
             lines += 1
@@ -117,7 +117,7 @@ class _Steps:
 def _problem(line: bytes, seen: _Steps) -> str:
     """What is wrong with a line."""
     try:
-        record = durable.parse_json(line, "")
+        record = files.parse_json(line, "")
     except InputError as error:
         return str(error).removeprefix(": ")
     step, split = (record.get("step"), record.get("split")) if isinstance(record, dict) else (None, None)
@@ -134,7 +134,7 @@ def check_rounds(path: Path, work: Work) -> Thing:
     thing = Thing("rounds", path / LOG)
     with thing.trusting_nothing(""):
         work.refuse_large(path / LOG, _MAX_REPORT)
-        found = durable.parse_json(durable.read_small(path / LOG), str(path / LOG))
+        found = files.parse_json(files.read_small(path / LOG), str(path / LOG))
         rounds = found["rounds"]
         if not isinstance(found["settings"], dict) or [one["round"] for one in rounds] != list(range(len(rounds))):
             raise InputError(f"{path / LOG}: settings are missing, or the rounds are not numbered 0, 1, ...")
@@ -148,7 +148,7 @@ def check_rounds(path: Path, work: Work) -> Thing:
 
 def _compare_player(thing: Thing, agent: Path, digest: object) -> None:
     try:
-        same = durable.read_manifest(agent).digest == digest
+        same = files.read_manifest(agent).digest == digest
     except (InputError, OSError) as error:
         thing.note("", f"the agent that played is not there: {reason(error, agent)}")
         return
@@ -161,5 +161,5 @@ def check_report(path: Path, work: Work) -> Thing:
     thing = Thing("report", path)
     with thing.trying("", "the script that measured writes it again"):
         work.refuse_large(path, _MAX_REPORT)
-        durable.parse_json(durable.read_small(path), str(path))
+        files.parse_json(files.read_small(path), str(path))
     return thing

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from vqvideo.data.episode import CHUNK, EpisodeReader
-from vqvideo.data.manifest import EpisodeEntry, StoreMeta
+from vqvideo.data.index import EpisodeEntry, StoreMeta
 from vqvideo.data.store import Store
-from vqvideo.durable import FileRecord
 from vqvideo.errors import InputError
+from vqvideo.storage.files import FileRecord
 from vqvideo.verification.again import COPY, how_to_record, lost_for_good
 from vqvideo.verification.findings import Thing, reason
 from vqvideo.verification.kinds import EPISODE, list_folder

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from vqvideo import durable
 from vqvideo.errors import InputError
+from vqvideo.storage import files
 
 MAX_HEADER = 2**24
 """Bytes; the header of a model with ten thousand tensors has a tenth of that."""
@@ -54,7 +54,7 @@ def layouts(path: Path) -> dict[str, Layout]:
     Raises:
         InputError: it is none, or its header does not fit its size.
     """
-    durable.check_regular(path)
+    files.check_regular(path)
     with open(path, "rb") as file:
         size = int.from_bytes(file.read(8), "little")
         if size > MAX_HEADER:
@@ -65,7 +65,7 @@ def layouts(path: Path) -> dict[str, Layout]:
             pass
     except (SafetensorError, OSError, struct.error) as error:
         raise InputError(f"{path}: not a readable safetensors file ({error})") from error
-    found = durable.parse_json(header, str(path))
+    found = files.parse_json(header, str(path))
     return {name: _layout(entry, 8 + size) for name, entry in found.items() if name != "__metadata__"}
 
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vqvideo import durable
-from vqvideo.durable import FileRecord, Manifest
 from vqvideo.errors import InputError
+from vqvideo.storage import files
+from vqvideo.storage.files import FileRecord, Manifest
 from vqvideo.verification.findings import Thing, reason
 from vqvideo.verification.kinds import MAX_MANIFEST, list_folder
 
@@ -25,13 +25,13 @@ class Work:
     def compare(self, path: Path, expected: FileRecord) -> None:
         """Compares a file with its record; a difference is an InputError naming it, a bad disk an OSError."""
         try:
-            durable.verify_file(path, expected)
+            files.verify_file(path, expected)
         finally:
             self.read(expected.size)
 
     def refuse_large(self, path: Path, most: int) -> None:
         """Raises InputError for a file that is missing, not regular, or too large to be one of ours."""
-        size = durable.check_regular(path).st_size
+        size = files.check_regular(path).st_size
         if size > most:
             raise InputError(f"{path}: {size} bytes, expected at most {most}; not a file of ours")
 
@@ -46,9 +46,9 @@ class Work:
             The manifest, None if it cannot be read, and the names of the files that are as they were written.
         """
         manifest = None
-        with thing.trying(durable.MANIFEST):
-            self.refuse_large(thing.path / durable.MANIFEST, MAX_MANIFEST)
-            manifest = durable.read_manifest(thing.path)
+        with thing.trying(files.MANIFEST):
+            self.refuse_large(thing.path / files.MANIFEST, MAX_MANIFEST)
+            manifest = files.read_manifest(thing.path)
         if manifest is None:
             return None, frozenset()
         intact = set()
@@ -68,6 +68,6 @@ class Work:
             thing.damaged(name, what)
 
     def _note_others(self, thing: Thing, manifest: Manifest) -> None:
-        for name in sorted(list_folder(thing.path).files.keys() - manifest.files.keys() - {durable.MANIFEST, ".lock"}):
+        for name in sorted(list_folder(thing.path).files.keys() - manifest.files.keys() - {files.MANIFEST, ".lock"}):
             if not name.startswith(".tmp-"):
                 thing.note(name, "is not in the manifest: nothing reads it, and it was not checked")

@@ -1,0 +1,1 @@
+"""The verbs: what a user types, each a page of calls."""

@@ -1,0 +1,205 @@
+"""Agents: they see, act, learn in a dream, go to disk, and are judged by whole real episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from tiny_models import FIVE, SIZE, STEERING, tiny_store, tiny_world
+from torch import nn
+
+from vqvideo.agents.agent import Agent, AgentPolicy
+from vqvideo.agents.config import AgentStage, PPOConfig
+from vqvideo.agents.features import FrameFeatures
+from vqvideo.agents.learning import learn_directly, learn_in_dream
+from vqvideo.errors import InputError
+from vqvideo.evaluation.returns import Returns, play_episodes
+from vqvideo.imagined_env.spaces import check_same_spaces
+from vqvideo.models.prior.sampling import Sampling
+from vqvideo.native_spaces import to_gymnasium
+from vqvideo.spaces import ActionSpace
+
+QUICK = AgentStage(
+    steps=64, num_envs=4, horizon=6, starts=8, direct_envs=2, episodes=2, ppo=PPOConfig(rollout=8, batch=16, epochs=1)
+)
+
+
+class Signal(gymnasium.Env):
+    """Shows black or white and rewards the action that names it; an episode has `length` steps."""
+
+    def __init__(self, size: int = SIZE, length: int = 5) -> None:
+        self.observation_space = spaces.Box(0, 255, (size, size, 3), np.uint8)
+        self.action_space = spaces.Discrete(5)
+        self.size, self.length = size, length
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.step_number = 0
+        return self._show(), {}
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        reward = float(action == int(self.white))
+        self.step_number += 1
+        return self._show(), reward, self.step_number == self.length, False, {}
+
+    def _show(self) -> Any:
+        self.white = bool(self.np_random.integers(2))
+        return np.full((self.size, self.size, 3), 255 * self.white, np.uint8)
+
+
+def agent(space: ActionSpace = FIVE, seed: int = 0) -> Agent:
+    torch.manual_seed(seed)
+    return Agent.untrained((SIZE, SIZE), space)
+
+
+def same_weights(one: nn.Module, two: nn.Module) -> bool:
+    left, right = one.state_dict(), two.state_dict()
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+# ---------------------------------------------------------------- seeing and acting
+
+
+@pytest.mark.parametrize("size", [(16, 16), (32, 32), (48, 64), (96, 96)])
+def test_frames_of_any_size_become_one_vector_that_depends_on_every_corner(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    features = FrameFeatures(spaces.Box(0, 255, (3, *size), np.uint8))
+    frames = torch.rand(2, 3, *size)
+    seen = features(frames)
+    assert seen.shape == (2, 128)
+    for row, column in ((0, 0), (0, -1), (-1, 0), (-1, -1)):
+        other = frames.clone()
+        other[:, :, row, column] += 10
+        assert not torch.allclose(features(other), seen)
+
+
+@pytest.mark.parametrize("space", [FIVE, STEERING], ids=["discrete", "box"])
+def test_an_agent_gives_one_valid_action_for_each_frame_of_any_size(space: ActionSpace) -> None:
+    actions = agent(space)(np.random.default_rng(0).integers(0, 256, (7, 40, 30, 3), np.uint8))
+    native = to_gymnasium(space)
+    assert len(actions) == 7
+    assert all(native.contains(np.asarray(action, native.dtype)) for action in actions)
+
+
+def test_actions_of_a_nested_space_are_refused() -> None:
+    nested = ActionSpace.from_gymnasium(spaces.Dict({"a": spaces.Discrete(2), "b": spaces.Discrete(3)}))
+    with pytest.raises(InputError, match="agents choose from Box, Discrete, MultiDiscrete or MultiBinary"):
+        Agent.untrained((SIZE, SIZE), nested)
+
+
+# ---------------------------------------------------------------- on disk
+
+
+def test_an_agent_comes_back_from_disk_as_it_was_and_each_tensor_is_stored_once(tmp_path: Path) -> None:
+    first = agent()
+    first.save(tmp_path / "agent")
+    again = Agent.load(tmp_path / "agent")
+    assert same_weights(first.policy, again.policy)
+    assert (again.frame_size, again.space) == (first.frame_size, first.space)
+    stored = sum(parameter.numel() for parameter in first.policy.parameters())
+    assert (tmp_path / "agent" / "model.safetensors").stat().st_size < 4 * stored + 4096
+
+
+def test_a_folder_of_something_else_is_no_agent(tmp_path: Path) -> None:
+    tiny_world().save_pretrained(tmp_path / "world")
+    with pytest.raises(InputError, match="holds a vqvideo-world, expected a vqvideo-agent"):
+        Agent.load(tmp_path / "world")
+
+
+def test_a_recording_agent_repeats_itself_for_equal_seeds_and_explores_as_often_as_told(tmp_path: Path) -> None:
+    agent().save(tmp_path / "agent")
+    frames = np.random.default_rng(1).integers(0, 256, (20, SIZE, SIZE, 3), np.uint8)
+
+    def played(exploration: float, seed: int = 0) -> list[int]:
+        policy = AgentPolicy(tmp_path / "agent", exploration)
+        policy.reset(Signal(), np.random.default_rng(seed))
+        return [policy(frame) for frame in frames]
+
+    assert played(0.5) == played(0.5)
+    assert played(0.5) != played(0.5, seed=1)
+    assert all(type(action) is int for action in played(0.0))
+    assert played(0.0) != played(1.0)
+
+
+# ---------------------------------------------------------------- learning
+
+
+def test_learning_in_a_dream_changes_the_agent_and_repeats_bit_by_bit(tmp_path: Path) -> None:
+    world, store = tiny_world(), tiny_store(tmp_path)
+    one, two = (learn_in_dream(world, store, QUICK, Sampling()) for _ in range(2))
+    assert same_weights(one.policy, two.policy)
+    assert (one.frame_size, one.space) == ((SIZE, SIZE), FIVE)
+    other = learn_in_dream(world, store, QUICK, Sampling(), first=one)
+    assert not same_weights(one.policy, other.policy)
+
+
+def test_an_agent_of_another_shape_is_no_beginning(tmp_path: Path) -> None:
+    world, store = tiny_world(), tiny_store(tmp_path)
+    with pytest.raises(InputError, match="the agent to begin with is of another shape"):
+        learn_in_dream(world, store, QUICK, Sampling(), first=Agent.untrained((32, 32), FIVE))
+
+
+def test_an_agent_learns_what_a_real_environment_rewards() -> None:
+    stage = AgentStage(direct_envs=8, ppo=PPOConfig(learning_rate=3e-3, batch=128, epochs=4, discount=0.5))
+    learnt = play_episodes(Signal(), learn_directly(Signal, 4096, stage), 20, seed=5)
+    untaught = play_episodes(Signal(), agent(), 20, seed=5)
+    assert learnt.mean > 4
+    assert learnt.interval[0] > untaught.interval[1]
+
+
+# ---------------------------------------------------------------- judging
+
+
+def test_episodes_are_counted_whole_and_meet_the_same_seeds() -> None:
+    seen: list[int] = []
+
+    class Seeded(Signal):
+        def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
+            seen.append(int(seed or 0))
+            return super().reset(seed=seed)
+
+    always: Callable[[Any], list[int]] = lambda frames: [1 for _ in frames]  # noqa: E731
+    played = play_episodes(Seeded(length=5), always, 3, seed=10)
+    assert seen == [10, 11, 12]
+    assert played.lengths == (5, 5, 5)
+    assert played == play_episodes(Signal(length=5), always, 3, seed=10)
+    assert play_episodes(Signal(length=50), always, 2, seed=0, longest=7).lengths == (7, 7)
+
+
+def test_the_interval_holds_the_true_mean_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(60):
+        low, high = Returns(tuple(rng.exponential(2.0, 60)), (1,) * 60).interval
+        hits += low < 2.0 < high
+    assert 48 <= hits < 60
+    one = Returns((3.0, 3.0), (1, 1))
+    assert (one.mean, one.interval) == (3.0, (3.0, 3.0))
+    assert one.to_json()["episodes"] == 2
+
+
+# ---------------------------------------------------------------- what does not fit
+
+
+def test_a_real_environment_of_other_frames_or_actions_is_refused() -> None:
+    world = tiny_world()
+    check_same_spaces(world, Signal())
+    with pytest.raises(
+        InputError, match=r"the world dreams frames of \(16, 16, 3\) \(h, w, 3\): give one that shows them"
+    ):
+        check_same_spaces(world, Signal(size=32))
+    with pytest.raises(InputError, match="takes actions in Discrete"):
+        check_same_spaces(tiny_world(space=STEERING), Signal())
+
+
+@pytest.mark.parametrize("settings", [{"steps": 0}, {"num_envs": 0}, {"horizon": 0}, {"episodes": 1}, {"starts": 0}])
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, int]) -> None:
+    (name,) = settings
+    with pytest.raises(InputError, match=f"agent.{name} is"):
+        AgentStage(**settings)  # type: ignore[arg-type]

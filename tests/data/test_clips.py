@@ -1,0 +1,210 @@
+"""Clips and their order: every window, no boundary crossed, every sample once per epoch."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stores import make_episode, make_store
+from torch.utils.data import DataLoader
+
+from vqvideo.data.clips import Clips, _evenly
+from vqvideo.errors import InputError
+from vqvideo.training.loader import StepBatches
+
+# ---------------------------------------------------------------- clips
+
+
+def starts_of(clips: Clips, indices: np.ndarray) -> dict[int, list[int]]:
+    found: dict[int, list[int]] = {}
+    for index in indices:
+        episode, start = clips.locate(int(index))
+        found.setdefault(episode, []).append(start)
+    return found
+
+
+@pytest.mark.parametrize("cache_gib", [0.0, 4.0, 2000 / 2**30])
+def test_every_window_comes_once_with_what_happened_in_it(tmp_path: Path, cache_gib: float) -> None:
+    clips = Clips(make_store(tmp_path, [8, 3, 20]), "train", 5, cache_gib)
+    assert len(clips) == 5 + 0 + 17
+    assert clips.skipped == 1
+    seen = []
+    for i in range(len(clips)):
+        clip = clips[i]
+        start, seed = (int(n) for n in clip["frames"][0, 0, 0, :2])
+        seen.append((seed, start))
+        episode = make_episode({0: 8, 2: 20}[seed], seed)
+        assert np.array_equal(clip["frames"], episode.frames[start : start + 5])
+        assert np.array_equal(clip["actions"], episode.actions[start : start + 4].astype(np.float32))
+        assert np.array_equal(clip["rewards"], episode.rewards[start : start + 4])
+        assert np.array_equal(clip["terminated"], episode.terminated[start : start + 4])
+    assert seen == [(0, start) for start in range(5)] + [(2, start) for start in range(17)]
+
+
+def test_clips_have_the_promised_types(tmp_path: Path) -> None:
+    clip = Clips(make_store(tmp_path), "train", 5)[0]
+    assert {name: (tuple(value.shape), value.dtype) for name, value in clip.items()} == {
+        "frames": ((5, 4, 6, 3), torch.uint8),
+        "actions": ((4, 1), torch.float32),
+        "rewards": ((4,), torch.float32),
+        "terminated": ((4,), torch.bool),
+    }
+
+
+@pytest.mark.parametrize("cache_gib", [0.0, 4.0])
+def test_changing_a_clip_does_not_change_the_next_epoch(tmp_path: Path, cache_gib: float) -> None:
+    clips = Clips(make_store(tmp_path), "train", 5, cache_gib)
+    before = {name: value.clone() for name, value in clips[3].items()}
+    for value in clips[3].values():
+        value.zero_()
+    assert all(torch.equal(value, before[name]) for name, value in clips[3].items())
+
+
+def test_the_cache_stays_within_its_memory(tmp_path: Path) -> None:
+    size = 21 * 4 * 6 * 3
+    clips = Clips(make_store(tmp_path, [20] * 5), "train", 5, cache_gib=2.5 * size / 2**30)
+    for i in range(len(clips)):
+        clips[i]
+    assert sum(frames.nbytes for frames in clips._cache.values()) == 2 * size
+
+
+def test_an_episode_of_exactly_the_clip_length_is_one_clip(tmp_path: Path) -> None:
+    clips = Clips(make_store(tmp_path, [8]), "train", 9)
+    assert len(clips) == 1
+    assert clips[0]["terminated"].tolist() == [False] * 7 + [True]
+
+
+def test_shorter_episodes_are_counted_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = make_store(tmp_path, [8, 3, 20])
+    with caplog.at_level(logging.INFO):
+        Clips(store, "train", 4)
+    assert not caplog.text
+    with caplog.at_level(logging.INFO):
+        Clips(store, "train", 5)
+    assert f"{tmp_path}: 1 of 3 episodes in split train are shorter than a clip of 5 frames: left out" in caplog.text
+
+
+@pytest.mark.parametrize("damage", ["missing", "longer"])
+def test_a_missing_or_changed_file_is_found_before_the_first_clip(tmp_path: Path, damage: str) -> None:
+    store = make_store(tmp_path)
+    file = tmp_path / store.entries[-1].file
+    file.unlink() if damage == "missing" else file.write_bytes(file.read_bytes() + b"0")
+    with pytest.raises(InputError, match=r"000002.safetensors: (no such file|\d+ bytes, but \d+ were recorded)"):
+        Clips(store, "train", 5)
+
+
+def test_no_clip_at_all_is_an_error_that_names_the_longest_episode(tmp_path: Path) -> None:
+    store = make_store(tmp_path, [8, 3])
+    with pytest.raises(
+        InputError, match="has 0 clips of length 17 in split train; the longest of its 2 episodes has 9"
+    ):
+        Clips(store, "train", 17)
+    with pytest.raises(InputError, match="has 0 clips of length 5 in split held_out; the longest of its 0 episodes"):
+        Clips(store, "held_out", 5)
+    with pytest.raises(InputError, match="clip length 0, expected at least 1"):
+        Clips(store, "train", 0)
+
+
+@pytest.mark.parametrize("index", [-1, 51])
+def test_an_index_outside_is_refused(tmp_path: Path, index: int) -> None:
+    clips = Clips(make_store(tmp_path), "train", 5)
+    assert len(clips) == 51
+    with pytest.raises(IndexError, match=f"clip {index} of 51"):
+        clips[index]
+
+
+def test_workers_and_copies_see_what_the_main_process_sees(tmp_path: Path) -> None:
+    clips = Clips(make_store(tmp_path), "train", 5, cache_gib=0.0)
+    expected = [clips[i]["frames"] for i in range(len(clips))]
+    assert torch.equal(copy.deepcopy(clips)[3]["frames"], expected[3])
+    batches = StepBatches(len(clips), 17, 0, stop=3)
+    loader = DataLoader(clips, batch_sampler=batches, num_workers=2)
+    for indices, batch in zip(batches, loader, strict=True):
+        assert torch.equal(batch["frames"], torch.stack([expected[i] for i in indices]))
+
+
+# ---------------------------------------------------------------- spread
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 300), st.data())
+def test_evenly_spread_numbers_differ_and_reach_both_ends(size: int, data: st.DataObject) -> None:
+    count = data.draw(st.integers(0, size))
+    numbers = _evenly(size, count)
+    assert len(set(numbers.tolist())) == count
+    assert count < 2 or (numbers[0], numbers[-1]) == (0, size - 1)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 9, 11, 30, 69, 100])
+def test_spread_takes_many_episodes_and_avoids_overlap(tmp_path: Path, count: int) -> None:
+    clips = Clips(make_store(tmp_path, [14, 29, 29, 9]), "train", 5)
+    indices = clips.spread(count)
+    assert len(indices) == min(count, len(clips))
+    assert np.array_equal(indices, np.unique(indices))
+    assert np.array_equal(indices, clips.spread(count))
+    starts = starts_of(clips, indices)
+    assert len(starts) == min(count, 4)
+    if count <= 3 + 6 + 6 + 2:
+        assert all(np.diff(found).min(initial=5) >= 5 for found in starts.values())
+
+
+# ---------------------------------------------------------------- order
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    size=st.integers(1, 50),
+    share=st.integers(1, 8),
+    world=st.integers(1, 4),
+    epochs=st.integers(1, 4),
+    seed=st.integers(0, 2**63),
+)
+def test_every_sample_comes_once_per_epoch(size: int, share: int, world: int, epochs: int, seed: int) -> None:
+    batch = share * world
+    steps = -(-size * epochs // batch)
+    ranks = [StepBatches(size, batch, seed, stop=steps, rank=r, world=world) for r in range(world)]
+    order = [index for parts in zip(*ranks, strict=True) for part in parts for index in part]
+    assert order == [index for part in StepBatches(size, batch, seed, stop=steps) for index in part]
+    for epoch in range(epochs):
+        assert sorted(order[epoch * size : (epoch + 1) * size]) == list(range(size))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 60), st.integers(0, 30), st.integers(0, 9))
+def test_a_resumed_order_is_the_tail_of_the_whole_one(size: int, batch: int, start: int, seed: int) -> None:
+    whole = list(StepBatches(size, batch, seed, stop=30))
+    resumed = StepBatches(size, batch, seed, start=start, stop=30)
+    assert list(resumed) == whole[start:]
+    assert len(resumed) == 30 - start
+    assert resumed.indices(7) == whole[7]
+
+
+def test_epochs_and_seeds_have_orders_of_their_own() -> None:
+    one, two = StepBatches(100, 100, 0, stop=2)
+    assert one != two
+    assert one != next(iter(StepBatches(100, 100, 1, stop=2)))
+
+
+def test_the_order_never_changes_between_versions() -> None:
+    """A golden number: a change here makes every interrupted run resume with other data."""
+    assert StepBatches(8, 8, 0, stop=1).indices(0) == [0, 3, 7, 5, 1, 2, 6, 4]
+
+
+@pytest.mark.parametrize(
+    ("size", "batch", "rank", "world", "message"),
+    [
+        (10, 6, 0, 4, "batch 6 does not divide by 4 processes"),
+        (0, 4, 0, 1, "both must be at least 1"),
+        (10, 0, 0, 1, "both must be at least 1"),
+        (10, 4, 2, 2, "rank 2 of 2"),
+    ],
+)
+def test_impossible_batches_are_refused(size: int, batch: int, rank: int, world: int, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        StepBatches(size, batch, 0, stop=1, rank=rank, world=world)

@@ -1,0 +1,500 @@
+"""The store: durable after every episode, and a changed bit never goes unnoticed."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from stores import flip, make_episode, make_meta, make_store
+
+from vqvideo.data import store as store_module
+from vqvideo.data.episode import Episode
+from vqvideo.data.index import EpisodeEntry, StoreMeta, episode_file, to_line
+from vqvideo.data.store import Store, StoreWriter
+from vqvideo.errors import InputError
+from vqvideo.spaces import ActionSpace
+from vqvideo.storage.disk import DiskError
+from vqvideo.storage.files import seal
+
+
+def write_lines(path: Path, lines: list[bytes]) -> None:
+    (path / "manifest.jsonl").write_bytes(b"".join(lines))
+
+
+def lines_of(path: Path) -> list[bytes]:
+    return (path / "manifest.jsonl").read_bytes().splitlines(keepends=True)
+
+
+# ---------------------------------------------------------------- meta
+
+
+def test_meta_survives_json() -> None:
+    meta = make_meta(env_spec='{"id": "Tiny-v0"}')
+    assert StoreMeta.from_json(json.loads(json.dumps(meta.to_json()))) == meta
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"colour": 1}, r"unknown keys \['colour'\]"),
+        ({"format_version": 2}, "format version 2, this version reads 1"),
+        ({"frame_size": [4]}, "frame_size"),
+        ({"frame_size": [4, 10**6]}, "frame_size"),
+        ({"frame_size": "4x6"}, "frame_size"),
+        ({"action_space": {}}, "action space"),
+        ({"fps": 0}, "fps: 0, expected a positive number"),
+        ({"fps": "25"}, "fps is '25', expected float"),
+        ({"action_repeat": 0}, "action_repeat: 0, expected at least 1"),
+        ({"seed": True}, "seed is True, expected int"),
+        ({"versions": []}, "versions"),
+    ],
+)
+def test_impossible_meta_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        StoreMeta.from_json(make_meta().to_json() | change)
+
+
+@pytest.mark.parametrize("key", sorted(make_meta().to_json()))
+def test_meta_without_one_of_its_keys_is_refused(key: str) -> None:
+    record = make_meta().to_json()
+    del record[key]
+    with pytest.raises(InputError, match=key.replace("format_version", "format version")):
+        StoreMeta.from_json(record)
+
+
+# ---------------------------------------------------------------- writing and reading
+
+
+def test_what_was_recorded_is_read_back(tmp_path: Path) -> None:
+    with StoreWriter.open(tmp_path / "s", make_meta()) as writer:
+        written = [writer.add(i, make_episode(10 + i, i), "held_out" if i == 1 else "train") for i in (2, 0, 1)]
+    store = Store.open(tmp_path / "s")
+    assert store.meta == make_meta()
+    assert store.entries == tuple(sorted(written, key=lambda entry: entry.index))
+    assert [e.index for e in store.split("train")] == [0, 2]
+    assert [e.index for e in store.split("held_out")] == [1]
+    entry = store.entries[2]
+    assert (entry.length, entry.seed, entry.terminated, entry.total_reward) == (12, 2, True, 66.0)
+    assert np.array_equal(store.episode(entry).frames, make_episode(12, 2).frames)
+    assert sorted(p.name for p in (tmp_path / "s").iterdir()) == ["episodes", "manifest.jsonl", "meta.json"]
+    store.verify()
+
+
+def test_an_unknown_split_is_refused(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    with pytest.raises(InputError, match="split 'test', expected one of"):
+        store.split("test")
+    with (
+        StoreWriter.open(tmp_path, make_meta()) as writer,
+        pytest.raises(InputError, match="split 'test', expected one of"),
+    ):
+        writer.add(9, make_episode(), "test")
+
+
+def test_a_store_without_episodes_says_how_to_record_some(tmp_path: Path) -> None:
+    message = rf"no episodes in {tmp_path}.*Record some: python scripts/record.py --env CarRacing"
+    with pytest.raises(InputError, match=message):
+        Store.open(tmp_path / "nothing")
+    StoreWriter.open(tmp_path / "s", make_meta()).close()
+    with pytest.raises(InputError, match=message):
+        Store.open(tmp_path / "s")
+
+
+def test_the_digest_identifies_the_content_and_not_the_order_of_recording(tmp_path: Path) -> None:
+    def digest(name: str, order: list[int], **changes: Any) -> str:
+        with StoreWriter.open(tmp_path / name, make_meta(**changes)) as writer:
+            for i in order:
+                writer.add(i, make_episode(5, i), "train")
+        return Store.open(tmp_path / name).digest
+
+    assert digest("a", [0, 1, 2]) == digest("b", [2, 0, 1], versions={"numpy": "2"})
+    assert len({digest("a", []), digest("c", [0, 1]), digest("d", [0, 1, 3]), digest("e", [0, 1, 2], fps=9.0)}) == 4
+
+
+@pytest.mark.parametrize(
+    ("index", "episode", "message"),
+    [
+        (0, make_episode(), "episode 0: the number is taken"),
+        (-1, make_episode(), "taken or negative"),
+        (7, make_episode(5, actions=np.full((5, 1), 9.0)), r"episode 7: actions\[0\]: column 0 is 9.0"),
+        (
+            7,
+            make_episode(5, frames=np.zeros((6, 6, 4, 3), np.uint8)),
+            r"frames are \(6, 4\), the store holds \(4, 6\)",
+        ),
+        (7, make_episode(5, frames=np.zeros((6, 4, 6, 3))), "episode 7: frames: found float64"),
+    ],
+)
+def test_an_episode_that_does_not_fit_is_refused_and_leaves_no_trace(
+    tmp_path: Path, index: int, episode: Any, message: str
+) -> None:
+    make_store(tmp_path, [5])
+    before = sorted(tmp_path.rglob("*"))
+    with StoreWriter.open(tmp_path, make_meta()) as writer, pytest.raises(InputError, match=message):
+        writer.add(index, episode, "train")
+    assert sorted(tmp_path.rglob("*")) == before
+    assert len(Store.open(tmp_path).entries) == 1
+
+
+def test_opening_touches_no_episode(tmp_path: Path) -> None:
+    """Ten thousand entries whose files do not exist."""
+    make_store(tmp_path, [5])
+    entry = Store.open(tmp_path).entries[0]
+    many = (EpisodeEntry(**(vars(entry) | {"index": i, "file": episode_file(i)})) for i in range(10_000))
+    write_lines(tmp_path, [to_line(entry) for entry in many])
+    assert len(Store.open(tmp_path).entries) == 10_000
+
+
+def test_few_files_stay_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "MAX_OPEN_READERS", 3)
+    store = make_store(tmp_path, [5] * 8)
+    for entry in store.entries:
+        store.reader(entry)
+    assert list(store._readers) == [5, 6, 7]
+    first = store.reader(store.entries[5])
+    store.reader(store.entries[0])
+    assert store.reader(store.entries[5]) is first
+
+
+def test_a_forked_or_copied_store_opens_its_own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make_store(tmp_path, [5])
+    reader = store.reader(store.entries[0])
+    other = copy.deepcopy(store)
+    assert np.array_equal(other.episode(other.entries[0]).frames, reader.episode().frames)
+    monkeypatch.setattr(os, "getpid", lambda: -5)
+    assert store.reader(store.entries[0]) is not reader
+
+
+# ---------------------------------------------------------------- continuing
+
+
+def test_a_recording_continues_where_it_was_interrupted(tmp_path: Path) -> None:
+    make_store(tmp_path, [5, 5])
+    with StoreWriter.open(tmp_path, make_meta(versions={"numpy": "2"})) as writer:
+        assert writer.indices == {0, 1}
+        assert writer.meta.versions == {"numpy": "1"}
+        writer.add(2, make_episode(5, 2), "train")
+        assert writer.indices == {0, 1, 2}
+    assert len(Store.open(tmp_path).entries) == 3
+
+
+def test_continuing_with_other_settings_lists_what_differs(tmp_path: Path) -> None:
+    make_store(tmp_path, [5])
+    space = ActionSpace.from_json({"kind": "discrete", "shape": [], "dtype": "int64", "low": [0], "high": [2]})
+    with pytest.raises(InputError, match=r"(?s)fps: 25.0 -> 50.0.*Record into another folder") as caught:
+        StoreWriter.open(tmp_path, make_meta(fps=50.0, action_space=space))
+    assert "action_space: Discrete(5) -> Discrete(3)" in str(caught.value)
+    assert "policy" not in str(caught.value)
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_a_torn_line_and_the_file_of_an_interrupted_episode_are_dropped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_store(tmp_path, [5, 5, 5])
+    lines = lines_of(tmp_path)
+    for cut in (1, len(lines[2]) // 2, len(lines[2]) - 1):
+        write_lines(tmp_path, [*lines[:2], lines[2][:cut]])
+        (tmp_path / ".tmp-00-x").touch()
+        (tmp_path / "episodes" / ".tmp-00-000003.safetensors").touch()
+        (tmp_path / "episodes" / "notes.txt").touch()
+        assert [e.index for e in Store.open(tmp_path).entries] == [0, 1]
+        with caplog.at_level(logging.WARNING), StoreWriter.open(tmp_path, make_meta()) as writer:
+            assert writer.indices == {0, 1}
+            assert sorted(p.name for p in (tmp_path / "episodes").iterdir()) == [
+                "000000.safetensors",
+                "000001.safetensors",
+                "notes.txt",
+            ]
+            assert all(word in caplog.text for word in ("the last line is torn", "000002.safetensors", ".tmp-00-x"))
+            writer.add(2, make_episode(5, 2), "train")
+        assert lines_of(tmp_path) == lines
+        caplog.clear()
+
+
+def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_store(tmp_path, [5])
+    before = lines_of(tmp_path)
+    with StoreWriter.open(tmp_path, make_meta()) as writer:
+        with monkeypatch.context() as patch:
+            fsync = os.fsync
+
+            def full(handle: int) -> None:
+                if os.readlink(f"/proc/self/fd/{handle}").endswith("manifest.jsonl"):
+                    raise OSError(28, "No space left on device")
+                fsync(handle)
+
+            patch.setattr(os, "fsync", full)
+            with pytest.raises(DiskError, match=r"No space left on device\); \d+ bytes are needed, \d+ bytes are free"):
+                writer.add(1, make_episode(5, 1), "train")
+        assert lines_of(tmp_path) == before
+        writer.add(1, make_episode(5, 1), "train")
+    assert len(Store.open(tmp_path).entries) == 2
+
+
+def test_two_writers_do_not_share_a_store(tmp_path: Path) -> None:
+    with StoreWriter.open(tmp_path, make_meta()), pytest.raises(InputError, match=f"process {os.getpid()}"):
+        StoreWriter.open(tmp_path, make_meta())
+    StoreWriter.open(tmp_path, make_meta()).close()
+
+
+def test_a_killed_writer_does_not_block_the_next_one(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; sys.path.insert(0, 'tests'); from pathlib import Path; from stores import *\n"
+        "w = StoreWriter.open(Path(sys.argv[1]), make_meta()); w.add(0, make_episode(), 'train'); os._exit(9)"
+    )
+    root = Path(__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=root, check=False).returncode == 9
+    with StoreWriter.open(tmp_path, make_meta()) as writer:
+        assert writer.indices == {0}
+
+
+def test_a_folder_that_cannot_be_a_store_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="episodes: cannot be written"):
+        StoreWriter.open(tmp_path / "file", make_meta())
+    with pytest.raises(InputError, match="no episodes in"):
+        Store.open(tmp_path / "file")
+
+
+def test_a_store_without_its_meta_is_not_overwritten(tmp_path: Path) -> None:
+    make_store(tmp_path, [5])
+    (tmp_path / "meta.json").unlink()
+    with pytest.raises(InputError, match=r"has a manifest.jsonl but no meta.json"):
+        StoreWriter.open(tmp_path, make_meta())
+    with pytest.raises(InputError, match=r"meta.json: no such file"):
+        Store.open(tmp_path)
+
+
+# ---------------------------------------------------------------- damage
+
+
+def test_every_flipped_bit_of_an_episode_is_found_on_first_touch(tmp_path: Path) -> None:
+    entry = make_store(tmp_path, [5]).entries[0]
+    file = tmp_path / entry.file
+    original = file.read_bytes()
+    for byte in range(0, len(original), 13):
+        flip(file, byte, byte % 8)
+        with pytest.raises(InputError, match=rf"000000.safetensors: sha256 is .* but {entry.sha256}"):
+            Store.open(tmp_path).reader(entry)
+        file.write_bytes(original)
+    for cut in (0, 1, len(original) // 2, len(original) - 1):
+        file.write_bytes(original[:cut])
+        with pytest.raises(InputError, match=rf"000000.safetensors: {cut} bytes, but {len(original)}"):
+            Store.open(tmp_path).reader(entry)
+
+
+def test_each_file_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make_store(tmp_path, [5, 5])
+    hashed: list[str] = []
+    verify = store_module.verify_file
+    monkeypatch.setattr(store_module, "verify_file", lambda p, r: (hashed.append(p.name), verify(p, r)))
+    monkeypatch.setattr(store_module, "MAX_OPEN_READERS", 1)
+    for entry in store.entries * 3:
+        store.reader(entry)
+    assert hashed == ["000000.safetensors", "000001.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["manifest.jsonl", "meta.json"])
+def test_every_flipped_bit_of_manifest_and_meta_is_found(tmp_path: Path, name: str) -> None:
+    make_store(tmp_path, [5, 5, 5])
+    file = tmp_path / name
+    original = file.read_bytes()
+    for byte in [*range(0, len(original) - 1, 13), len(original) - 2]:
+        for bit in (byte % 8, 5):
+            flip(file, byte, bit)
+            with pytest.raises(InputError, match=name):
+                Store.open(tmp_path)
+            with pytest.raises(InputError, match=name):
+                StoreWriter.open(tmp_path, make_meta())
+            file.write_bytes(original)
+    assert len(Store.open(tmp_path).entries) == 3
+
+
+def test_a_damaged_line_is_named_and_never_dropped(tmp_path: Path) -> None:
+    make_store(tmp_path, [5, 5, 5])
+    lines = lines_of(tmp_path)
+    write_lines(tmp_path, [lines[0], lines[1].replace(b"train", b"trail"), lines[2]])
+    with pytest.raises(InputError, match=r"manifest.jsonl line 2: digest mismatch"):
+        Store.open(tmp_path)
+    flip(tmp_path / "manifest.jsonl", -1, 6)
+    write_lines(tmp_path, [*lines[:2], lines[2][:-1] + b"J"])
+    with pytest.raises(InputError, match="the last byte is not a newline"):
+        Store.open(tmp_path)
+    write_lines(tmp_path, [*lines, lines[1]])
+    with pytest.raises(InputError, match="episode 1 is recorded twice"):
+        Store.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"file": "../../etc/passwd"},
+        {"file": "/etc/passwd"},
+        {"file": "episodes/../meta.json"},
+        {"file": "episodes/000001.safetensors"},
+        {"file": "http://x/000000.safetensors"},
+        {"file": "episodes/" + "0" * 5000},
+        {"index": -1, "file": "episodes/-00001.safetensors"},
+        {"length": 0},
+        {"length": 2.5},
+        {"split": "all"},
+        {"sha256": None},
+        {"more": 1},
+    ],
+)
+def test_a_line_that_could_not_be_ours_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    entry = make_store(tmp_path, [5]).entries[0]
+    write_lines(tmp_path, [json.dumps(seal(vars(entry) | change, 16)).encode() + b"\n"])
+    with pytest.raises(InputError, match=r"manifest.jsonl line 1"):
+        Store.open(tmp_path)
+
+
+def test_links_are_refused(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s", [5])
+    file = tmp_path / "s" / store.entries[0].file
+    file.rename(tmp_path / "elsewhere")
+    file.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="expected a regular file"):
+        store.reader(store.entries[0])
+    (tmp_path / "s" / "episodes").rename(tmp_path / "e")
+    (tmp_path / "s" / "episodes").symlink_to(tmp_path / "e")
+    with pytest.raises(InputError, match="found a link"):
+        Store.open(tmp_path / "s")
+
+
+def test_an_episode_that_is_not_what_the_manifest_says_is_refused(tmp_path: Path) -> None:
+    entry = make_store(tmp_path, [5]).entries[0]
+    lie = EpisodeEntry(**(vars(entry) | {"length": 6}))
+    write_lines(tmp_path, [to_line(lie)])
+    store = Store.open(tmp_path)
+    with pytest.raises(InputError, match=r"is \(5, .* the store says \(6, "):
+        store.reader(store.entries[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"length": 10**12}, "line 1: length 1000000000000"),
+        (
+            {"length": 10**6},
+            r"manifest.jsonl: .*000000.safetensors has 1000000 steps in \d+ bytes, expected at least 14000000",
+        ),
+        ({"index": 10**12, "file": episode_file(10**12)}, "is not the name of episode 1000000000000"),
+        ({"total_reward": 10**400}, "total_reward is 1000.*, expected float"),
+        ({"meta": "0" * 16}, r"meta.json: not the one that .*manifest.jsonl was written beside"),
+        ({"split": "train" * 1000}, r"\d+ bytes, expected at most 4096"),
+    ],
+)
+def test_a_line_that_promises_the_impossible_is_refused_at_opening(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    entry = make_store(tmp_path, [5]).entries[0]
+    write_lines(tmp_path, [json.dumps(seal(vars(entry) | change, 16)).encode() + b"\n"])
+    with pytest.raises(InputError, match=message):
+        Store.open(tmp_path)
+
+
+def test_a_long_end_without_a_newline_is_damage_and_no_torn_line(tmp_path: Path) -> None:
+    make_store(tmp_path, [5])
+    write_lines(tmp_path, [*lines_of(tmp_path), b"[" * 5000])
+    with pytest.raises(InputError, match=r"manifest.jsonl: ends with 5000 bytes without a newline"):
+        Store.open(tmp_path)
+
+
+def test_a_large_meta_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    make_store(tmp_path, [5])
+    with open(tmp_path / "meta.json", "r+b") as file:
+        file.truncate(2**30)
+    with pytest.raises(InputError, match=r"meta.json: 1073741824 bytes, expected at most 1048576"):
+        Store.open(tmp_path)
+
+
+def test_impossible_steps_in_a_file_with_a_good_digest_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Episode, "validate", lambda *_: None)
+    with StoreWriter.open(tmp_path, make_meta()) as writer:
+        writer.add(0, make_episode(5, actions=np.full((5, 1), 5.0)), "train")
+    store = Store.open(tmp_path)
+    with pytest.raises(InputError, match=r"000000.safetensors: actions\[0\]: column 0 is 5.0, expected a whole number"):
+        store.reader(store.entries[0])
+
+
+# ---------------------------------------------------------------- what belongs together
+
+
+def test_the_meta_of_another_store_is_refused(tmp_path: Path) -> None:
+    make_store(tmp_path / "a", [5])
+    with StoreWriter.open(tmp_path / "b", make_meta(fps=50.0)) as writer:
+        writer.add(0, make_episode(5), "train")
+    (tmp_path / "a" / "meta.json").write_bytes((tmp_path / "b" / "meta.json").read_bytes())
+    with pytest.raises(InputError, match=r"a/meta.json: not the one that .*a/manifest.jsonl was written beside"):
+        Store.open(tmp_path / "a")
+    with pytest.raises(InputError, match=r"a/meta.json: not the one that"):
+        StoreWriter.open(tmp_path / "a", make_meta(fps=50.0))
+
+
+def test_lines_from_before_they_named_the_meta_are_read_and_gone_on_with(tmp_path: Path) -> None:
+    store = make_store(tmp_path, [5, 5])
+    old = [{name: value for name, value in vars(entry).items() if name != "meta"} for entry in store.entries]
+    write_lines(tmp_path, [json.dumps(seal(line, 16)).encode() + b"\n" for line in old])
+    assert Store.open(tmp_path).digest == store.digest
+    with StoreWriter.open(tmp_path, make_meta()) as writer:
+        writer.add(2, make_episode(5, 2), "train")
+    assert [bool(entry.meta) for entry in Store.open(tmp_path).entries] == [False, False, True]
+
+
+@pytest.mark.parametrize("left", [1, 2])
+def test_lines_that_are_lost_are_told_and_the_files_that_they_named_are_kept(
+    tmp_path: Path, left: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_store(tmp_path, [5] * 7)
+    write_lines(tmp_path, lines_of(tmp_path)[:left])
+    with caplog.at_level(logging.WARNING):
+        assert len(Store.open(tmp_path).entries) == left
+    assert f"names no {tmp_path}/episodes/00000{left}.safetensors, " in caplog.text
+    assert f"and {3 - left} more" in caplog.text
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match=r"manifest.jsonl has lost lines: none names .*Restore it from a copy"):
+        StoreWriter.open(tmp_path, make_meta())
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("damage", ["emptied", "deleted"])
+def test_a_manifest_that_is_lost_as_a_whole_is_no_empty_store(tmp_path: Path, damage: str) -> None:
+    make_store(tmp_path, [5, 5])
+    (tmp_path / "manifest.jsonl").unlink()
+    if damage == "emptied":
+        (tmp_path / "manifest.jsonl").touch()
+    for use in (Store.open, lambda path: StoreWriter.open(path, make_meta())):
+        with pytest.raises(InputError, match=r"manifest.jsonl has lost lines: none names .*000000.*, .*000001"):
+            use(tmp_path)
+
+
+def test_a_recording_under_way_is_read_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its newest file is there before the line."""
+    make_store(tmp_path, [5, 5])
+    write_lines(tmp_path, lines_of(tmp_path)[:1])
+    with caplog.at_level(logging.WARNING):
+        assert len(Store.open(tmp_path).entries) == 1
+    assert "000001.safetensors: a recording under way or interrupted leaves one such file" in caplog.text
+
+
+@pytest.mark.parametrize("damage", ["missing", "shorter"])
+def test_files_of_another_size_are_found_without_reading_them(tmp_path: Path, damage: str) -> None:
+    store = make_store(tmp_path, [5, 5])
+    file = tmp_path / store.entries[1].file
+    store.check_sizes(store.entries)
+    file.unlink() if damage == "missing" else file.write_bytes(file.read_bytes()[:-1])
+    store.check_sizes(store.entries[:1])
+    with pytest.raises(InputError, match=r"000001.safetensors: (no such file|\d+ bytes, but \d+ were recorded)"):
+        store.check_sizes(store.entries)

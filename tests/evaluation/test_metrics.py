@@ -1,0 +1,251 @@
+"""Metrics against values worked out by hand or by plain numpy."""
+
+from __future__ import annotations
+
+from math import isnan, log2, log10
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from vqvideo.evaluation import metrics
+from vqvideo.models.quantizers.usage import code_counts, effective_bits, usage
+
+# ---------------------------------------------------------------- PSNR
+
+
+@pytest.mark.parametrize(("error", "expected"), [(0.1, 20.0), (0.01, 40.0), (1.0, 0.0), (0.0, 100.0), (1e-9, 100.0)])
+def test_psnr_of_a_known_error(error: float, expected: float) -> None:
+    target = torch.zeros(3, 8, 8)
+    assert metrics.psnr(target + error, target).item() == pytest.approx(expected, abs=1e-3)
+
+
+def test_psnr_is_one_number_per_frame() -> None:
+    target = torch.zeros(2, 3, 3, 8, 8)
+    predicted = target.clone()
+    predicted[1, 2] = 0.1
+    expected = torch.full((2, 3), 100.0)
+    expected[1, 2] = 20
+    torch.testing.assert_close(metrics.psnr(predicted, target), expected, atol=1e-3, rtol=0)
+
+
+def test_psnr_averages_over_the_pixels_of_a_frame() -> None:
+    target = torch.zeros(3, 10, 10)
+    predicted = target.clone()
+    predicted[:, 0, 0] = 1.0
+    assert metrics.psnr(predicted, target).item() == pytest.approx(20.0)
+
+
+def changed_psnr(predicted: torch.Tensor, target: torch.Tensor) -> float:
+    return metrics.changed_pixel_psnr(*metrics.changed_pixel_error(predicted, target))
+
+
+def test_only_changed_pixels_count_for_the_changed_pixel_psnr() -> None:
+    target = torch.zeros(1, 3, 3, 4, 4)
+    target[:, 1, 0, 0, 0] = 1.0  # one channel of one pixel comes at frame 1 and goes at frame 2
+    predicted = target + 0.5
+    predicted[:, 1, :, 0, 0] = target[:, 1, :, 0, 0] + 0.1
+    predicted[:, 2, :, 0, 0] = target[:, 2, :, 0, 0] - 0.3
+    found = changed_psnr(predicted, target)
+    assert found == pytest.approx(-10 * log10((0.01 + 0.09) / 2), abs=1e-4)
+
+
+def test_the_changed_pixel_psnr_ignores_the_first_frame_and_small_changes() -> None:
+    target = torch.zeros(1, 2, 3, 4, 4)
+    target[:, 1, :, 0, 0], target[:, 1, :, 1, 1] = 0.5, 0.04
+    predicted = target.clone()
+    predicted[:, 0] = 1.0
+    predicted[:, 1, :, 1, 1] = 1.0
+    assert changed_psnr(predicted, target) == pytest.approx(100.0, abs=1e-3)
+
+
+def test_the_errors_of_changed_pixels_are_known_for_each_frame() -> None:
+    target = torch.zeros(2, 3, 3, 4, 4)
+    target[0, 1, :, 0, 0] = 1.0  # comes and goes
+    predicted = target.clone()
+    predicted[0, 1, :, 0, 0] = 0.5
+    error, count = metrics.changed_pixel_errors(predicted, target)
+    assert error.tolist() == [[0.75, 0.0], [0.0, 0.0]]
+    assert count.tolist() == [[3, 3], [0, 0]]
+
+
+def test_the_changed_pixel_psnr_of_a_still_clip_is_not_a_number() -> None:
+    assert isnan(changed_psnr(torch.rand(1, 3, 3, 4, 4), torch.zeros(1, 3, 3, 4, 4)))
+
+
+def test_the_changed_pixel_psnr_does_not_depend_on_how_clips_are_batched() -> None:
+    generator = torch.Generator().manual_seed(0)
+    predicted, target = (torch.rand(4, 3, 3, 4, 4, generator=generator) for _ in range(2))
+    target[0] = target[0, :1]  # a still clip counts for nothing, not as a clip of its own
+    parts = [metrics.changed_pixel_error(p[None], t[None]) for p, t in zip(predicted, target, strict=True)]
+    error, count = (torch.stack(values).sum() for values in zip(*parts, strict=True))
+    assert metrics.changed_pixel_psnr(error, count) == pytest.approx(changed_psnr(predicted, target), rel=1e-6)
+
+
+# ---------------------------------------------------------------- SSIM
+
+
+def plain_ssim(x: np.ndarray, y: np.ndarray) -> float:
+    """Wang et al. 2004 for one channel, window by window."""
+    at = np.arange(11) - 5
+    line = np.exp(-(at**2) / (2 * 1.5**2))
+    window = np.outer(line, line) / np.outer(line, line).sum()
+    scores = []
+    for row in range(x.shape[0] - 10):
+        for column in range(x.shape[1] - 10):
+            a, b = (v[row : row + 11, column : column + 11] for v in (x, y))
+            ma, mb = (window * a).sum(), (window * b).sum()
+            va, vb = (window * (a - ma) ** 2).sum(), (window * (b - mb) ** 2).sum()
+            cov = (window * (a - ma) * (b - mb)).sum()
+            top = (2 * ma * mb + 0.01**2) * (2 * cov + 0.03**2)
+            scores.append(top / ((ma**2 + mb**2 + 0.01**2) * (va + vb + 0.03**2)))
+    return float(np.mean(scores))
+
+
+def test_ssim_is_its_definition() -> None:
+    rng = np.random.default_rng(0)
+    target = rng.random((2, 3, 14, 17))
+    predicted = (target + 0.2 * rng.normal(size=target.shape)).clip(0, 1)
+    expected = [np.mean([plain_ssim(predicted[i, c], target[i, c]) for c in range(3)]) for i in range(2)]
+    found = metrics.ssim(torch.tensor(predicted), torch.tensor(target))
+    assert found.tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_equal_frames_have_ssim_one_and_opposite_ones_less_than_nothing() -> None:
+    frames = torch.rand(2, 4, 3, 16, 16)
+    torch.testing.assert_close(metrics.ssim(frames, frames), torch.ones(2, 4))
+    assert (metrics.ssim(1 - frames, frames) < 0).all()
+
+
+def test_ssim_sees_the_blur_that_the_mean_does_not() -> None:
+    frames = torch.rand(1, 3, 16, 16)
+    assert metrics.ssim(torch.full_like(frames, frames.mean()), frames).item() < 0.1
+
+
+@pytest.mark.parametrize("size", [(5, 20), (11, 11), (16, 40)])
+def test_ssim_of_any_size_is_one_for_equal_frames_and_less_for_noise(size: tuple[int, int]) -> None:
+    frames = torch.rand(2, 3, *size)
+    torch.testing.assert_close(metrics.ssim(frames, frames), torch.ones(2))
+    assert (metrics.ssim((frames + 0.3 * torch.randn_like(frames)).clamp(0, 1), frames) < 0.95).all()
+
+
+# ---------------------------------------------------------------- codes
+
+
+def test_code_counts_add_up_over_batches() -> None:
+    codes = torch.tensor([[[0, 3], [3, 3]], [[1, 0], [0, 3]]])
+    counts = code_counts(codes, 5)
+    assert counts.tolist() == [3, 1, 0, 4, 0]
+    torch.testing.assert_close(code_counts(codes[:1], 5) + code_counts(codes[1:], 5), counts)
+    assert usage(counts) == pytest.approx(3 / 5)
+
+
+@pytest.mark.parametrize(
+    ("counts", "bits"),
+    [([7] * 8, 3.0), ([5, 0, 0, 0], 0.0), ([2, 1, 1, 0], 1.5), ([3, 1], -(0.75 * log2(0.75) + 0.25 * log2(0.25)))],
+)
+def test_effective_bits_is_the_entropy(counts: list[int], bits: float) -> None:
+    assert effective_bits(torch.tensor(counts)) == pytest.approx(bits)
+
+
+def test_repeat_rate_counts_the_steps_that_do_not_move() -> None:
+    frames = torch.zeros(2, 4, 3, 4, 4)
+    frames[0] = 0.1 * torch.arange(4)[:, None, None, None]
+    frames[1, 2:] = 0.5
+    assert metrics.repeat_rate(frames) == pytest.approx(2 / 6)
+    assert metrics.repeat_rate(frames, threshold=0.2) == pytest.approx(5 / 6)
+    assert metrics.repeats(frames).tolist() == [[False, False, False], [True, False, True]]
+
+
+# ---------------------------------------------------------------- average precision
+
+
+def plain_average_precision(scores: list[float], labels: list[bool]) -> float:
+    """Sum over thresholds of precision times the recall gained."""
+    total, before = 0.0, 0
+    for threshold in sorted(set(scores), reverse=True):
+        chosen = [label for score, label in zip(scores, labels, strict=True) if score >= threshold]
+        total += sum(chosen) / len(chosen) * (sum(chosen) - before)
+        before = sum(chosen)
+    return total / sum(labels)
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "expected"),
+    [
+        ([0.9, 0.8, 0.7, 0.6], [1, 0, 1, 0], (1 / 1 + 2 / 3) / 2),
+        ([0.6, 0.7, 0.8, 0.9], [0, 0, 1, 1], 1.0),
+        ([0.9, 0.8, 0.7, 0.6], [0, 0, 0, 1], 1 / 4),
+        ([0.9, 0.5, 0.5, 0.1], [1, 1, 0, 0], (1 + 2 / 3) / 2),
+    ],
+)
+def test_average_precision_by_hand(scores: list[float], labels: list[int], expected: float) -> None:
+    found = metrics.average_precision(torch.tensor(scores), torch.tensor(labels, dtype=torch.bool))
+    assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_constant_score_earns_the_share_of_positives_in_any_order(flip: bool) -> None:
+    labels: Tensor = torch.arange(10) < 3
+    found = metrics.average_precision(torch.full((10,), 0.5), labels.flip(0) if flip else labels)
+    assert found == pytest.approx(0.3)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=1, max_size=30))
+def test_average_precision_is_its_definition_also_with_ties(pairs: list[tuple[int, bool]]) -> None:
+    scores, labels = [float(s) for s, _ in pairs], [label for _, label in pairs]
+    found = metrics.average_precision(torch.tensor(scores), torch.tensor(labels))
+    if any(labels):
+        assert found == pytest.approx(plain_average_precision(scores, labels))
+    else:
+        assert np.isnan(found)
+
+
+# ---------------------------------------------------------------- calibration
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "labels", "expected"),
+    [
+        ([0.0, 0.0, 1.0], [0, 0, 1], 0.0),
+        ([0.0, 1.0], [1, 0], 1.0),
+        ([0.5, 0.5, 0.5, 0.5], [1, 0, 1, 0], 0.0),
+        ([0.25, 0.25, 0.75, 0.75], [0, 0, 1, 0], (2 * 0.25 + 2 * 0.25) / 4),
+        ([0.1, 0.1, 0.1, 0.9], [0, 0, 1, 1], (3 * (1 / 3 - 0.1) + 0.1) / 4),
+    ],
+)
+def test_the_calibration_error_by_hand(probabilities: list[float], labels: list[int], expected: float) -> None:
+    found = metrics.expected_calibration_error(torch.tensor(probabilities), torch.tensor(labels, dtype=torch.bool))
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_labels_drawn_from_their_probabilities_are_calibrated_and_overconfident_ones_are_not() -> None:
+    generator = torch.Generator().manual_seed(0)
+    p = torch.rand(100_000, generator=generator)
+    labels = torch.rand(100_000, generator=generator) < p
+    assert metrics.expected_calibration_error(p, labels) < 0.01
+    assert metrics.expected_calibration_error((p > 0.5).float(), labels) == pytest.approx(0.25, abs=0.01)
+    assert isnan(metrics.expected_calibration_error(p[:0], labels[:0]))
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-5, 5), min_size=3, max_size=20, unique=True), st.floats(-3, 3), st.floats(-3, 3))
+def test_the_slope_of_a_line_is_its_own(predicted: list[float], slope: float, offset: float) -> None:
+    x = torch.tensor(predicted, dtype=torch.float64)
+    if x.std() > 1e-3:
+        assert metrics.calibration_slope(x, slope * x + offset) == pytest.approx(slope, abs=1e-6)
+    assert isnan(metrics.calibration_slope(torch.ones(3), x[:3]))
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.booleans(), st.integers(1, 4)), min_size=2, max_size=12))
+def test_a_whole_weight_counts_like_as_many_equal_samples(rows: list[tuple[int, bool, int]]) -> None:
+    scores, labels, weights = (torch.tensor(column) for column in zip(*rows, strict=True))
+    scores = scores.double() / 20
+    many_scores, many_labels = scores.repeat_interleave(weights), labels.repeat_interleave(weights)
+    for metric in (metrics.average_precision, metrics.expected_calibration_error):
+        assert metric(scores, labels, weights) == pytest.approx(metric(many_scores, many_labels), abs=1e-9, nan_ok=True)
+    slope = metrics.calibration_slope(scores, labels.double(), weights)
+    assert slope == pytest.approx(metrics.calibration_slope(many_scores, many_labels.double()), rel=1e-4, nan_ok=True)

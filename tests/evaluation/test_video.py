@@ -1,0 +1,185 @@
+"""The border between uint8 and float, video files, contact sheets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from videos import read_video
+
+from vqvideo.errors import InputError
+from vqvideo.evaluation.video import contact_sheet, side_by_side, stack_rows, upscale, write_mp4, write_png
+from vqvideo.models.pixels import from_signed, to_signed, to_uint8, to_unit
+from vqvideo.storage.disk import DiskError
+
+ALL_BYTES = torch.arange(256, dtype=torch.uint8)
+
+
+def colour_clip(frames: int, height: int, width: int) -> np.ndarray:
+    """Plain halves whose colours differ from frame to frame."""
+    clip = np.zeros((frames, height, width, 3), np.uint8)
+    for t in range(frames):
+        clip[t, :, : width // 2] = (30 + 40 * t, 200 - 30 * t, 60)
+        clip[t, :, width // 2 :] = (220, 20 + 30 * t, 240 - 40 * t)
+    return clip
+
+
+# ---------------------------------------------------------------- uint8 and float
+
+
+def test_every_byte_survives_the_way_to_floats_and_back() -> None:
+    assert torch.equal(to_uint8(to_unit(ALL_BYTES)), ALL_BYTES)
+    assert torch.equal(to_uint8(from_signed(to_signed(ALL_BYTES))), ALL_BYTES)
+    assert torch.equal(to_uint8(from_signed(to_signed(to_unit(ALL_BYTES)))), ALL_BYTES)
+
+
+def test_bytes_and_their_floats_are_the_same_frames() -> None:
+    torch.testing.assert_close(to_signed(to_unit(ALL_BYTES)), to_signed(ALL_BYTES), atol=1e-6, rtol=0)
+    assert to_signed(ALL_BYTES)[[0, 255]].tolist() == [-1, 1]
+    assert to_unit(ALL_BYTES)[[0, 255]].tolist() == [0, 1]
+
+
+def test_what_is_uint8_already_stays_as_it_is() -> None:
+    assert torch.equal(to_uint8(ALL_BYTES), ALL_BYTES)
+
+
+def test_floats_are_rounded_and_clamped_on_their_way_to_bytes() -> None:
+    x = torch.tensor([-0.5, 0.0, 0.4 / 255, 0.6 / 255, 254.6 / 255, 1.0, 7.0])
+    assert to_uint8(x).tolist() == [0, 0, 0, 1, 255, 255, 255]
+    assert from_signed(torch.tensor([-3.0, -1.0, 0.0, 1.0, 3.0])).tolist() == [0, 0, 0.5, 1, 1]
+
+
+def test_half_precision_floats_become_the_nearest_bytes() -> None:
+    assert torch.equal(to_uint8(to_unit(ALL_BYTES).half()), ALL_BYTES)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int8, torch.bool], ids=str)
+def test_frames_of_another_type_are_refused(dtype: torch.dtype) -> None:
+    with pytest.raises(InputError, match=r"expected uint8 in 0\.\.255 or float in 0\.\.1"):
+        to_signed(torch.zeros(2, dtype=dtype))
+
+
+# ---------------------------------------------------------------- files
+
+
+@pytest.mark.parametrize(
+    ("size", "scale", "expected"),
+    [((16, 24), 4, (64, 96)), ((15, 17), 1, (16, 18)), ((15, 17), 4, (60, 68)), ((5, 7), 3, (16, 22))],
+)
+def test_a_written_video_reads_back(
+    tmp_path: Path, size: tuple[int, int], scale: int, expected: tuple[int, int]
+) -> None:
+    clip = colour_clip(5, *size)
+    write_mp4(tmp_path / "new" / "clip.mp4", clip, fps=10, scale=scale)
+    found = read_video(tmp_path / "new" / "clip.mp4")
+    assert found.shape == (5, *expected, 3)
+    assert found.dtype == np.uint8
+    shown = upscale(clip, scale)
+    h, w = shown.shape[1:3]
+    error = np.abs(found[:, :h, :w].astype(int) - shown.astype(int))
+    inner = np.r_[1 : w // 2 - 3, w // 2 + 3 : w - 1]
+    assert error[:, :, inner].max() <= 6
+    assert error[:, :, inner].mean() <= 3
+
+
+def test_only_the_finished_file_is_left(tmp_path: Path) -> None:
+    for _ in range(2):
+        write_mp4(tmp_path / "clip.mp4", colour_clip(3, 8, 8), fps=10)
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+@pytest.mark.parametrize("fps", [10, 50, 12.5, 30000 / 1001, 0.5])
+def test_a_video_lasts_as_long_as_its_frame_rate_says(tmp_path: Path, fps: float) -> None:
+    write_mp4(tmp_path / "clip.mp4", colour_clip(4, 8, 8), fps=fps)
+    with av.open(str(tmp_path / "clip.mp4")) as container:
+        stream = container.streams.video[0]
+        assert float(stream.average_rate) == pytest.approx(fps, rel=1e-3)
+        assert stream.codec_context.pix_fmt == "yuv420p"
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        np.zeros((0, 8, 8, 3), np.uint8),
+        np.zeros((2, 8, 8), np.uint8),
+        np.zeros((2, 3, 8, 8), np.uint8),
+        np.zeros((2, 8, 8, 3), np.float32),
+    ],
+    ids=["empty", "grey", "channels first", "float"],
+)
+def test_what_is_no_video_is_refused(tmp_path: Path, frames: np.ndarray) -> None:
+    with pytest.raises(InputError, match=r"expected \((t, )?h, w, 3\) uint8"):
+        write_mp4(tmp_path / "clip.mp4", frames, fps=10)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_frames_may_come_one_by_one(tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (5, 9, 8, 3), np.uint8)
+    write_mp4(tmp_path / "one.mp4", frames, fps=10)
+    write_mp4(tmp_path / "two.mp4", (frame for frame in frames), fps=10)
+    assert (tmp_path / "one.mp4").read_bytes() == (tmp_path / "two.mp4").read_bytes()
+
+
+def test_a_video_that_breaks_off_leaves_the_one_before(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    write_mp4(path, np.zeros((2, 8, 8, 3), np.uint8), fps=10)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="a video has one size"):
+        write_mp4(path, [np.zeros((8, 8, 3), np.uint8), np.zeros((4, 8, 3), np.uint8)], fps=10)
+    assert [p.name for p in tmp_path.iterdir()] == ["clip.mp4"]
+    assert path.read_bytes() == before
+
+
+def test_a_picture_that_cannot_be_written_is_an_error_of_the_disk(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DiskError, match=r"file/picture\.png: cannot be written"):
+        write_png(tmp_path / "file" / "picture.png", np.zeros((2, 2, 3), np.uint8))
+
+
+def test_a_written_picture_reads_back_exactly(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    write_png(tmp_path / "new" / "image.png", image)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "new" / "image.png")), image)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["image.png"]
+
+
+# ---------------------------------------------------------------- sheets
+
+
+def test_upscaling_repeats_pixels() -> None:
+    clip = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 3), dtype=np.uint8)
+    large = upscale(clip, 3)
+    assert large.shape == (2, 9, 12, 3)
+    for offset in range(3):
+        assert np.array_equal(large[:, offset::3, offset::3], clip)
+
+
+def test_a_contact_sheet_spreads_its_frames_from_first_to_last() -> None:
+    clip = np.zeros((9, 4, 6, 3), np.uint8)
+    clip[:] = 10 * np.arange(9)[:, None, None, None]
+    sheet = contact_sheet(clip, columns=3, scale=2, gap=1)
+    assert sheet.shape == (8, 3 * 12 + 2 * 2, 3)
+    assert sheet.dtype == np.uint8
+    row = sheet[0, :, 0]
+    assert [set(row[i : i + 12].tolist()) for i in (0, 14, 28)] == [{0}, {40}, {80}]
+    assert set(row[12:14].tolist()) == set(row[26:28].tolist()) == {255}
+
+
+@pytest.mark.parametrize(("frames", "columns", "tiles"), [(2, 5, 2), (1, 3, 1), (5, 1, 1), (4, 4, 4)])
+def test_a_contact_sheet_has_no_more_tiles_than_frames(frames: int, columns: int, tiles: int) -> None:
+    sheet = contact_sheet(colour_clip(frames, 4, 6), columns, scale=1, gap=2)
+    assert sheet.shape == (4, 6 * tiles + 2 * (tiles - 1), 3)
+
+
+def test_clips_are_put_above_and_beside_each_other_with_white_lines() -> None:
+    a, b = np.full((3, 4, 6, 3), 10, np.uint8), np.full((3, 4, 6, 3), 20, np.uint8)
+    rows, columns = stack_rows([a, b], gap=1), side_by_side([a, b], gap=3)
+    assert rows.shape == (3, 9, 6, 3)
+    assert columns.shape == (3, 4, 15, 3)
+    assert rows[0, :, 0, 0].tolist() == [10] * 4 + [255] + [20] * 4
+    assert columns[0, 0, :, 0].tolist() == [10] * 6 + [255] * 3 + [20] * 6
+    assert np.array_equal(stack_rows([a]), a)

@@ -1,0 +1,152 @@
+"""The experiment's settings: defaults < YAML < flags, and the files in configs/."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from vqvideo.errors import InputError
+from vqvideo.experiment.config import Experiment, parse
+from vqvideo.models.quantizers import EMAVQConfig, FSQConfig
+from vqvideo.storage.records import read_yaml, to_plain, typed, write_yaml
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+
+
+@dataclass(frozen=True)
+class Options(Experiment):
+    """A script's settings."""
+
+    resume: bool = False
+    """Go on."""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: mine\nvqvae:\n  train: {steps: 7, learning_rate: 1e-2}\n")
+    return path
+
+
+def parsed(monkeypatch: pytest.MonkeyPatch, config: Path, *arguments: str) -> Options:
+    monkeypatch.setattr(sys, "argv", ["script.py", *arguments])
+    return parse(Options, config, "A script.")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_that_comes_with_vqvideo_is_valid_and_survives_a_round_trip(path: Path, tmp_path: Path) -> None:
+    experiment = typed(Experiment, read_yaml(path), str(path))
+    (tmp_path / "copy.yaml").write_text(write_yaml(experiment))
+    assert typed(Experiment, read_yaml(tmp_path / "copy.yaml")) == experiment
+    assert experiment.name == path.stem
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_describes_models_that_can_be_built(path: Path) -> None:
+    experiment = typed(Experiment, read_yaml(path), str(path))
+    side = experiment.record.frame_size
+    vqvae = experiment.vqvae.model.build((side, side))
+    assert vqvae.clip_length(experiment.vqvae.latent_steps) <= experiment.record.steps + 1
+    assert vqvae.clip_length(experiment.prior.latent_steps) <= experiment.record.steps + 1
+    assert experiment.prior.segments.latent_steps >= experiment.prior.latent_steps
+    assert 0 < experiment.record.held_out_every <= experiment.record.episodes
+
+
+def test_defaults_come_before_the_file_and_the_file_before_flags(monkeypatch: pytest.MonkeyPatch, config: Path) -> None:
+    cfg = parsed(monkeypatch, config, "--vqvae.train.steps", "9", "--prior.model.dim", "64")
+    assert cfg.name == "mine"
+    assert cfg.vqvae.train.steps == 9
+    assert cfg.vqvae.train.learning_rate == 1e-2
+    assert cfg.vqvae.train.batch == Experiment().vqvae.train.batch
+    assert cfg.prior.model.dim == 64
+    assert cfg.prior.train == Experiment().prior.train
+    assert not cfg.resume
+
+
+def test_another_file_is_named_by_config(monkeypatch: pytest.MonkeyPatch, config: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text("name: other\nresume: true\n")
+    for arguments in (["--config", str(other)], [f"--config={other}"], ["--seen", "--config", str(other)][1:]):
+        cfg = parsed(monkeypatch, config, *arguments)
+        assert (cfg.name, cfg.resume) == ("other", True)
+    assert parsed(monkeypatch, config, "--name", "third", "--config", str(other)).name == "third"
+
+
+def test_a_quantizer_of_the_file_keeps_its_flags(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("vqvae:\n  model:\n    quantizer: {kind: FSQ, levels: [5, 5]}\n")
+    assert parsed(monkeypatch, path).vqvae.model.quantizer == FSQConfig((5, 5))
+    cfg = parsed(monkeypatch, path, "--vqvae.model.quantizer.levels", "4", "4", "4")
+    assert cfg.vqvae.model.quantizer == FSQConfig((4, 4, 4))
+    path.write_text("vqvae:\n  model:\n    quantizer: {kind: EMAVQ, codebook_size: 32}\n")
+    cfg = parsed(monkeypatch, path, "--vqvae.model.quantizer.dim", "5")
+    assert cfg.vqvae.model.quantizer == EMAVQConfig(codebook_size=32, dim=5)
+
+
+@pytest.mark.parametrize(("flag", "value"), [("no", "no"), ("bf16", "bf16")])
+def test_precision_can_be_given_by_file_and_by_flag(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flag: str, value: str
+) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(f"vqvae: {{train: {{precision: {flag}}}}}\n")
+    assert parsed(monkeypatch, path).vqvae.train.precision == value
+    assert parsed(monkeypatch, path, "--prior.train.precision", flag).prior.train.precision == value
+
+
+def test_a_bad_config_flag_is_explained(monkeypatch: pytest.MonkeyPatch, config: Path) -> None:
+    with pytest.raises(InputError, match=r"--config needs a file: --config configs/car_racing.yaml"):
+        parsed(monkeypatch, config, "--config")
+    with pytest.raises(InputError, match=r"no configuration file nowhere.yaml: see configs/"):
+        parsed(monkeypatch, config, "--config", "nowhere.yaml")
+
+
+def test_an_unknown_key_of_the_file_is_named_with_its_place(monkeypatch: pytest.MonkeyPatch, config: Path) -> None:
+    config.write_text("vqvae:\n  train: {stepps: 7}\n")
+    with pytest.raises(InputError, match=r"mine.yaml.vqvae.train.stepps is not a setting: did you mean steps\?"):
+        parsed(monkeypatch, config)
+
+
+def test_an_unknown_flag_ends_with_code_2(
+    monkeypatch: pytest.MonkeyPatch, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        parsed(monkeypatch, config, "--vqvae.train.stepps", "9")
+    assert end.value.code == 2
+    assert "--vqvae.train.steps" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("vqvae: {train: {steps: 0}}", "at least 1"),
+        ("vqvae: {train: {keep: 1}}", "train.keep is 1, expected at least 2"),
+        ("prior: {train: {average_decay: 1}}", "train.average_decay is 1.0"),
+        ("prior: {model: {window: 0}}", "prior: window"),
+        ("sampling: {top_p: 2}", "top_p is 2.0"),
+        ("record: {episodes: 0}", "--episodes is 0"),
+        ("vqvae: {model: {backbone: {strides: [3, 8, 8]}}}", "time stride is 3"),
+    ],
+)
+def test_impossible_settings_of_the_file_are_refused(
+    monkeypatch: pytest.MonkeyPatch, config: Path, text: str, message: str
+) -> None:
+    config.write_text(text)
+    with pytest.raises(InputError, match=message):
+        parsed(monkeypatch, config)
+
+
+def test_the_settings_are_plain_values_all_the_way() -> None:
+    def check(plain: object) -> None:
+        if isinstance(plain, dict):
+            for value in plain.values():
+                check(value)
+        elif isinstance(plain, list):
+            for value in plain:
+                check(value)
+        else:
+            assert plain is None or isinstance(plain, str | int | float | bool)
+
+    check(to_plain(Experiment()))

@@ -1,0 +1,273 @@
+"""Imagined environments under the rules of Gymnasium: its checker, ours, and its wrappers."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import wrappers
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import SyncVectorEnv
+from gymnasium.wrappers import vector as vector_wrappers
+from imagined import MODES, SPACES, dream, dreams, endless, some_starts, some_world
+from tiny_models import tiny_store
+from vector_checker import check_vector_env
+from videos import read_video
+
+from vqvideo.evaluation.video import write_mp4
+
+KINDS = [("discrete", 1), ("discrete", 2), ("box", 2), ("dict", 1), ("tuple", 1)]
+"""Space of the actions and time stride."""
+
+
+# ---------------------------------------------------------------- checkers
+
+
+@pytest.mark.parametrize(("space", "stride"), KINDS)
+@pytest.mark.parametrize("mode", MODES)
+def test_a_batch_does_what_its_envs_do_one_by_one(mode: str, space: str, stride: int) -> None:
+    world = some_world(stride, SPACES[space], bias=-1.0)
+    ends = check_vector_env(
+        lambda: dreams(world, 2, horizon=3, autoreset_mode=mode), lambda: dream(world, horizon=3), steps=6, seed=0
+    )
+    assert min(ends) > 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_batch_from_a_context_does_too(mode: str) -> None:
+    world = some_world()
+    options: dict[str, Any] = {"starts": some_starts(world, context=3), "horizon": 4}
+    check_vector_env(
+        lambda: dreams(world, 3, autoreset_mode=mode, **options), lambda: dream(world, **options), steps=5, seed=1
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_batch_does_what_its_envs_do_for_long(mode: str, stride: int) -> None:
+    world = some_world(stride)
+    for seed in range(3):
+        check_vector_env(
+            lambda: dreams(world, 5, horizon=7, autoreset_mode=mode),
+            lambda: dream(world, horizon=7),
+            steps=60,
+            seed=seed,
+        )
+
+
+@pytest.mark.parametrize(("space", "stride"), KINDS)
+def test_gymnasiums_checker_has_nothing_to_say(space: str, stride: int) -> None:
+    world = some_world(stride, SPACES[space])
+    named = {"world": world, "starts": some_starts(world), "render_mode": "rgb_array", "horizon": 5}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message=".*symmetric and normalized")  # the recorded env's own affair
+        check_env(gymnasium.make("vqvideo/Imagined-v0", **named).unwrapped)
+
+
+def test_made_by_name_it_plays_under_gymnasiums_own_wrappers_without_a_warning(tmp_path: Path) -> None:
+    """`make` adds one that checks each call and one that checks their order."""
+    named = {"world": some_world(), "starts": tiny_store(tmp_path)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        env = gymnasium.make("vqvideo/Imagined-v0", max_episode_steps=3, **named)
+        env.action_space.seed(0)
+        for _ in range(3):
+            env.reset()
+            over = False
+            while not over:
+                _, _, terminated, truncated, _ = env.step(env.action_space.sample())
+                over = terminated or truncated
+        with pytest.raises(gymnasium.error.ResetNeeded):
+            gymnasium.make("vqvideo/Imagined-v0", **named).step(0)
+
+
+# ---------------------------------------------------------------- wrappers
+
+
+Wrapped = tuple[Callable[[Any], Any], Callable[[Any], Any]]
+
+
+def negative(observations: np.ndarray) -> np.ndarray:
+    return 255 - observations
+
+
+BOTH: dict[str, Wrapped] = {
+    "grayscale": (vector_wrappers.GrayscaleObservation, wrappers.GrayscaleObservation),
+    "dtype": (
+        lambda envs: vector_wrappers.DtypeObservation(envs, np.float32),
+        lambda env: wrappers.DtypeObservation(env, np.float32),
+    ),
+    "flat": (vector_wrappers.FlattenObservation, wrappers.FlattenObservation),
+    "transformed at once": (
+        lambda envs: vector_wrappers.TransformObservation(envs, negative),
+        lambda env: wrappers.TransformObservation(env, negative, None),
+    ),
+    "transformed in place": (
+        lambda envs: vector_wrappers.VectorizeTransformObservation(
+            envs, wrappers.TransformObservation, func=negative, observation_space=None
+        ),
+        lambda env: wrappers.TransformObservation(env, negative, None),
+    ),
+    "clipped rewards": (
+        lambda envs: vector_wrappers.ClipReward(envs, -0.1, 0.1),
+        lambda env: wrappers.ClipReward(env, -0.1, 0.1),
+    ),
+}
+"""Wrappers of a batch, and what they are for a single env."""
+
+
+@pytest.mark.parametrize("mode", ["NextStep", "Disabled"])
+@pytest.mark.parametrize("name", BOTH)
+def test_a_wrapped_batch_does_what_wrapped_envs_do_one_by_one(name: str, mode: str) -> None:
+    """Also where a wrapper writes into the observations, and only some rows begin anew after that."""
+    world = some_world(stride=1)
+    of_batch, of_one = BOTH[name]
+    check_vector_env(
+        lambda: of_batch(dreams(world, 2, horizon=3, autoreset_mode=mode)),
+        lambda: of_one(dream(world, horizon=3)),
+        steps=5,
+        seed=0,
+    )
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_rewards_are_normalised_as_those_of_gymnasiums_batch(mode: str) -> None:
+    world = some_world(stride=1)
+    one = vector_wrappers.NormalizeReward(dreams(world, autoreset_mode=mode))
+    two = vector_wrappers.NormalizeReward(SyncVectorEnv([lambda: dream(world)] * 3, autoreset_mode=mode))
+    one.action_space.seed(0)
+    for envs in (one, two):
+        envs.reset(seed=0)
+    for _ in range(10):
+        action = one.action_space.sample()
+        told, expected = one.step(action), two.step(action)
+        np.testing.assert_allclose(told[1], expected[1], atol=1e-4)
+        if mode == "Disabled" and (over := told[2] | told[3]).any():
+            for envs in (one, two):
+                envs.reset(options={"reset_mask": over.copy()})
+
+
+@pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
+def test_statistics_of_episodes_are_those_of_gymnasiums_batch(mode: str) -> None:
+    world = some_world(stride=1)
+    one = vector_wrappers.RecordEpisodeStatistics(dreams(world, autoreset_mode=mode))
+    two = vector_wrappers.RecordEpisodeStatistics(SyncVectorEnv([lambda: dream(world)] * 3, autoreset_mode=mode))
+    one.action_space.seed(0)
+    for envs in (one, two):
+        envs.reset(seed=0)
+    for _ in range(12):
+        action = one.action_space.sample()
+        infos, expected = one.step(action)[-1], two.step(action)[-1]
+        assert infos.keys() == expected.keys()
+        if "episode" in infos:
+            assert np.array_equal(infos["_episode"], expected["_episode"])
+            assert np.array_equal(infos["episode"]["l"], expected["episode"]["l"])
+            np.testing.assert_allclose(infos["episode"]["r"], expected["episode"]["r"], atol=1e-4)
+    assert len(one.length_queue) > 5
+
+
+@pytest.mark.parametrize("mode", ["NextStep", "Disabled"])
+def test_returns_and_lengths_of_episodes_are_right(mode: str) -> None:
+    envs = vector_wrappers.RecordEpisodeStatistics(dreams(autoreset_mode=mode))
+    envs.action_space.seed(0)
+    envs.reset(seed=0)
+    returns, lengths, ends = np.zeros(3), np.zeros(3, int), 0
+    for _ in range(15):
+        _, rewards, terminated, truncated, infos = envs.step(envs.action_space.sample())
+        over, begun = terminated | truncated, infos.get("_start", np.zeros(3, bool))
+        returns, lengths = (returns + rewards) * ~begun, (lengths + 1) * ~begun
+        assert ("episode" in infos) == bool(over.any())
+        if over.any():
+            assert np.array_equal(infos["_episode"], over)
+            np.testing.assert_allclose(infos["episode"]["r"][over], returns[over], rtol=1e-6)
+            assert np.array_equal(infos["episode"]["l"][over], lengths[over])
+            returns, lengths, ends = returns * ~over, lengths * ~over, ends + int(over.sum())
+            if mode == "Disabled":
+                envs.reset(options={"reset_mask": over.copy()})
+    assert ends > 5
+
+
+def test_numpy_becomes_torch_in_gymnasiums_wrapper_as_it_does_in_ours() -> None:
+    pytest.importorskip("array_api_compat")
+    world = some_world()
+    one = vector_wrappers.NumpyToTorch(dreams(world))
+    two = dreams(world, output="torch")
+    action = np.array([1, 2, 3])
+    assert (one.reset(seed=0)[0] == two.reset(seed=0)[0]).all()
+    for _ in range(3):
+        told, expected = one.step(action), two.step(action)
+        assert all((a == b).all() for a, b in zip(told[:4], expected[:4], strict=True))
+
+
+# ---------------------------------------------------------------- video
+
+
+class Clip:
+    """Does for Gymnasium what MoviePy's class of the same purpose does, by our own writer."""
+
+    def __init__(self, frames: list[np.ndarray], fps: float) -> None:
+        self.frames, self.fps = frames, fps
+
+    def write_videofile(self, path: str, logger: Any = None) -> None:
+        write_mp4(Path(path), np.stack(self.frames), self.fps, scale=1)
+
+
+@pytest.fixture
+def moviepy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MoviePy, which Gymnasium writes videos with; if it is not installed, a stand-in for the one class it needs."""
+    if importlib.util.find_spec("moviepy") is None:
+        for name in ("moviepy", "moviepy.video", "moviepy.video.io", "moviepy.video.io.ImageSequenceClip"):
+            monkeypatch.setitem(sys.modules, name, ModuleType(name))
+        monkeypatch.setattr(sys.modules["moviepy.video.io.ImageSequenceClip"], "ImageSequenceClip", Clip, raising=False)
+
+
+@pytest.mark.usefixtures("moviepy")
+def test_gymnasium_records_videos_of_episodes(tmp_path: Path) -> None:
+    env = wrappers.RecordVideo(
+        dream(endless(), horizon=6, render_mode="rgb_array"),
+        str(tmp_path / "videos"),
+        episode_trigger=lambda number: True,
+    )
+    shown: list[list[np.ndarray]] = []
+    for seed in range(2):
+        shown.append([env.reset(seed=seed)[0]])
+        for t in range(6):
+            shown[-1].append(env.step(t % 5)[0])
+    env.close()
+    for number, frames in enumerate(shown):
+        video = read_video(tmp_path / "videos" / f"rl-video-episode-{number}.mp4")
+        assert video.shape == (7, 16, 16, 3)
+        # Brightness: the colours of such small frames do not survive the video's format.
+        found, expected = (values.mean(axis=-1).ravel() for values in (video, np.stack(frames)))
+        assert np.corrcoef(found, expected)[0, 1] > 0.8
+
+
+@pytest.mark.usefixtures("moviepy")
+@pytest.mark.parametrize(("mode", "length"), [("NextStep", 5), ("SameStep", 4), ("Disabled", 5)])
+def test_gymnasium_records_videos_of_batches(tmp_path: Path, mode: str, length: int) -> None:
+    """With autoreset in the same step the last frame of an episode is not seen, as Gymnasium says."""
+    batch = dreams(endless(), 4, horizon=4, render_mode="rgb_array", autoreset_mode=mode)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*autoreset mode is same-step")
+        envs = vector_wrappers.RecordVideo(
+            batch, str(tmp_path / "videos"), episode_trigger=lambda number: number < 3, gc_trigger=None
+        )
+    envs.reset(seed=0)
+    for _ in range(15):
+        _, _, _, truncated, _ = envs.step(envs.action_space.sample())
+        if mode == "Disabled" and truncated.any():
+            envs.reset(options={"reset_mask": truncated})
+    envs.close()
+    videos = [read_video(tmp_path / "videos" / f"rl-video-episode-{number}.mp4") for number in range(3)]
+    assert [len(video) for video in videos] == [length] * 3
+    assert videos[0].shape[1] * videos[0].shape[2] == 4 * 16 * 16

@@ -1,0 +1,194 @@
+"""Encoders and decoders: shapes, causality, whole = in chunks, and what a config refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tiny_tokenizers import BACKBONES, STRIDES, name_of, small_backbone, wake
+from torch import Tensor, nn
+
+from vqvideo.errors import InputError
+from vqvideo.models.tokenizer.backbones import ConvConfig, Down, FactorisedConv, FrameConv, FullConv, ResidualBlock, Up
+from vqvideo.models.tokenizer.causal import TimeState, TimeWalk
+from vqvideo.models.tokenizer.vqvae import VQVAEConfig
+
+each_backbone = pytest.mark.parametrize("kind", BACKBONES, ids=name_of)
+each_stride = pytest.mark.parametrize("stride", STRIDES)
+
+
+def run(net: nn.Module, x: Tensor, state: TimeState | None = None) -> tuple[Tensor, TimeState]:
+    walk = TimeWalk(state or TimeState((), torch.ones(len(x), dtype=torch.bool)))
+    with torch.no_grad():
+        return net(x, walk), walk.finish()
+
+
+def nets(kind: type[ConvConfig], stride: int) -> tuple[nn.Module, nn.Module]:
+    torch.manual_seed(0)
+    cfg = small_backbone(kind, stride)
+    return wake(cfg.encoder(5)), wake(cfg.decoder(5))
+
+
+# ---------------------------------------------------------------- properties of every backbone
+
+
+@each_backbone
+@each_stride
+def test_encoder_and_decoder_undo_each_others_shapes(kind: type[ConvConfig], stride: int) -> None:
+    encoder, decoder = nets(kind, stride)
+    z, _ = run(encoder, torch.randn(2, 3, 3 * stride, 16, 24))
+    assert z.shape == (2, 5, 3, 4, 6)
+    assert run(decoder, z)[0].shape == (2, 3, 3 * stride, 16, 24)
+
+
+@each_backbone
+@each_stride
+def test_a_later_frame_cannot_change_earlier_latents(kind: type[ConvConfig], stride: int) -> None:
+    encoder, _ = nets(kind, stride)
+    x = torch.randn(1, 3, 5 * stride, 16, 16)
+    before, _ = run(encoder, x)
+    for t in range(stride, 5 * stride):
+        other = x.clone()
+        other[:, :, t] = torch.randn(3, 16, 16)
+        after, _ = run(encoder, other)
+        step = t // stride
+        torch.testing.assert_close(after[:, :, :step], before[:, :, :step], atol=1e-6, rtol=0)
+        assert (after[:, :, step] - before[:, :, step]).abs().max() > 1e-3
+
+
+@each_backbone
+@each_stride
+def test_a_later_latent_cannot_change_earlier_frames(kind: type[ConvConfig], stride: int) -> None:
+    _, decoder = nets(kind, stride)
+    z = torch.randn(1, 5, 5, 4, 4)
+    before, _ = run(decoder, z)
+    for step in range(1, 5):
+        other = z.clone()
+        other[:, :, step] = torch.randn(5, 4, 4)
+        after, _ = run(decoder, other)
+        first = step * stride
+        torch.testing.assert_close(after[:, :, :first], before[:, :, :first], atol=1e-6, rtol=0)
+        assert (after[:, :, first:] - before[:, :, first:]).abs().max() > 1e-3
+
+
+@each_backbone
+def test_the_past_reaches_later_latents_and_frames(kind: type[ConvConfig]) -> None:
+    """Causal because it looks back, not because it looks at nothing."""
+    encoder, decoder = nets(kind, 2)
+    for net, shape, later in ((encoder, (1, 3, 6, 16, 16), 1), (decoder, (1, 5, 3, 4, 4), 2)):
+        x = torch.randn(shape)
+        other = x.clone()
+        other[:, :, 0] += 3
+        assert (run(net, x)[0] - run(net, other)[0])[:, :, later].abs().max() > 1e-3
+
+
+@each_backbone
+@each_stride
+@pytest.mark.parametrize("chunks", [(1, 1, 1, 1, 1), (2, 3), (1, 3, 1)])
+def test_chunks_give_what_the_whole_gives(kind: type[ConvConfig], stride: int, chunks: tuple[int, ...]) -> None:
+    encoder, decoder = nets(kind, stride)
+    frames, z = torch.randn(2, 3, 5 * stride, 16, 16), torch.randn(2, 5, 5, 4, 4)
+    for net, x, lengths in ((encoder, frames, [c * stride for c in chunks]), (decoder, z, list(chunks))):
+        state, parts = None, []
+        for chunk in x.split(lengths, dim=2):
+            part, state = run(net, chunk, state)
+            parts.append(part)
+        torch.testing.assert_close(torch.cat(parts, dim=2), run(net, x)[0], atol=1e-5, rtol=1e-5)
+
+
+@each_backbone
+def test_every_parameter_learns(kind: type[ConvConfig]) -> None:
+    encoder, decoder = nets(kind, 2)
+    for net, x in ((encoder, torch.randn(1, 3, 6, 16, 16)), (decoder, torch.randn(1, 5, 3, 4, 4))):
+        net(x, TimeWalk(TimeState((), torch.ones(1, dtype=torch.bool)))).square().mean().backward()
+        assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+# ---------------------------------------------------------------- parts
+
+
+def test_folding_down_and_up_keeps_every_pixel() -> None:
+    stride = (2, 2, 4)
+    down, up = Down(3, 48, stride), Up(48, 3, stride)
+    for fold in (down, up):
+        nn.init.dirac_(fold.project.weight)
+        nn.init.zeros_(fold.project.bias)
+    x = torch.randn(2, 3, 4, 6, 8)
+    assert torch.equal(run(up, run(down, x)[0])[0], x)
+
+
+def test_a_new_residual_block_adds_only_a_constant() -> None:
+    x = torch.randn(1, 8, 3, 4, 4)
+    added = run(ResidualBlock(8, ((1, 3, 3), (3, 1, 1))), x)[0] - x
+    torch.testing.assert_close(added, added[:, :, :1, :1, :1].expand_as(added), atol=1e-6, rtol=0)
+
+
+def test_factorised_blocks_cost_less_than_half_of_full_ones() -> None:
+    full, factorised = (
+        sum(p.numel() for p in ResidualBlock(32, small_backbone(kind).kernels).parameters())
+        for kind in (FullConv, FactorisedConv)
+    )
+    assert factorised < full / 2
+
+
+# ---------------------------------------------------------------- configuration
+
+
+@pytest.mark.parametrize(
+    ("strides", "patch", "widths", "folds"),
+    [
+        ((2, 8, 8), 4, (64, 128), ((1, 4, 4), (2, 2, 2))),
+        ((4, 4, 4), 4, (64,), ((4, 4, 4),)),
+        ((1, 8, 4), 2, (8, 16, 32), ((1, 2, 2), (1, 2, 2), (1, 2, 1))),
+        ((2, 2, 2), 1, (8, 16), ((1, 1, 1), (2, 2, 2))),
+    ],
+)
+def test_levels_multiply_to_the_strides_and_fold_time_last(
+    strides: tuple[int, int, int], patch: int, widths: tuple[int, ...], folds: tuple[tuple[int, int, int], ...]
+) -> None:
+    cfg = FactorisedConv(strides=strides, patch=patch, widths=widths)
+    assert cfg.level_strides == folds
+    t, h, w = strides
+    assert run(cfg.encoder(3), torch.randn(1, 3, t, h, 2 * w))[0].shape == (1, 3, 1, 1, 2)
+    assert run(cfg.decoder(3), torch.randn(1, 3, 1, 1, 2))[0].shape == (1, 3, t, h, 2 * w)
+
+
+@each_backbone
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"strides": (3, 4, 4)}, "time stride is 3, expected 1"),
+        ({"strides": (1, 6, 4)}, "powers of two"),
+        ({"strides": (1, 1, 4)}, "the patch or more"),
+        ({"patch": 3}, "powers of two"),
+        ({"widths": (8,)}, "make 2 levels, give one width for each"),
+        ({"widths": (8, 16, 32)}, "make 2 levels, give one width for each"),
+        ({"encoder_blocks": -1}, "expected at least"),
+        ({"decoder_blocks": -1}, "expected at least"),
+    ],
+)
+def test_a_config_that_cannot_be_built_is_refused(
+    kind: type[ConvConfig], settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        small_backbone(kind, **settings)
+
+
+def test_without_blocks_a_token_is_its_own_cell_of_its_own_frame() -> None:
+    backbone = FrameConv(strides=(1, 4, 4), patch=4, widths=(8,), encoder_blocks=0, decoder_blocks=0)
+    torch.manual_seed(0)
+    model = VQVAEConfig(backbone).build((16, 16)).eval()
+    wake(model)
+    frames = torch.randint(0, 256, (1, 3, 3, 16, 16), dtype=torch.uint8)
+    other = frames.clone()
+    other[:, 1, :, 4:8, 8:12] = 255 - other[:, 1, :, 4:8, 8:12]
+    moved = (
+        (
+            model._latents(model._signed(frames), model.init_state(1))[0]
+            - model._latents(model._signed(other), model.init_state(1))[0]
+        )
+        .abs()
+        .sum(dim=-1)
+    )
+    assert moved.nonzero().tolist() == [[0, 1, 1, 2]]

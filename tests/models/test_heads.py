@@ -1,0 +1,226 @@
+"""The heads: what they can learn that independent tokens cannot, their likelihoods, and how they draw."""
+
+from __future__ import annotations
+
+import math
+from typing import get_args
+
+import pytest
+import torch
+from einops import rearrange
+from tiny_models import make_spec, shake, tiny_prior
+from torch import Tensor
+
+from vqvideo.errors import InputError
+from vqvideo.models.prior import (
+    AutoregressiveHeadConfig,
+    HeadConfig,
+    MaskedHeadConfig,
+    ParallelHeadConfig,
+    Prior,
+    PriorConfig,
+)
+from vqvideo.models.prior.heads import Head
+from vqvideo.models.prior.sampling import Picker, Sampling
+
+KINDS: tuple[type, ...] = get_args(HeadConfig)
+GRID = (1, 4)
+DIM = 16
+SILENT = torch.linspace(-1, 1, DIM)
+"""A hidden vector that says nothing: the same at every token."""
+
+
+def make_head(cfg: HeadConfig, k: int = 4, seed: int = 0) -> Head:
+    torch.manual_seed(seed)
+    return cfg.build(DIM, GRID, torch.randn(k, 3))
+
+
+def twins(batch: int, generator: torch.Generator) -> Tensor:
+    """(b, 1, 4): all four tokens are the same code, 0 or 1 by chance: ln 2 nats in all."""
+    return torch.randint(2, (batch, 1, 1), generator=generator).expand(-1, -1, 4)
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=lambda cls: cls.__name__)
+def trained(request: pytest.FixtureRequest) -> Head:
+    """A head that has learnt `twins` from hidden vectors that say nothing."""
+    cfg = request.param(passes=4) if request.param is MaskedHeadConfig else request.param()
+    head = make_head(cfg)
+    optimizer = torch.optim.Adam(head.parameters(), lr=3e-3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(250):
+        head(SILENT.expand(32, 1, 4, DIM), twins(32, generator)).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return head.eval()
+
+
+@torch.no_grad()
+def test_heads_that_see_their_own_tokens_draw_tokens_that_agree(trained: Head) -> None:
+    pick = Picker(Sampling(top_p=1.0), torch.Generator().manual_seed(0))
+    codes = trained.sample(SILENT.expand(200, 4, DIM), pick)
+    agree = (codes == codes[:, :1]).all(dim=1).float().mean()
+    both = codes[:, 0].float().mean()
+    assert 0.3 < both < 0.7
+    if type(trained).__name__ == "ParallelHead":
+        assert agree < 0.3
+    else:
+        assert agree > 0.9
+
+
+@torch.no_grad()
+def test_likelihoods_are_those_of_the_world_that_was_learnt(trained: Head) -> None:
+    codes = twins(2000, torch.Generator().manual_seed(1))
+    nats, kind = trained.likelihood(SILENT.expand(2000, 1, 4, DIM), codes, torch.Generator().manual_seed(0))
+    assert nats.shape == (2000, 1)
+    known = 4 * math.log(2) if type(trained).__name__ == "ParallelHead" else math.log(2)
+    assert kind == ("bound" if type(trained).__name__ == "MaskedHead" else "exact")
+    assert nats.mean().item() == pytest.approx(known, abs=0.12)
+
+
+@torch.no_grad()
+def test_probabilities_of_all_codes_of_a_step_add_up_to_one() -> None:
+    """Over all 2^4 steps of four tokens; the masked head's is a bound of random orders and need not."""
+    every = torch.cartesian_prod(*[torch.arange(2)] * 4)[:, None]
+    for cfg in (ParallelHeadConfig(), AutoregressiveHeadConfig()):
+        head = make_head(cfg, k=2)
+        shake(head)
+        hidden = torch.randn(1, 1, 4, DIM).expand(16, -1, -1, -1)
+        total = (-head.likelihood(hidden, every).nats.double()).exp().sum()
+        assert total.item() == pytest.approx(1, abs=1e-5)
+
+
+@torch.no_grad()
+def test_the_masked_bound_is_no_better_than_the_true_likelihood() -> None:
+    """One order alone is a proper model, so the mean of -log p over orders, added up over all steps, cannot beat 1."""
+    head = make_head(MaskedHeadConfig(), k=2)
+    shake(head)
+    every = torch.cartesian_prod(*[torch.arange(2)] * 4)[:, None]
+    hidden = torch.randn(1, 1, 4, DIM).expand(16, -1, -1, -1)
+    generator = torch.Generator().manual_seed(0)
+    nats = torch.stack([head.likelihood(hidden, every, generator).nats for _ in range(200)]).double().mean(dim=0)
+    assert (-nats).exp().sum() <= 1.02
+
+
+class Recorder(Picker):
+    """Draws, and notes how many tokens were asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(Sampling(), torch.Generator().manual_seed(0))
+        self.sizes: list[int] = []
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        self.sizes.append(logits.shape[1])
+        return super().__call__(logits)
+
+
+@pytest.mark.parametrize(
+    ("cfg", "sizes"),
+    [
+        (ParallelHeadConfig(), [4]),
+        (AutoregressiveHeadConfig(), [1, 1, 1, 1]),
+        (MaskedHeadConfig(passes=1), [4]),
+        (MaskedHeadConfig(passes=2), [2, 2]),
+        (MaskedHeadConfig(passes=50), [1, 1, 1, 1]),
+    ],
+)
+def test_every_token_is_drawn_once_in_as_many_passes_as_the_head_takes(cfg: HeadConfig, sizes: list[int]) -> None:
+    pick = Recorder()
+    with torch.no_grad():
+        codes = make_head(cfg).sample(torch.randn(3, 4, DIM), pick)
+    assert pick.sizes == sizes
+    assert codes.shape == (3, 4)
+    assert pick.entropy.shape == (3,)
+
+
+@torch.no_grad()
+def test_drawing_one_by_one_asks_what_the_whole_pass_computes() -> None:
+    head = make_head(AutoregressiveHeadConfig())
+    shake(head)
+    hidden = torch.randn(3, 4, DIM)
+    asked: list[Tensor] = []
+
+    class Listener(Picker):
+        def __call__(self, logits: Tensor) -> Tensor:
+            asked.append(logits)
+            return super().__call__(logits)
+
+    codes = head.sample(hidden, Listener(Sampling(), torch.Generator().manual_seed(0)))
+    whole = head.logits(hidden[:, None], codes[:, None])[:, 0]
+    torch.testing.assert_close(torch.cat(asked, dim=1), whole, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_token_is_not_told_itself_nor_what_comes_after_it() -> None:
+    head = make_head(AutoregressiveHeadConfig())
+    shake(head)
+    hidden, codes = torch.randn(1, 1, 4, DIM), torch.tensor([[[0, 1, 2, 3]]])
+    before = head.logits(hidden, codes)
+    for place in range(4):
+        other = codes.clone()
+        other[..., place] = (codes[..., place] + 1) % 4
+        changed = (head.logits(hidden, other) - before).abs().amax(dim=-1)[0, 0]
+        assert changed[: place + 1].max() < 1e-5
+        assert (changed[place + 1 :] > 1e-4).all()
+
+
+@torch.no_grad()
+def test_a_hidden_token_is_not_told_itself_and_sees_all_that_are_shown() -> None:
+    head = make_head(MaskedHeadConfig())
+    shake(head)
+    hidden, codes = torch.randn(1, 1, 4, DIM), torch.tensor([[[0, 1, 2, 3]]])
+    masked = torch.tensor([[[True, False, True, False]]])
+    before = head.logits(head.trunk(hidden, codes, masked))
+    for place in range(4):
+        other = codes.clone()
+        other[..., place] = (codes[..., place] + 1) % 4
+        changed = (head.logits(head.trunk(hidden, other, masked)) - before).abs().amax()
+        assert (changed > 1e-4) == (place in (1, 3))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_equal_seeds_draw_equal_dreams_and_others_do_not(kind: type) -> None:
+    prior = tiny_prior(head=kind())
+    codes = torch.zeros(2, 1, *prior.spec.grid, dtype=torch.int64)
+
+    def dream(seed: int) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        state, drawn = prior.start(codes, torch.zeros(2, 0, 2, 1)), []
+        for _ in range(6):
+            step, state = prior.step(state, torch.ones(2, 2, 1), Sampling(), generator)
+            drawn.append(step.codes)
+        return torch.stack(drawn)
+
+    assert torch.equal(dream(0), dream(0))
+    assert not torch.equal(dream(0), dream(1))
+
+
+def test_squares_of_tokens_give_every_token_its_own_place_back() -> None:
+    prior = Prior(PriorConfig(dim=32, heads=2, patch=2, window=3), make_spec(grid=(4, 6)), torch.randn(16, 4))
+    squares = prior.backbone.squares
+    tokens = torch.randn(1, 1, 24, 16)
+    # With identity maps, folding and unfolding doubles the tokens (the skip connection adds them once more).
+    squares.down, squares.up = torch.nn.Identity(), torch.nn.Identity()
+    places = squares.fold(tokens)
+    assert places.shape == (1, 1, 6, 64)
+    torch.testing.assert_close(squares.unfold(places, tokens), 2 * tokens)
+    grid = rearrange(tokens, "1 1 (h w) e -> h w e", h=4)
+    corner = rearrange(grid[2:4, 2:4], "p q e -> (p q e)")
+    torch.testing.assert_close(places[0, 0, 4], corner)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: MaskedHeadConfig(passes=0), "head.passes is 0"),
+        (lambda: MaskedHeadConfig(layers=0), "layers is 0"),
+        (lambda: AutoregressiveHeadConfig(layers=0), "head.layers is 0"),
+        (lambda: PriorConfig(dim=32, heads=2, patch=3), "prior.patch is 3, expected a divisor of prior.dim 32"),
+        (lambda: PriorConfig(dim=32, heads=2, patch=0), "prior.patch is 0"),
+        (lambda: PriorConfig(dim=48, head=MaskedHeadConfig(heads=8)), "prior.head.heads is 8 and tokens are 48 wide"),
+        (lambda: PriorConfig(action_dropout=1.0), "prior.action_dropout is 1.0"),
+        (lambda: tiny_prior(make_spec(grid=(2, 3)), patch=2), r"expected a divisor of the tokenizer's grid \(2, 3\)"),
+    ],
+)
+def test_impossible_settings_are_refused(make: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make()  # type: ignore[operator]

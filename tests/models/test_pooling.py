@@ -1,0 +1,82 @@
+"""From the places of a step to what reward and termination are read from."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+import torch
+from tiny_models import make_spec, tiny_prior
+
+from vqvideo.errors import InputError
+from vqvideo.models.prior import AttentionPoolingConfig, MeanPoolingConfig, PoolingConfig, Prior, PriorConfig
+from vqvideo.models.prior.outcomes import RewardHead, termination_loss
+
+KINDS = get_args(PoolingConfig)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_order_of_the_places_does_not_matter(kind: type[PoolingConfig]) -> None:
+    torch.manual_seed(0)
+    pool, places = kind().build(16), torch.randn(2, 3, 9, 16)
+    pooled = pool(places)
+    assert pooled.shape == (2, 3, 16)
+    torch.testing.assert_close(pool(places[:, :, torch.randperm(9)]), pooled, atol=1e-5, rtol=0)
+
+
+def test_attention_finds_one_place_among_many_and_a_mean_drowns_it() -> None:
+    """The one place that matters, among 64, decides; the same number of steps for both."""
+
+    def error(config: PoolingConfig) -> float:
+        torch.manual_seed(0)
+        pool, out = config.build(16), torch.nn.Linear(16, 1)
+        optimizer = torch.optim.Adam([*pool.parameters(), *out.parameters()], lr=1e-2)
+        for _ in range(150):
+            places = torch.randn(64, 1, 64, 16)
+            target = (torch.rand(64, 1) < 0.5).float()
+            # Marked by one feature, told by the next.
+            places[:, 0, 0, 0], places[:, 0, 0, 1] = 8.0, 8 * target[:, 0] - 4
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(out(pool(places))[..., 0], target)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return loss.item()
+
+    assert error(AttentionPoolingConfig()) < 0.1
+    assert error(MeanPoolingConfig()) > 0.3
+
+
+def test_a_prior_can_have_either_and_both_reach_the_outcomes() -> None:
+    for kind in KINDS:
+        prior = tiny_prior(pooling=kind()).train()
+        codes = torch.randint(16, (2, 3, 2, 2))
+        output = prior(codes, torch.zeros(2, 2, 2, 1), torch.ones(2, 2), torch.zeros(2, 2, dtype=torch.bool))
+        output.loss.backward()
+        assert all(
+            p.grad is not None for name, p in prior.named_parameters() if name.startswith(("pooling", "summary"))
+        )
+
+
+def test_queries_that_do_not_divide_the_width_are_refused() -> None:
+    with pytest.raises(InputError, match=r"prior\.pooling\.queries is 3, expected a divisor of prior.dim 32"):
+        Prior(PriorConfig(dim=32, heads=2, pooling=AttentionPoolingConfig(queries=3)), make_spec(), torch.zeros(16, 4))
+
+
+def test_steps_of_weight_nothing_do_not_count_and_heavier_ones_count_more() -> None:
+    head = RewardHead(4, -1.0, 3.0)
+    torch.manual_seed(0)
+    logits, rewards = torch.randn(1, 2, 64), torch.tensor([[0.0, 2.0]])
+    only_first = head.loss(logits, rewards, torch.tensor([[2.0, 0.0]]))
+    torch.testing.assert_close(only_first, head.loss(logits[:, :1], rewards[:, :1]))
+    ends, said = torch.tensor([[False, True]]), torch.tensor([[0.3, -1.0]])
+    assert termination_loss(said, ends, torch.tensor([[0.5, 1.5]])) > termination_loss(said, ends)
+
+
+def test_no_reward_is_one_bin_and_not_two_halves() -> None:
+    head = RewardHead(4, -1.0, 1.0)
+    assert (head.bins == 0).sum() == 1
+    assert (head.bins.diff() > 0).all()
+    certain = torch.full((1, 1, 64), -50.0)
+    certain[..., int((head.bins == 0).nonzero())] = 50
+    assert head.loss(certain, torch.zeros(1, 1)) < 1e-6
+    assert (RewardHead(4, 1.0, 3.0).bins > 0).all()

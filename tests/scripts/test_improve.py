@@ -1,0 +1,408 @@
+"""Improving in rounds: what a round goes on from, what it leaves, and that a killed run ends as one that was not.
+
+All trainings are a few steps long: what is tested is the order of things, not how well anything is learnt.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from processes import SCRIPTS
+from stub_envs import MemoryWriter, StubEnv
+from tiny_models import tiny_experiment
+
+sys.path.insert(0, str(SCRIPTS))
+
+from vqvideo import cli, envs
+from vqvideo.agents.agent import Agent
+from vqvideo.agents.config import AgentStage, PPOConfig
+from vqvideo.data.collect import collect, split_of
+from vqvideo.data.recording import RecordConfig
+from vqvideo.data.store import Store, StoreWriter
+from vqvideo.errors import InputError, RunStoppedError
+from vqvideo.experiment.config import Experiment
+from vqvideo.experiment.improve_config import ImproveConfig
+from vqvideo.experiment.rounds import RoundLog, agent_folder, nth_round, round_line, round_table
+from vqvideo.scripts import improve as script
+from vqvideo.scripts.record import record as record_episodes
+from vqvideo.storage import files
+from vqvideo.storage.locks import FolderLock
+from vqvideo.storage.records import to_plain, write_yaml
+from vqvideo.training.config import TrainConfig
+from vqvideo.training.signals import InterruptedRunError
+from vqvideo.training.trainer import Trainer
+from vqvideo.world import WorldModel
+
+TWO_ROUNDS = ImproveConfig(rounds=2, episodes=3, exploration=0.25, share=0.5)
+FIRST_EPISODES = 4
+
+
+def settings(folder: Path) -> Experiment:
+    """An experiment of seconds, with a time stride of 2."""
+    # With this seed, one of the few episodes to train on meets the goal.
+    record = RecordConfig(
+        env="TinyWorld", episodes=FIRST_EPISODES, steps=16, frame_size=16, held_out_every=2, policy="random", seed=3,
+        workers=0,
+    )  # fmt: skip
+    agent = AgentStage(
+        steps=32, num_envs=4, horizon=4, starts=8, episodes=3, longest=8, ppo=PPOConfig(rollout=4, batch=16, epochs=1)
+    )
+    return replace(tiny_experiment(folder), record=record, agent=agent)
+
+
+class Finished(NamedTuple):
+    """A run of two rounds, started from the command line and never stopped."""
+
+    cfg: Experiment
+    rounds: list[dict[str, Any]]
+    out: str
+
+    def round(self, number: int) -> Experiment:
+        """The settings of one of its rounds."""
+        return nth_round(self.cfg, TWO_ROUNDS, number).cfg
+
+    @property
+    def store(self) -> Store:
+        """Its episodes."""
+        return Store.open(self.cfg.folder / "data")
+
+
+def run_command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """Exit code of the script, run inside this process."""
+    monkeypatch.setattr(sys, "argv", ["improve.py", *map(str, arguments)])
+    try:
+        cli.run(script.main)
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    folder = tmp_path_factory.mktemp("finished")
+    cfg = settings(folder)
+    (folder / "tiny.yaml").write_text(write_yaml(to_plain(cfg)))
+    how = ("--improve.rounds", 2, "--improve.episodes", 3, "--improve.exploration", 0.25, "--improve.share", 0.5)
+    with pytest.MonkeyPatch.context() as monkeypatch, redirect_stdout(io.StringIO()) as out:
+        assert run_command(monkeypatch, "--config", folder / "tiny.yaml", *how) == 0
+    rounds = json.loads((cfg.folder / "rounds.json").read_text())["rounds"]
+    return Finished(cfg, rounds, out.getvalue())
+
+
+# ---------------------------------------------------------------- what a run leaves
+
+
+def test_the_store_grows_by_the_episodes_asked_for_each_in_its_split(finished: Finished) -> None:
+    entries = finished.store.entries
+    assert [entry.index for entry in entries] == list(range(FIRST_EPISODES + 3))
+    assert [entry.split for entry in entries] == [split_of(index, 2) for index in range(FIRST_EPISODES + 3)]
+    assert finished.store.meta.policy == "random"
+
+
+def test_the_log_says_who_played_which_episodes(finished: Finished) -> None:
+    first, second = (figures["episodes"] for figures in finished.rounds)
+    assert (first["player"], first["first"], first["last"]) == ("random", 0, 3)
+    player = agent_folder(finished.round(0))
+    assert (second["player"], second["first"], second["last"]) == (str(player), 4, 6)
+    assert second["digest"] == files.read_manifest(player).digest
+    entries = finished.store.entries
+    assert second["real_frames"] == sum(entry.length + 1 for entry in entries)
+    assert second["mean_return"] == pytest.approx(np.mean([entry.total_reward for entry in entries[4:]]))
+
+
+def test_the_later_episodes_are_the_agents(finished: Finished) -> None:
+    again = MemoryWriter()
+    again.indices.update(range(FIRST_EPISODES))
+    collect(
+        lambda: envs.make(replace(envs.resolve("TinyWorld"), policy="random")),
+        lambda: script.agent_policy(agent_folder(finished.round(0)), 0.25, 2),
+        again, episodes=FIRST_EPISODES + 3, max_steps=16, frame_size=(16, 16), seed=3, workers=0, progress=False,
+    )  # fmt: skip
+    for entry in finished.store.entries[FIRST_EPISODES:]:
+        np.testing.assert_array_equal(finished.store.episode(entry).actions, again.episodes[entry.index].actions)
+
+
+def test_an_agent_holds_its_actions_as_in_the_dream(finished: Finished) -> None:
+    for entry in finished.store.entries[FIRST_EPISODES:]:
+        actions = finished.store.episode(entry).actions
+        np.testing.assert_array_equal(actions[1::2], actions[0::2][: len(actions[1::2])])
+
+
+def test_each_round_has_a_world_and_an_agent_of_its_own(finished: Finished) -> None:
+    worlds = [WorldModel.from_pretrained(finished.round(number).folder / "world") for number in (0, 1)]
+    assert worlds[0].vqvae.fingerprint() != worlds[1].vqvae.fingerprint()
+    agents = [Agent.load(agent_folder(finished.round(number))).policy.state_dict() for number in (0, 1)]
+    assert any(not value.equal(agents[1][name]) for name, value in agents[0].items())
+
+
+def test_a_further_round_goes_on_from_the_one_before_for_a_share_of_the_steps(finished: Finished) -> None:
+    out, before = finished.out, finished.round(0).folder
+    assert f"goes on from the tokenizer of {before / 'vqvae' / 'model'}" in out
+    assert f"from the prior of {before / 'world'}" in out
+    for stage in ("vqvae", "prior"):
+        steps = [json.loads(line)["step"] for line in (finished.round(1).folder / stage / "metrics.jsonl").open()]
+        assert max(steps) == finished.cfg.vqvae.train.steps // 2
+
+
+def test_an_agent_begins_with_the_one_of_the_round_before(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    still = replace(finished.cfg.agent, ppo=replace(finished.cfg.agent.ppo, learning_rate=0.0))
+    turn = nth_round(replace(finished.cfg, agent=still), TWO_ROUNDS, 1)
+    monkeypatch.setattr("vqvideo.experiment.rounds.Round.agent", tmp_path / "agent")
+    script.train_agent(turn)
+    before = Agent.load(agent_folder(finished.round(0))).policy.state_dict()
+    assert all(value.equal(before[name]) for name, value in Agent.load(tmp_path / "agent").policy.state_dict().items())
+
+
+def test_a_line_per_round_and_a_table_stand_beside_random_actions(finished: Finished) -> None:
+    random = finished.rounds[0]["returns"]["random"]
+    for number in (0, 1):
+        assert round_line(finished.rounds, number) in finished.out
+        assert f"random {random['mean_return']:.2f} [" in round_line(finished.rounds, number)
+    shown = round_table(finished.rounds)
+    assert [line[:8].strip() for line in shown] == ["agent", "random", "round 0", "round 1"]
+    assert "\n".join(shown) in finished.out
+    assert all(figures["returns"]["agent"]["episodes"] == 3 for figures in finished.rounds)
+
+
+# ---------------------------------------------------------------- killed and continued
+
+
+class KilledError(BaseException):
+    """Stands for the end of the process."""
+
+
+@contextmanager
+def killed_at(owner: Any, name: str, call: int) -> Iterator[None]:
+    """The process ends in call number `call`, from 1, of a method; nothing of that call happens."""
+    calls, method = Counter[str](), getattr(owner, name)
+
+    def counted(*args: Any, **options: Any) -> Any:
+        calls[name] += 1
+        if calls[name] == call:
+            raise KilledError
+        return method(*args, **options)
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(owner, name, counted)
+        yield
+
+
+KILLS: tuple[tuple[Any, str, int], ...] = (
+    (StoreWriter, "add", 3),  # in the recording
+    (Trainer, "_after_step", 5),  # in the tokenizer of round 0, a checkpoint after step 3
+    (Trainer, "__init__", 2),  # in the prior's stage, before its first step
+    (Trainer, "_after_step", 5),  # in the prior
+    (Agent, "save", 1),  # at the end of learning
+    (script, "play", 2),  # between the agent and random actions
+    (StoreWriter, "add", 2),  # while the agent records
+    (Trainer, "_after_step", 4),  # in the tokenizer of round 1
+    (RoundLog, "add", 1),  # after it, before that is noted
+    (RoundLog, "add", 2),  # after the prior of round 1, before that is noted
+    (script, "load", 1),  # between prior and agent of round 1
+)
+
+
+def test_a_run_that_is_killed_everywhere_ends_as_one_that_was_not(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg, ended = settings(tmp_path), []
+
+    def noted(name: str, stage: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def run(turn: Any) -> Any:
+            figures = stage(turn)
+            ended.append((turn.cfg.name, name))
+            return figures
+
+        return run
+
+    monkeypatch.setattr(script, "STAGES", {name: noted(name, stage) for name, stage in script.STAGES.items()})
+    for kill in KILLS:
+        with pytest.raises(KilledError), killed_at(*kill):
+            script.improve(cfg, TWO_ROUNDS)
+    rounds = script.improve(cfg, TWO_ROUNDS)
+    assert Store.open(cfg.folder / "data").digest == finished.store.digest
+    assert timeless(rounds) == timeless(finished.rounds)
+    # The two that ended without being noted end again; everything else ends once, in this order.
+    assert list(dict.fromkeys(ended)) == [(f"round_{r}", name) for r in (0, 1) for name in script.STAGES]
+    again = {stage: count for stage, count in Counter(ended).items() if count > 1}
+    assert again == {("round_1", "tokenizer"): 2, ("round_1", "prior"): 2}
+
+
+def timeless(rounds: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Figures that do not depend on where and how fast it was."""
+    stages = script.STAGES
+    return [
+        {name: {k: v for k, v in figures[name].items() if k not in ("seconds", "player")} for name in stages}
+        for figures in rounds
+    ]
+
+
+def test_a_finished_run_does_nothing_again_and_takes_other_settings_of_the_machine(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(script, "STAGES", dict.fromkeys(script.STAGES))
+    train = replace(finished.cfg.vqvae.train, threads=2, keep=5, validate_every=7)
+    cfg = replace(finished.cfg, vqvae=replace(finished.cfg.vqvae, train=train))
+    cfg = replace(cfg, record=replace(cfg.record, workers=1))
+    assert script.improve(cfg, replace(TWO_ROUNDS, rounds=1)) == finished.rounds
+
+
+def test_a_run_with_more_rounds_goes_further(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(RoundLog, "add", lambda self, number, name, figures: seen.append((number, name)))
+    stages = dict.fromkeys(script.STAGES, lambda turn: {})
+    monkeypatch.setattr(script, "STAGES", stages)
+    monkeypatch.setattr("vqvideo.experiment.rounds.round_line", lambda rounds, number: "")
+    script.improve(finished.cfg, replace(TWO_ROUNDS, rounds=3))
+    assert seen == [(2, name) for name in stages]
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"improve": {"episodes": 5}}, "improve.episodes 3 -> 5"),
+        ({"agent": {"episodes": 4}}, "agent.episodes 3 -> 4"),
+        ({"record": {"steps": 20}}, "record.steps 16 -> 20"),
+    ],
+)
+def test_a_run_is_not_continued_with_other_settings(
+    finished: Finished, change: dict[str, dict[str, int]], message: str
+) -> None:
+    cfg, how = finished.cfg, TWO_ROUNDS
+    for part, values in change.items():
+        if part == "improve":
+            how = replace(how, **values)  # type: ignore[arg-type]
+        else:
+            cfg = replace(cfg, **{part: replace(getattr(cfg, part), **values)})
+    with pytest.raises(InputError, match=f"rounds.json began with other settings: {message}. Repeat them"):
+        script.improve(cfg, how)
+
+
+def test_a_longer_training_is_another_run(finished: Finished) -> None:
+    stage = replace(finished.cfg.vqvae, train=replace(finished.cfg.vqvae.train, steps=20))
+    with pytest.raises(InputError, match=r"vqvae.train.steps 8 -> 20"):
+        script.improve(replace(finished.cfg, vqvae=stage), TWO_ROUNDS)
+
+
+def test_two_processes_do_not_improve_one_run(tmp_path: Path) -> None:
+    cfg = settings(tmp_path)
+    cfg.folder.mkdir(parents=True)
+    with FolderLock(cfg.folder), pytest.raises(InputError, match="is being written by process"):
+        script.improve(cfg, TWO_ROUNDS)
+
+
+def test_a_store_with_episodes_of_someone_else_is_refused(tmp_path: Path) -> None:
+    cfg = settings(tmp_path)
+    record = replace(cfg.record, out=tmp_path / "shared", episodes=6)
+    record_episodes(record)
+    with pytest.raises(InputError, match=r"shared holds 6 episodes, expected 4: not all are of this run"):
+        script.improve(replace(cfg, record=replace(record, episodes=4)), TWO_ROUNDS)
+
+
+def test_a_recording_without_any_reward_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    cfg = settings(tmp_path)
+    with pytest.raises(InputError, match=r"no reward in the 2 training episodes of .*data: nothing to learn"):
+        script.improve(replace(cfg, record=replace(cfg.record, seed=0)), TWO_ROUNDS)
+
+
+def test_actions_that_no_agent_chooses_are_refused_before_anything_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = settings(tmp_path)
+    monkeypatch.setattr(envs, "make", lambda preset: StubEnv("dict"))
+    with pytest.raises(InputError, match="agents choose from Box, Discrete"):
+        script.improve(cfg, TWO_ROUNDS)
+    assert not cfg.folder.exists()
+
+
+def test_a_log_that_is_not_ours_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "rounds.json").write_text("[]")
+    with pytest.raises(InputError, match=r"rounds.json: settings or rounds are missing"):
+        RoundLog.open(tmp_path / "rounds.json", settings(tmp_path), TWO_ROUNDS)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"rounds": 0}, "improve.rounds is 0, expected at least 1"),
+        ({"episodes": 0}, "improve.episodes is 0, expected at least 1"),
+        ({"exploration": 1.5}, r"improve.exploration is 1.5, expected 0 \.\. 1"),
+        ({"exploration": float("nan")}, "improve.exploration is nan"),
+        ({"share": 0.0}, "improve.share is 0.0, expected more than 0 and at most 1"),
+        ({"share": float("nan")}, "improve.share is nan"),
+    ],
+)
+def test_impossible_rounds_are_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ImproveConfig(**wrong)
+
+
+# ---------------------------------------------------------------- small parts
+
+
+def test_a_shorter_training_keeps_the_shape_of_its_schedule() -> None:
+    train = TrainConfig(steps=1000, warmup=100, max_seconds=60.0, learning_rate=3e-3)
+    assert ImproveConfig(share=0.25).going_on(train) == replace(train, steps=250, warmup=25, max_seconds=15.0)
+    assert ImproveConfig(share=0.01).going_on(replace(train, steps=3, max_seconds=None)).steps == 1
+
+
+def test_the_growing_store_belongs_to_the_run_unless_another_is_named(tmp_path: Path) -> None:
+    cfg = settings(tmp_path)
+    assert nth_round(cfg, TWO_ROUNDS, 1).cfg.record.folder == cfg.folder / "data"
+    named = replace(cfg, record=replace(cfg.record, out=tmp_path / "mine"))
+    assert nth_round(named, TWO_ROUNDS, 1).cfg.record.folder == tmp_path / "mine"
+
+
+def test_round_0_begins_with_what_the_config_names(tmp_path: Path) -> None:
+    cfg = settings(tmp_path)
+    cfg = replace(cfg, vqvae=replace(cfg.vqvae, init=tmp_path / "tokenizer"))
+    assert nth_round(cfg, TWO_ROUNDS, 0).cfg.vqvae == cfg.vqvae
+    assert nth_round(cfg, TWO_ROUNDS, 1).cfg.vqvae.init == cfg.folder / "round_0" / "vqvae" / "model"
+
+
+def test_a_training_that_a_signal_stopped_is_continued_by_the_same_command() -> None:
+    with (
+        pytest.raises(RunStoppedError, match=r"^stopped by SIGTERM; the same command goes on$") as stopped,
+        script.telling_how_to_go_on(),
+    ):
+        raise InterruptedRunError(15, Path("checkpoints"))
+    assert stopped.value.exit_code == 143
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("--help",), 0, "--improve.exploration"),
+        (("--improve.share", 2), 2, "improve.share is 2.0"),
+        (("--improve.round", 2), 2, "--improve.rounds"),
+    ],
+)
+def test_the_command_explains_itself(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[object, ...],
+    code: int,
+    message: str,
+) -> None:
+    (tmp_path / "tiny.yaml").write_text("record: {env: TinyWorld}\n")
+    monkeypatch.chdir(tmp_path)
+    assert run_command(monkeypatch, "--config", "tiny.yaml", *arguments) == code
+    shown = capsys.readouterr()
+    assert message in shown.out + shown.err
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]

@@ -1,0 +1,154 @@
+"""The recording script: what it writes, what it says, and how it ends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vqvideo import cli
+from vqvideo.data.recording import RecordConfig, snake_case
+from vqvideo.data.store import Store
+from vqvideo.errors import InputError
+from vqvideo.scripts.record import record
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+def options(tmp_path: Path, **settings: object) -> RecordConfig:
+    defaults = {"env": "TinyWorld", "out": tmp_path / "store", "episodes": 3, "steps": 6, "workers": 0}
+    return RecordConfig(**(defaults | settings))  # type: ignore[arg-type]
+
+
+def run_script(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPTS / "record.py"), *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+
+
+def test_a_store_is_recorded_and_says_how(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = record(options(tmp_path, held_out_every=3, frame_size=16, action_repeat=2, seed=7))
+    store = Store.open(out)
+    assert len(store.entries) == 3
+    assert [entry.split for entry in store.entries] == ["train", "train", "held_out"]
+    assert store.episode(store.entries[0]).frames.shape[1:] == (16, 16, 3)
+    meta = store.meta
+    assert (meta.env_id, meta.policy, meta.seed) == ("TinyWorld", "sticky-random", 7)
+    assert (meta.action_repeat, meta.fps, meta.frame_size) == (2, 5.0, (16, 16))
+    assert '"max_episode_steps": 200' in (meta.env_spec or "")
+    assert {"gymnasium", "numpy", "vqvideo"} <= set(meta.versions)
+    assert "3 new episodes (0 before)" in capsys.readouterr().out
+
+
+def test_a_second_run_has_nothing_to_do_and_a_longer_one_adds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = record(options(tmp_path))
+    digest = Store.open(out).digest
+    record(options(tmp_path))
+    assert "holds 3 episodes already; nothing to record" in capsys.readouterr().out
+    assert Store.open(out).digest == digest
+    record(options(tmp_path, episodes=5))
+    assert "2 new episodes (3 before)" in capsys.readouterr().out
+    record(options(tmp_path, episodes=5, out=tmp_path / "whole"))
+    assert Store.open(out).digest == Store.open(tmp_path / "whole").digest
+
+
+def test_other_settings_do_not_mix_into_a_store(tmp_path: Path) -> None:
+    record(options(tmp_path))
+    with pytest.raises(InputError, match=r"policy: sticky-random -> random"):
+        record(options(tmp_path, policy="random"))
+
+
+def test_an_environment_that_renders_is_recorded(tmp_path: Path) -> None:
+    store = Store.open(record(options(tmp_path, env="CartPole-v1", frame_size=32)))
+    frames = store.episode(store.entries[0]).frames
+    assert frames.shape[1:] == (32, 32, 3)
+    assert (frames[0] != frames[-1]).any()
+    assert store.meta.fps == 50.0
+
+
+def test_the_car_racing_preset_records_64_pixel_frames_of_driving(tmp_path: Path) -> None:
+    store = Store.open(record(options(tmp_path, env="CarRacing", episodes=1, steps=40, frame_size=64)))
+    episode = store.episode(store.entries[0])
+    assert episode.frames.shape == (41, 64, 64, 3)
+    assert (store.meta.action_repeat, store.meta.skip_first, store.meta.policy) == (2, 50, "drive")
+    assert store.meta.fps == 25.0
+    # The road is gray and takes as many pixels in the first frame as later: the zoom is over.
+    gray = np.ptp(episode.frames[:20].astype(int), axis=-1) < 10
+    road = gray[:, :54].mean(axis=(1, 2))
+    assert road[0] == pytest.approx(road[1:].mean(), rel=0.4)
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"env": "CarRacng"}, "did you mean CarRacing"),
+        ({"policy": "stiky-random"}, "did you mean sticky-random"),
+        ({"policy": "drive"}, "drives CarRacing"),
+        ({"episodes": 0}, "--episodes is 0"),
+        ({"steps": -1}, "--steps is -1"),
+        ({"seed": -1}, "--seed is -1"),
+        ({"action_repeat": 0}, "action repeat is 0"),
+        ({"frame_size": 0}, "frame_size"),
+        ({"held_out_every": -1}, "held-out-every"),
+        ({"workers": -1}, "workers"),
+    ],
+)
+def test_wrong_settings_are_explained(tmp_path: Path, wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        record(options(tmp_path, **wrong))
+
+
+def test_the_default_folder_is_named_after_the_environment() -> None:
+    assert snake_case("CarRacing") == "car_racing"
+    assert snake_case("ALE/Pong-v5") == "ale_pong_v5"
+    assert snake_case("TinyWorld") == "tiny_world"
+    assert snake_case("VizdoomMyWayHome-v1") == "vizdoom_my_way_home_v1"
+
+
+def test_the_command_line_records_with_one_worker_per_core(tmp_path: Path) -> None:
+    run = run_script("--env", "TinyWorld", "--episodes", "3", "--steps", "6", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert "data/tiny_world: 3 new episodes" in run.stdout
+    assert len(Store.open(tmp_path / "data" / "tiny_world").entries) == 3
+
+
+def test_an_error_of_the_users_ends_the_script_with_code_2_and_no_traceback(tmp_path: Path) -> None:
+    run = run_script("--env", "CarRacng", cwd=tmp_path)
+    assert run.returncode == 2
+    assert run.stderr.startswith("error: no environment is called 'CarRacng': did you mean CarRacing")
+    assert "Traceback" not in run.stderr
+
+
+def test_help_answers_without_loading_torch_or_gymnasium(tmp_path: Path) -> None:
+    script = f"""
+import runpy, sys
+sys.argv = ["record.py", "--help"]
+try:
+    runpy.run_path({str(SCRIPTS / "record.py")!r}, run_name="__main__")
+except SystemExit:
+    print("heavy:", sorted({{"torch", "gymnasium", "numpy", "pygame"}} & set(sys.modules)))
+"""
+    run = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert "--held-out-every" in run.stdout
+    assert "heavy: []" in run.stdout
+
+
+def test_ctrl_c_ends_a_script_with_code_130() -> None:
+    def main() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as end:
+        cli.run(main)
+    assert end.value.code == 130
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    def main() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        cli.run(main)

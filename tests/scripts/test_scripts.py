@@ -1,0 +1,251 @@
+"""The scripts from end to end on TinyWorld, and how they end when something is missing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from processes import SCRIPTS, script
+from videos import read_video
+
+sys.path.insert(0, str(SCRIPTS))
+
+from vqvideo import cli
+from vqvideo.data.recording import RecordConfig
+from vqvideo.data.store import Store
+from vqvideo.experiment.config import Experiment
+from vqvideo.models.tokenizer.vqvae import VQVAE
+from vqvideo.scripts import evaluate, quickstart, record, rollout, train_prior, train_vqvae
+from vqvideo.world import WorldModel
+
+MAINS: dict[str, Callable[[], None]] = {
+    module.__name__.rpartition(".")[2]: module.main
+    for module in (evaluate, quickstart, record, rollout, train_prior, train_vqvae)
+}
+CONFIG = """
+name: tiny_world
+record: {env: TinyWorld}
+vqvae:
+  latent_steps: 3
+  validation_clips: 4
+  model:
+    backbone: {strides: [2, 8, 8], widths: [8, 16], encoder_blocks: 1, decoder_blocks: 1}
+    quantizer: {kind: EMAVQ, codebook_size: 16, dim: 4}
+  train: &train {steps: 6, batch: 4, warmup: 1, threads: 1, precision: no, checkpoint_every: 3, learning_rate: 1e-3}
+prior:
+  latent_steps: 4
+  validation_clips: 4
+  segments: {latent_steps: 6, every: 5}
+  model: {dim: 16, heads: 2, layers: 2, window: 3}
+  train: *train
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the commands of the README were typed, one after the other."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "tiny.yaml").write_text(CONFIG)
+    size = ("--frame-size", 32, "--episodes", 9, "--steps", 24, "--held-out-every", 3)
+    commands = (
+        ("record", "--env", "TinyWorld", *size, "--workers", 0),
+        ("train_vqvae", "--config", "tiny.yaml"),
+        ("train_prior", "--config", "tiny.yaml"),
+        ("rollout", "--env", "TinyWorld", "--context", 2, "--length", 4, "--clips", 3, "--evaluate", 4),
+    )
+    for command in commands:
+        ended = script(*command, cwd=home)  # type: ignore[arg-type]
+        assert ended.code == 0, ended.err
+        (home / f"{command[0]}.out").write_text(ended.out)
+    return home
+
+
+def called(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, *arguments: object, cwd: Path
+) -> tuple[int, str]:
+    """Exit code and output of a script, run inside this process."""
+    monkeypatch.chdir(cwd)
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+    code = 0
+    try:
+        cli.run(MAINS[name])
+    except SystemExit as end:
+        code = int(end.code or 0)
+    shown = capsys.readouterr()
+    return code, shown.out + shown.err
+
+
+# ---------------------------------------------------------------- from end to end
+
+
+def test_every_stage_leaves_what_it_promises(home: Path) -> None:
+    assert len(Store.open(home / "data" / "tiny_world").entries) == 9
+    vqvae = VQVAE.from_pretrained(home / "runs" / "tiny_world" / "vqvae" / "model")
+    world = WorldModel.from_pretrained(home / "runs" / "tiny_world" / "world")
+    assert world.vqvae.fingerprint() == vqvae.fingerprint()
+    assert (world.env.env_id, world.env.fps, world.stride) == ("TinyWorld", 10.0, 2)
+    assert "tokenizer in runs/tiny_world/vqvae/model" in (home / "train_vqvae.out").read_text()
+    assert "psnr_db" in (home / "train_vqvae.out").read_text()
+    assert "token_nats" in (home / "train_prior.out").read_text()
+
+
+def test_a_rollout_shows_real_reconstructed_and_imagined_frames(home: Path) -> None:
+    out = home / "runs" / "tiny_world" / "rollout"
+    video = read_video(out / "dream_true.mp4")
+    assert len(video) == 1 + 2 * (2 + 4 - 1)
+    assert min(video.shape[1:3]) >= 3 * 32, "three rows of three clips"
+    assert (video[0] != video[-1]).any()
+    figures = json.loads((out / "figures.json").read_text())
+    assert figures["clips"] == 4
+    assert all(len(value) == 4 for value in figures.values() if isinstance(value, list))
+    gains = [a - b for a, b in zip(figures["psnr_db"], figures["psnr_repeat_db"], strict=True)]
+    assert figures["psnr_gain_db"] == pytest.approx(gains)
+    from PIL import Image
+
+    picture = Image.open(out / "dream_true.png")
+    assert picture.mode == "RGB"
+    assert "controllability" in (home / "rollout.out").read_text()
+    assert str(Path("runs/tiny_world/rollout/dream_true.mp4")) in (home / "rollout.out").read_text()
+
+
+def test_a_tokenizer_is_measured_on_the_whole_held_out_split(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, shown = called(monkeypatch, capsys, "evaluate", "--config", "tiny.yaml", cwd=home)
+    assert code == 0, shown
+    figures = json.loads((home / "runs" / "tiny_world" / "vqvae" / "evaluation.json").read_text())
+    episodes = Store.open(home / "data" / "tiny_world").split("held_out")
+    assert figures["clips"] == sum((entry.length + 1) // 5 for entry in episodes)
+    assert figures["frames"] == 5 * figures["clips"]
+    assert figures["bits_per_pixel"] == pytest.approx(16 * 4 / (2 * 32 * 32))
+    assert f"{figures['psnr_db']:.4g}" in shown
+
+
+@pytest.mark.parametrize("actions", ["left", "random", "3"])
+def test_other_actions_can_be_asked_for(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], actions: str
+) -> None:
+    options = ("--env", "TinyWorld", "--context", 2, "--length", 3, "--clips", 2, "--evaluate", 0, "--threads", 1)
+    code, shown = called(monkeypatch, capsys, "rollout", *options, "--actions", actions, cwd=home)
+    assert code == 0, shown
+    assert (home / "runs" / "tiny_world" / "rollout" / f"dream_{actions}.png").stat().st_size > 1000
+
+
+ROLLOUT = ("rollout", "--env", "TinyWorld", "--length", 3, "--clips", 2, "--evaluate", 0, "--threads", 1)
+EVALUATE = ("evaluate", "--config", "tiny.yaml")
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "message"),
+    [
+        (ROLLOUT, ("--actions", "lefft"), "--actions 'lefft': did you mean left"),
+        (ROLLOUT, ("--actions=9",), "--actions: column 0 is 9.0, expected a whole number from 0 to 4"),
+        (ROLLOUT, ("--context", 0), "--context is 0; it must be at least 1"),
+        (ROLLOUT, ("--length", 100), "has 0 clips of length"),
+        (ROLLOUT, ("--world", "data/tiny_world"), "data/tiny_world"),
+        (EVALUATE, ("--clips", 0), "--clips is 0, expected at least 1"),
+        (EVALUATE, ("--name", "other"), "no such folder, expected a saved vqvae"),
+    ],
+)
+def test_what_cannot_be_shown_or_measured_is_explained(
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: tuple[str, ...],
+    arguments: tuple[object, ...],
+    message: str,
+) -> None:
+    code, shown = called(monkeypatch, capsys, *command, *arguments, cwd=home)
+    assert code == 2
+    assert message in shown
+
+
+def test_a_second_training_is_refused_and_a_resumed_one_is_done(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, shown = called(monkeypatch, capsys, "train_vqvae", "--config", "tiny.yaml", cwd=home)
+    assert code == 2
+    assert "runs/tiny_world/vqvae holds a run already: go on with --resume, or name a new one with --name" in shown
+    code, shown = called(monkeypatch, capsys, "train_vqvae", "--config", "tiny.yaml", "--resume", cwd=home)
+    assert code == 0
+    assert "psnr_db" in shown
+
+
+# ---------------------------------------------------------------- when something is missing
+
+
+def test_a_rollout_with_nothing_trained_gives_the_commands_that_train(tmp_path: Path) -> None:
+    ended = script("rollout", "--env", "TinyWorld", cwd=tmp_path)
+    assert ended.code == 2
+    assert ended.err.splitlines()[:3] == [
+        "error: no world model in runs/tiny_world/world. Train one:",
+        "  accelerate launch scripts/train_vqvae.py --config configs/tiny_world.yaml",
+        "  accelerate launch scripts/train_prior.py --config configs/tiny_world.yaml",
+    ]
+    ended = script("rollout", "--env", "CartPole-v1", cwd=tmp_path)
+    assert "train_vqvae.py --name cart_pole_v1 --record.env CartPole-v1" in ended.err
+    assert "Traceback" not in ended.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_prior_without_a_tokenizer_gives_the_command_that_trains_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, shown = called(monkeypatch, capsys, "train_prior", "--name", "mine", cwd=tmp_path)
+    assert code == 2
+    assert "error: no tokenizer in runs/mine/vqvae/model" in shown
+    assert "accelerate launch scripts/train_vqvae.py --name mine" in shown
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_training_without_episodes_says_so_and_records_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = RecordConfig(
+        env="TinyWorld", out=tmp_path / "store", episodes=2, steps=4, workers=0, frame_size=16, held_out_every=2
+    )
+    store = train_vqvae.open_store(Experiment(record=settings))
+    assert len(store.entries) == 2
+    assert f"no episodes in {tmp_path}/store: recording 2 of TinyWorld first" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("record", ("--env", "TinyWrld"), "did you mean TinyWorld"),
+        ("train_vqvae", ("--record.env", "TinyWrld"), "did you mean TinyWorld"),
+        ("train_vqvae", ("--config", "typo.yaml"), "vqvae.trian is not a setting: did you mean train?"),
+        ("train_prior", ("--config", "gone.yaml"), "no configuration file gone.yaml: see configs/"),
+        ("train_prior", ("--config",), "--config needs a file"),
+        ("train_vqvae", ("--vqvae.train.stepps", 3), "--vqvae.train.steps"),
+        ("quickstart", ("--config", "typo.yaml"), "vqvae.trian is not a setting"),
+        ("rollout", ("--evn", "TinyWorld"), "--env"),
+        ("rollout", ("--temperature", -1), "temperature is -1.0"),
+    ],
+)
+def test_what_is_misspelt_ends_a_script_with_code_2_and_a_hint(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    arguments: tuple[object, ...],
+    message: str,
+) -> None:
+    (tmp_path / "typo.yaml").write_text("vqvae: {trian: {steps: 3}}\n")
+    code, shown = called(monkeypatch, capsys, name, *arguments, cwd=tmp_path)
+    assert code == 2, shown
+    assert message in shown
+    assert [path.name for path in tmp_path.iterdir()] == ["typo.yaml"]
+
+
+@pytest.mark.parametrize("name", MAINS)
+def test_help_lists_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    code, shown = called(monkeypatch, capsys, name, "--help", cwd=tmp_path)
+    assert code == 0
+    assert "--record.env" in shown or "--env" in shown
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,301 @@
+"""The commit protocol: whole or not at all, and no bit changes unnoticed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stores import flip
+
+from vqvideo.errors import InputError
+from vqvideo.storage import files
+from vqvideo.storage.disk import DiskError
+from vqvideo.storage.files import (
+    FileRecord,
+    clean_temporaries,
+    commit_folder,
+    read_manifest,
+    read_verified,
+    remove_folder,
+    seal,
+    sha256_file,
+    unseal,
+    verify_folder,
+    write_file,
+)
+
+FILES = {"a.bin": b"first" * 50, "b.json": b"{}"}
+FILE_CALLS = ("open", "mkdir", "fsync", "rename", "replace", "chmod", "unlink", "rmdir")
+
+
+def survives_crash_at_every_call(action: Callable[[], Any], check: Callable[[], None]) -> int:
+    """Runs `action` in children that die at their first, second, ... file call; `check` after each."""
+    for calls in range(1, 200):
+        child = os.fork()
+        if not child:
+            _die_at(calls)
+            action()
+            os._exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        check()
+        if code == 0:
+            return calls
+    raise AssertionError("it never came to an end")
+
+
+def _die_at(calls: int) -> None:
+    left = [calls]
+
+    def dying(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            left[0] -= 1
+            if left[0] == 0:
+                os._exit(9)
+            return real(*args, **kwargs)
+
+        return call
+
+    for name in FILE_CALLS:
+        setattr(os, name, dying(getattr(os, name)))
+
+
+def test_a_file_is_old_or_new_after_a_crash_at_any_moment(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def check() -> None:
+        assert path.read_bytes() in (b"old", b"new")
+
+    assert survives_crash_at_every_call(lambda: write_file(path, b"new"), check) > 4
+    assert path.read_bytes() == b"new"
+
+
+def test_a_replaced_folder_is_old_or_new_after_a_crash_at_any_moment(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    commit_folder(path, FILES, {"turn": 0})
+
+    def check() -> None:
+        clean_temporaries(tmp_path)
+        assert verify_folder(path).info["turn"] in (0, 1)
+        assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+    def replace() -> None:
+        commit_folder(path, {"c": b"third"}, {"turn": 1}, replace=True)
+
+    assert survives_crash_at_every_call(replace, check) > 8
+    assert verify_folder(path).info == {"turn": 1}
+
+
+def test_a_removed_folder_is_whole_or_gone_after_a_crash_at_any_moment(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    commit_folder(path, FILES, {})
+
+    def check() -> None:
+        if path.exists():
+            verify_folder(path)
+
+    def remove() -> None:
+        if path.exists():
+            remove_folder(path)
+
+    survives_crash_at_every_call(remove, check)
+    assert not path.exists()
+
+
+def test_files_are_durable_before_the_manifest_and_the_manifest_before_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def name_of(handle: int) -> str:
+        return Path(os.readlink(f"/proc/self/fd/{handle}")).name.replace(tmp_path.name, "parent")
+
+    monkeypatch.setattr(os, "fsync", lambda handle: (calls.append(name_of(handle)), fsync(handle)))
+    monkeypatch.setattr(os, "rename", lambda a, b: (calls.append("rename"), rename(a, b)))
+    commit_folder(tmp_path / "folder", FILES, {})
+    assert [".tmp-" if c.startswith(".tmp-") else c for c in calls] == [
+        *FILES,
+        "manifest.json",
+        ".tmp-",
+        "rename",
+        "parent",
+    ]
+
+
+def test_a_committed_folder_reads_back(tmp_path: Path) -> None:
+    writers = {**FILES, "c.txt": lambda path: path.write_text("third")}
+    manifest = commit_folder(tmp_path / "folder", writers, {"step": 3, "name": "é"})
+    assert verify_folder(tmp_path / "folder") == manifest == read_manifest(tmp_path / "folder")
+    assert manifest.info == {"step": 3, "name": "é"}
+    assert manifest.files["c.txt"].size == 5
+    assert manifest.files["a.bin"].sha256 == sha256_file(tmp_path / "folder" / "a.bin")
+
+
+def test_every_flipped_bit_in_a_folder_is_found(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    commit_folder(folder, FILES, {"step": 3, "lr": 1e-3})
+    for file in sorted(folder.iterdir()):
+        original = file.read_bytes()
+        for byte in range(0, len(original), 7):
+            flip(file, byte, byte % 8)
+            with pytest.raises(InputError, match=file.name):
+                verify_folder(folder)
+            file.write_bytes(original)
+    verify_folder(folder)
+
+
+@pytest.mark.parametrize("damage", ["", "half", "missing"])
+@pytest.mark.parametrize("name", ["a.bin", "manifest.json"])
+def test_a_truncated_or_missing_file_is_named(tmp_path: Path, name: str, damage: str) -> None:
+    commit_folder(tmp_path / "folder", FILES, {})
+    file = tmp_path / "folder" / name
+    content = file.read_bytes()
+    file.unlink()
+    if damage != "missing":
+        file.write_bytes(content[: len(content) // 2] if damage == "half" else b"")
+    with pytest.raises(InputError, match=name):
+        verify_folder(tmp_path / "folder")
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/b", ".hidden", "", "x\0", "a" * 5000, "http://x", "a\n"])
+def test_file_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="plain file name"):
+        commit_folder(tmp_path / "folder", {name: b""}, {})
+    folder = tmp_path / "other"
+    folder.mkdir()
+    record = {"format": "vqvideo-folder", "format_version": 1, "info": {}}
+    record["files"] = {name: {"size": 1, "sha256": "0"}}
+    (folder / "manifest.json").write_text(json.dumps(seal(record)))
+    with pytest.raises(InputError, match="plain file name"):
+        read_manifest(folder)
+
+
+def test_links_and_pipes_are_refused_without_opening_them(tmp_path: Path) -> None:
+    commit_folder(tmp_path / "folder", FILES, {})
+    file = tmp_path / "folder" / "a.bin"
+    file.rename(tmp_path / "elsewhere")
+    file.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="expected a regular file"):
+        verify_folder(tmp_path / "folder")
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(InputError, match="expected a regular file"):
+        verify_folder(tmp_path / "folder")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"{", b"[1]", b"null", b'{"digest": 5}', b'{"digest": "0"}', b'{"a": NaN}', b"[" * 10**5, b"\xff"],
+)
+def test_text_that_is_not_a_sealed_record_is_refused(text: bytes) -> None:
+    with pytest.raises(InputError, match=r"here\.json"):
+        unseal(text, "here.json")
+
+
+def test_a_huge_manifest_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    with open(tmp_path / "manifest.json", "wb") as file:
+        file.truncate(10**12)
+    with pytest.raises(InputError, match="expected at most"):
+        read_manifest(tmp_path)
+
+
+def test_an_existing_folder_is_not_overwritten_by_accident(tmp_path: Path) -> None:
+    commit_folder(tmp_path / "folder", FILES, {"turn": 0})
+    with pytest.raises(InputError, match="exists already"):
+        commit_folder(tmp_path / "folder", FILES, {"turn": 1})
+    assert read_manifest(tmp_path / "folder").info == {"turn": 0}
+
+
+def test_a_failing_writer_leaves_nothing_behind(tmp_path: Path) -> None:
+    def fail(path: Path) -> None:
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no"):
+        commit_folder(tmp_path / "folder", {"a": b"1", "b": fail}, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_write_that_fails_names_the_path_and_leaves_the_old_file(tmp_path: Path) -> None:
+    with pytest.raises(DiskError, match=r"nowhere/file: cannot .*1 bytes are needed.*does not exist, \d+ bytes"):
+        write_file(tmp_path / "nowhere" / "file", b"x")
+
+
+def test_file_modes_follow_the_umask(tmp_path: Path) -> None:
+    old = os.umask(0o027)
+    try:
+        write_file(tmp_path / "file", b"x")
+        commit_folder(tmp_path / "folder", {"f": lambda path: _write_private(path)}, {})
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+    assert stat.S_IMODE((tmp_path / "folder" / "f").stat().st_mode) == 0o640
+    assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o750
+
+
+def _write_private(path: Path) -> None:
+    path.unlink()
+    path.touch(mode=0o600)
+
+
+def test_what_an_interrupted_writer_left_is_removed_with_a_log_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / ".tmp-12-x").mkdir()
+    (tmp_path / ".tmp-34-y").write_text("half")
+    (tmp_path / "kept").touch()
+    with caplog.at_level(logging.WARNING):
+        clean_temporaries(tmp_path, logging.getLogger("test"))
+    assert [p.name for p in tmp_path.iterdir()] == ["kept"]
+    assert len(caplog.records) == 2
+    assert ".tmp-12-x" in caplog.text
+
+
+def test_only_what_was_on_its_way_to_one_name_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".tmp-12ab34cd-model").mkdir()
+    (tmp_path / ".tmp-old-12ab34cd-model").mkdir()
+    (tmp_path / ".tmp-12ab34cd-my-model").mkdir()
+    (tmp_path / "model").mkdir()
+    clean_temporaries(tmp_path, of="model")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".tmp-12ab34cd-my-model", "model"]
+
+
+# ---------------------------------------------------------------- replacing
+
+
+def test_where_names_can_be_exchanged_a_reader_always_finds_a_folder(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    commit_folder(path, FILES, {"turn": 0})
+
+    def check() -> None:
+        assert verify_folder(path).info["turn"] in (0, 1)
+
+    survives_crash_at_every_call(lambda: commit_folder(path, FILES, {"turn": 1}, replace=True), check)
+
+
+def test_without_exchange_two_renames_do_and_a_crash_between_them_is_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_exchange", lambda one, two: False)
+    test_a_replaced_folder_is_old_or_new_after_a_crash_at_any_moment(tmp_path)
+
+
+# ---------------------------------------------------------------- reading what was checked
+
+
+def test_the_bytes_that_are_used_are_the_bytes_that_were_checked(tmp_path: Path) -> None:
+    manifest = commit_folder(tmp_path / "folder", FILES, {})
+    file = tmp_path / "folder" / "a.bin"
+    assert read_verified(file, manifest.files["a.bin"]) == FILES["a.bin"]
+    for damage in (lambda: flip(file, 100), lambda: file.write_bytes(b"short"), file.unlink):
+        damage()
+        with pytest.raises(InputError, match=r"a\.bin"):
+            read_verified(file, manifest.files["a.bin"])
+    with pytest.raises(InputError, match="expected a regular file"):
+        read_verified(tmp_path / "folder", FileRecord(0, "0"))

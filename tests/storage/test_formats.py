@@ -1,0 +1,66 @@
+"""Old formats of saved models: newer ones are refused, older ones become today's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import noise_frames, tiny_world
+
+from vqvideo.errors import InputError
+from vqvideo.storage import checkpoint, formats
+from vqvideo.storage.checkpoint import load_model, model_tensors, save_model
+from vqvideo.storage.formats import SavedModel
+from vqvideo.world import WorldModel
+
+TENSORS = {"w": torch.arange(3.0)}
+
+
+def test_a_newer_format_is_refused_and_an_older_one_upgraded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "FORMAT_VERSION", 3)
+    save_model(tmp_path / "new", "toy", {"width": 3}, TENSORS)
+    monkeypatch.setattr(checkpoint, "FORMAT_VERSION", 1)
+    with pytest.raises(InputError, match="format 3, this vqvideo reads up to 1: install a newer one"):
+        load_model(tmp_path / "new", "toy")
+    save_model(tmp_path / "old", "toy", {"width": 3}, TENSORS)
+    monkeypatch.setattr(checkpoint, "FORMAT_VERSION", 3)
+
+    def deeper(saved: SavedModel) -> SavedModel:
+        return saved._replace(config=saved.config | {"depth": saved.config.get("depth", 0) + 1})
+
+    monkeypatch.setattr(formats, "UPGRADES", {1: deeper, 2: deeper})
+    assert load_model(tmp_path / "old", "toy").config == {"width": 3, "depth": 2}
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_model_of_format_1_names_its_loss_terms_as_format_2_does(nested: bool) -> None:
+    old = {"model": {"backbone": {"kind": "FullConv"}, "l1_weight": 0.3}, "frame_size": [64, 64]}
+    new = {"model": {"backbone": {"kind": "FullConv"}, "reconstruction": {"l1": 0.3}}, "frame_size": [64, 64]}
+    config: dict[str, Any] = {"env": {"fps": 25}, "vqvae": old} if nested else old
+    expected: dict[str, Any] = {"env": {"fps": 25}, "vqvae": new} if nested else new
+    assert formats.UPGRADES[1](SavedModel(config, {})).config == expected
+    assert formats.UPGRADES[1](SavedModel(expected, {})).config == expected
+
+
+def test_a_world_of_format_2_dreams_as_before_and_cannot_be_guided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = tiny_world()
+    tensors = {
+        name.replace("prior.backbone.", "prior."): value
+        for name, value in model_tensors(world).items()
+        if name != "prior.backbone.actions.unknown"
+    }
+    config = world.config()
+    known = ("dim", "heads", "layers", "time_every", "window", "mlp_ratio", "corruption")
+    config["prior"] = {key: config["prior"][key] for key in known} | {"head": {}}
+    monkeypatch.setattr(checkpoint, "FORMAT_VERSION", 2)
+    save_model(tmp_path / "old", "world", config, tensors)
+    monkeypatch.undo()
+    old = WorldModel.from_pretrained(tmp_path / "old")
+    frames, actions = noise_frames(2, 3), torch.ones(2, 10, 1)
+    assert torch.equal(old.imagine(frames, actions, seed=0).frames, world.imagine(frames, actions, seed=0).frames)
+    assert world.prior.can_guide
+    assert not old.prior.can_guide

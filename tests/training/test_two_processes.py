@@ -1,0 +1,98 @@
+"""Two processes on a CPU: one codebook, the results of one process, and launches that would not work are refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from processes import BIN, ROOT, SCRIPTS, Ended, launch, run
+from safetensors.torch import load_file
+from tiny_models import tiny_experiment, tiny_store
+
+from vqvideo.experiment.stage import train_vqvae
+from vqvideo.storage.checkpoint import load_training, training_checkpoints
+from vqvideo.storage.records import write_yaml
+from vqvideo.world import WorldModel
+
+STEPS = 20
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both stages trained by two processes in 20 steps of full precision."""
+    folder = tmp_path_factory.mktemp("two")
+    tiny_store(folder / "data")
+    config = folder / "tiny.yaml"
+    config.write_text(write_yaml(tiny_experiment(folder, steps=STEPS, batch=8)))
+    tokenizer = pair(ROOT / "tests" / "two_ranks.py", config, folder, cwd=folder)
+    assert tokenizer.code == 0, tokenizer.err
+    assert sorted(re.findall(r"rank \d of \d", tokenizer.out)) == ["rank 0 of 2", "rank 1 of 2"]
+    prior = pair(SCRIPTS / "train_prior.py", "--config", config, cwd=folder)
+    assert prior.code == 0, prior.err
+    assert prior.out.count("world model in") == 1
+    return folder
+
+
+def pair(*command: object, cwd: Path) -> Ended:
+    """Two processes on the CPU, as the README says to start them."""
+    options = ("--multi_gpu", "--num_processes", 2)
+    return launch(*options, *command, cwd=cwd, ACCELERATE_USE_CPU="true", CUDA_VISIBLE_DEVICES="")
+
+
+def codebooks(folder: Path, rank: int) -> torch.Tensor:
+    """(steps, k, d)."""
+    return load_file(folder / f"codebooks-{rank}.safetensors")["codebooks"]
+
+
+def test_both_ranks_hold_the_same_codebook_bit_by_bit_after_every_step(folder: Path) -> None:
+    first, second = codebooks(folder, 0), codebooks(folder, 1)
+    assert len(first) == STEPS
+    assert torch.equal(first, second)
+    assert all(not torch.equal(a, b) for a, b in pairwise(first))
+
+
+def test_one_process_with_the_same_batch_learns_the_same_codebook(folder: Path, tmp_path: Path) -> None:
+    cfg = tiny_experiment(tmp_path, steps=STEPS, batch=8)
+    train_vqvae(cfg, tiny_store(tmp_path / "data"))
+    alone = load_training(training_checkpoints(cfg.folder / "vqvae" / "checkpoints")[-1]).model
+    together = load_training(training_checkpoints(folder / "runs" / "tiny" / "vqvae" / "checkpoints")[-1]).model
+    assert alone.keys() == together.keys()
+    torch.testing.assert_close(codebooks(folder, 0)[-1], alone["vqvae.quantizer.codebook"], atol=1e-5, rtol=1e-5)
+    for name, value in alone.items():
+        torch.testing.assert_close(together[name], value, atol=1e-4, rtol=1e-4, msg=name)
+
+
+def test_both_stages_are_trained_and_logged_once(folder: Path) -> None:
+    runs = folder / "runs" / "tiny"
+    for stage in ("vqvae", "prior"):
+        lines = (runs / stage / "metrics.jsonl").read_text().splitlines()
+        steps = [record["step"] for record in map(json.loads, lines) if record["split"] == "train"]
+        assert steps == list(range(1, STEPS + 1))
+        state = load_training(training_checkpoints(runs / stage / "checkpoints")[-1])
+        assert (state.progress["step"], state.progress["world"]) == (STEPS, 2)
+    assert WorldModel.from_pretrained(runs / "world").stride == 2
+
+
+def test_a_launch_that_starts_one_process_instead_of_two_is_refused_with_the_right_command(tmp_path: Path) -> None:
+    ended = launch("--cpu", "--num_processes", 2, SCRIPTS / "train_vqvae.py", cwd=tmp_path)
+    assert "returned non-zero exit status 2" in ended.err
+    assert "error: several processes were asked for, but they do not work together" in ended.err
+    assert "ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2" in ended.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_torchrun_joins_its_processes_without_further_settings(tmp_path: Path) -> None:
+    count = tmp_path / "count.py"
+    # Nobody leaves before the other has come: a rank that ends at once breaks the connection that is being made.
+    count.write_text(
+        "from vqvideo.training.launch import join_processes\n"
+        "processes = join_processes()\n"
+        "print(processes.num_processes, flush=True)\n"
+        "processes.wait_for_everyone()\n"
+    )
+    ended = run(BIN / "torchrun", "--standalone", "--nproc_per_node", 2, count, cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
+    assert "".join(ended.out.split()) == "22", ended.err

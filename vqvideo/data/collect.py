@@ -1,0 +1,141 @@
+"""Plays episodes in an environment and writes them to a store, in worker processes that may die.
+
+Nothing here knows an environment by name: `collect` gets one factory for the environment and one for the
+policy. Every episode is a function of the run's seed and of its index alone, so it is the same for any
+number of workers and in a recording that was interrupted and continued.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Generator, Iterator
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from vqvideo.data.episode import Episode
+from vqvideo.data.playing import Job, Policy, episode_seeds, play, resize
+from vqvideo.data.workers import Bar, Pool
+
+if TYPE_CHECKING:
+    import gymnasium
+
+log = logging.getLogger(__name__)
+
+__all__ = ["CollectReport", "Policy", "Writer", "collect", "episode_seeds", "resize", "split_of"]
+
+
+class Writer(Protocol):
+    """Where episodes go: `vqvideo.data.store.StoreWriter`."""
+
+    @property
+    def indices(self) -> set[int]:
+        """Indices of the episodes that are recorded already."""
+        ...
+
+    def add(self, index: int, episode: Episode, split: str) -> object:
+        """Writes an episode durably."""
+        ...
+
+
+class CollectReport(NamedTuple):
+    """What a call of `collect` recorded; episodes that existed before do not count."""
+
+    episodes: int
+    frames: int
+    """Stored frames, first frames included."""
+    returns: tuple[float, ...]
+    """Sum of the rewards of each episode, by index."""
+    seconds: float
+
+
+def collect(
+    make_env: Callable[[], gymnasium.Env],
+    make_policy: Callable[[], Policy],
+    writer: Writer,
+    *,
+    episodes: int,
+    max_steps: int,
+    frame_size: tuple[int, int],
+    seed: int = 0,
+    held_out_every: int = 6,
+    workers: int | None = None,
+    step_timeout: float = 60.0,
+    progress: bool = True,
+) -> CollectReport:
+    """Records the episodes `0 .. episodes - 1` that `writer` does not hold yet.
+
+    A worker that hangs or dies is replaced and its episode is played again, up to three times. Ctrl-C
+    stops the workers and keeps the finished episodes; the same call continues.
+
+    Args:
+        make_env: makes an env whose observation is the frame, (h, w, 3) uint8. It is called in the
+            workers, so it must be picklable (a function, a `functools.partial`, a lambda).
+        make_policy: makes a policy, likewise.
+        episodes: how many episodes the store holds in the end.
+        max_steps: an episode that has not ended by then is cut, which counts as truncated.
+        frame_size: (height, width) of stored frames.
+        held_out_every: each n-th episode is held out; 0 for none.
+        workers: processes; None for one per core, 0 to play in this process (for debugging).
+        step_timeout: seconds after which a step or a reset counts as hung.
+
+    Raises:
+        InputError: the policy's action or the env's frame is not valid, so that no retry can help; or an
+            episode failed at every attempt. Names the episode and its seed.
+    """
+    todo = [index for index in range(episodes) if index not in writer.indices]
+    job = Job(make_env, make_policy, max_steps, frame_size, seed)
+    workers = min(_cores() if workers is None else workers, len(todo))
+    returns: dict[int, float] = {}
+    frames, began = 0, time.monotonic()
+    with _farewell(writer, episodes), Bar(len(todo) * max_steps, progress) as bar:
+        played = _play_here(job, todo, bar) if workers == 0 else Pool(job, todo, workers, step_timeout, bar).play()
+        with contextlib.closing(played) as results:
+            for index, episode in results:
+                warn_if_blank(episode, index)
+                writer.add(index, episode, split_of(index, held_out_every))
+                returns[index] = float(episode.rewards.sum())
+                frames += len(episode.frames)
+    ordered = tuple(returns[index] for index in sorted(returns))
+    return CollectReport(len(returns), frames, ordered, time.monotonic() - began)
+
+
+@contextlib.contextmanager
+def _farewell(writer: Writer, episodes: int) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        done = len(writer.indices)
+        log.warning("stopped: %d of %d episodes are recorded. The same command continues.", done, episodes)
+        raise
+
+
+def split_of(index: int, held_out_every: int) -> str:
+    """ "held_out" for the last of each `held_out_every` episodes, "train" for the others."""
+    return "held_out" if held_out_every and index % held_out_every == held_out_every - 1 else "train"
+
+
+def warn_if_blank(episode: Episode, index: int) -> None:
+    """Warns about frames that are all equal or all black: often a renderer without a display."""
+    if not episode.frames.any():
+        log.warning("episode %d: every frame is black. Does the environment render off screen?", index)
+    elif (episode.frames == episode.frames[0]).all():
+        log.warning("episode %d: all its %d frames are equal.", index, len(episode.frames))
+
+
+def _play_here(job: Job, todo: list[int], bar: Bar) -> Generator[tuple[int, Episode], None, None]:
+    env, policy = job.make_env(), job.make_policy()
+    try:
+        for index in todo:
+            bar.begin(index)
+            episode = play(job, index, env, policy, lambda step, index=index: bar.at(index, step))  # type: ignore[misc]
+            bar.finish(index, len(episode.rewards), job.max_steps)
+            yield index, episode
+    finally:
+        env.close()
+
+
+def _cores() -> int:
+    """CPU cores that this process may use: a container's share, not the whole machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

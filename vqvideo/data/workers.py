@@ -1,0 +1,252 @@
+"""Worker processes that play episodes and may hang or die: each failure is answered by a new worker."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Generator, Iterator
+from multiprocessing import connection
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+import cloudpickle
+from tqdm import tqdm
+
+from vqvideo.data.episode import Episode
+from vqvideo.data.playing import Job, episode_seeds, play
+from vqvideo.errors import InputError
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 4
+"""How often an episode is tried before the recording gives up: once, and three more times."""
+START_TIMEOUT = 300.0
+"""Seconds in which a worker must have imported its packages and made its environment."""
+POLL_SECONDS = 0.1
+
+# Messages of a worker: (READY, None, None), (DONE, index, Episode),
+# (REFUSED, index, message of an InputError), (CRASHED, index, traceback).
+READY, DONE, REFUSED, CRASHED = "ready", "done", "refused", "crashed"
+NO_STEP = -1
+
+
+def _work(pipe: connection.Connection, pickled: bytes, step: Any) -> None:
+    """A worker's life: makes its environment, then plays the episodes that it is sent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the main process, which stops the workers
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    index = None
+    try:
+        import torch
+        import torchvision.transforms.v2.functional  # noqa: F401 - here, where time for imports is allowed for
+
+        torch.set_num_threads(1)
+        job: Job = cloudpickle.loads(pickled)
+        env, policy = job.make_env(), job.make_policy()
+        pipe.send((READY, None, None))
+        while (index := pipe.recv()) is not None:
+            pipe.send((DONE, index, play(job, index, env, policy, lambda done: setattr(step, "value", done))))
+        env.close()
+    except EOFError:
+        pass
+    except InputError as error:
+        pipe.send((REFUSED, index, str(error)))
+    except Exception:
+        pipe.send((CRASHED, index, traceback.format_exc()))
+
+
+def _die_with_parent() -> None:
+    """Ends this process when the main one is gone, even while the environment hangs."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+class Worker:
+    """One worker process and what the main process knows about it."""
+
+    def __init__(self, number: int, context: Any, pickled: bytes) -> None:
+        self.number = number
+        self.pipe, theirs = context.Pipe()
+        # Read by polling: a message per step would cost fast environments a tenth of their speed.
+        self.step = context.RawValue(ctypes.c_longlong, NO_STEP)
+        self.process: SpawnProcess = context.Process(
+            target=_work, args=(theirs, pickled, self.step), name=f"collect-{number}", daemon=True
+        )
+        self.process.start()
+        theirs.close()
+        self.index: int | None = None
+        self.ready = False
+        self.touch()
+
+    def send(self, index: int | None) -> None:
+        self.index = index
+        self.step.value = NO_STEP
+        self.touch()
+        # A worker that died while idle is found by its sentinel.
+        with contextlib.suppress(OSError):
+            self.pipe.send(index)
+
+    def touch(self) -> None:
+        """Notes a sign of life."""
+        self.seen, self.seen_step = time.monotonic(), self.step.value
+
+    def hangs(self, timeout: float) -> bool:
+        if self.step.value != self.seen_step:
+            self.touch()
+        busy = not self.ready or self.index is not None
+        return busy and time.monotonic() - self.seen > (timeout if self.ready else START_TIMEOUT)
+
+    def place(self) -> str:
+        """Where it is, for messages."""
+        if not self.ready:
+            return "while it started"
+        step = self.step.value
+        return "in the reset" if step == NO_STEP else f"at step {step}"
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+
+class Pool:
+    """Plays episodes in processes and yields (index, episode) in the order in which they end."""
+
+    def __init__(self, job: Job, todo: list[int], workers: int, step_timeout: float, bar: Bar) -> None:
+        self.job, self.step_timeout, self.bar = job, step_timeout, bar
+        self.todo, self.remaining = deque(todo), len(todo)
+        self.attempts: dict[int | None, int] = {}
+        self.context = multiprocessing.get_context("spawn")
+        self.pickled = cloudpickle.dumps(job)
+        self.workers: list[Worker] = []
+        self.size = workers
+
+    def play(self) -> Generator[tuple[int, Episode], None, None]:
+        """Yields the episodes; stops the workers when it is closed."""
+        try:
+            self.workers = [self._start(number) for number in range(self.size)]
+            while self.remaining:
+                yield from self._results()
+                self._check_on_workers()
+        finally:
+            self._stop()
+
+    def _start(self, number: int) -> Worker:
+        return Worker(number, self.context, self.pickled)
+
+    def _results(self) -> Iterator[tuple[int, Episode]]:
+        """Waits a moment for messages and yields the episodes among them."""
+        connection.wait([worker.pipe for worker in self.workers], timeout=POLL_SECONDS)
+        for worker in list(self.workers):
+            try:
+                # One at a time: a worker that said anything waits for an answer, or is ending.
+                message = worker.pipe.recv() if worker.pipe.poll() else None
+            except (EOFError, OSError):
+                self._replace(worker, f"died (exit code {_exit_code(worker)})")
+                continue
+            if message is not None:
+                yield from self._handle(worker, *message)
+
+    def _handle(self, worker: Worker, kind: str, index: int | None, body: Any) -> Iterator[tuple[int, Episode]]:
+        if kind == REFUSED:
+            raise InputError(body)
+        if kind == CRASHED:
+            self._replace(worker, "raised an error", body)
+            return
+        worker.ready = True
+        worker.send(self._next())
+        if kind == DONE:
+            assert index is not None
+            self.remaining -= 1
+            self.bar.finish(index, len(body.rewards), self.job.max_steps)
+            yield index, body
+
+    def _next(self) -> int | None:
+        index = self.todo.popleft() if self.todo else None
+        if index is not None:
+            self.bar.begin(index)
+        return index
+
+    def _check_on_workers(self) -> None:
+        for worker in list(self.workers):
+            if worker.index is not None and worker.step.value >= 0:
+                self.bar.at(worker.index, worker.step.value)
+            limit = self.step_timeout
+            if worker.hangs(limit):
+                self._replace(worker, f"gave no sign of life for {limit if worker.ready else START_TIMEOUT:g} s")
+
+    def _replace(self, worker: Worker, what: str, details: str = "") -> None:
+        """Ends a worker that failed, puts its episode back and starts another in its place."""
+        index, place = worker.index, worker.place()
+        if index is None and worker.ready:  # it had nothing left to do
+            self._drop(worker)
+            return
+        seed = "" if index is None else f"episode {index} (env seed {episode_seeds(self.job.seed, index).env}): "
+        message = f"{seed}worker {worker.number} {what} {place}"
+        self.attempts[index] = self.attempts.get(index, 0) + 1
+        log.error("%s%s", message, f"\n{details.rstrip()}" if details else "")
+        if self.attempts[index] >= ATTEMPTS:
+            raise InputError(f"{message}; that was attempt {ATTEMPTS}, the last. The log above has the details.")
+        self._drop(worker)
+        if index is not None:
+            self.bar.at(index, 0)
+            self.todo.appendleft(index)
+        self.workers.append(self._start(worker.number))
+
+    def _drop(self, worker: Worker) -> None:
+        worker.kill()
+        self.workers.remove(worker)
+
+    def _stop(self) -> None:
+        for worker in self.workers:
+            if worker.ready and worker.index is None:
+                worker.process.join(timeout=5.0)  # it is closing its environment
+            worker.kill()
+        self.workers = []
+
+
+def _exit_code(worker: Worker) -> int | None:
+    worker.process.join(timeout=1.0)
+    return worker.process.exitcode
+
+
+# --- progress ---
+
+
+class Bar:
+    """Frames played so far, with frames per second and the time that is left."""
+
+    def __init__(self, total: int, shown: bool) -> None:
+        self.total, self.shown = total, shown
+        self.steps: dict[int, int] = {}
+
+    def __enter__(self) -> Bar:
+        # Smoothing off: workers report in bursts.
+        self.bar = tqdm(total=self.total, unit=" frames", disable=not self.shown, smoothing=0.0, leave=False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def begin(self, index: int) -> None:
+        self.at(index, 0)
+
+    def at(self, index: int, step: int) -> None:
+        """Episode `index` has come to `step`; smaller than before when it is played again."""
+        self.bar.update(step - self.steps.get(index, 0))
+        self.steps[index] = step
+
+    def finish(self, index: int, steps: int, max_steps: int) -> None:
+        """Episode `index` is done after `steps`; those that it did not need are no longer awaited."""
+        self.total -= max_steps - steps
+        self.bar.total = self.total
+        self.at(index, steps)

@@ -1,0 +1,101 @@
+"""Pictures and clips of a run: reconstructions and dreams beside what really happened."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vqvideo.evaluation.video import contact_sheet, side_by_side, stack_rows, upscale, write_mp4, write_png
+from vqvideo.models.imagination import Imaginer
+from vqvideo.models.pixels import to_uint8
+from vqvideo.models.prior.sampling import Sampling
+from vqvideo.models.tokenizer.vqvae import VQVAE
+
+Frames = NDArray[np.uint8]
+
+LABELS = ("real", "reconstructed", "imagined")
+"""What the rows of a picture show, from the top."""
+VIDEO_SCALE = 4
+"""Nearest-neighbour upscale of the videos."""
+DREAMT = (255, 140, 0)
+"""Colour of the line above a frame that was dreamt, not seen."""
+
+
+def as_numpy(frames: Tensor) -> Frames:
+    """(b, t, c, h, w) in uint8 or 0 .. 1 to (b, t, h, w, c) uint8."""
+    return rearrange(to_uint8(frames), "b t c h w -> b t h w c").cpu().numpy()
+
+
+@torch.no_grad()
+def reconstruction_rows(vqvae: VQVAE, frames: Tensor) -> list[list[Frames]]:
+    """For each clip of (b, t, c, h, w) uint8: real, reconstructed."""
+    real, rebuilt = as_numpy(frames), as_numpy(vqvae.decode(vqvae.encode(frames.to(vqvae.device))))
+    return [[a, b] for a, b in zip(real, rebuilt, strict=True)]
+
+
+@torch.no_grad()
+def dream_rows(
+    world: Imaginer, frames: Tensor, actions: Tensor, context: int, sampling: Sampling, seed: int
+) -> list[list[Frames]]:
+    """For each clip: real, reconstructed, imagined from the first `context` latent steps on.
+
+    Args:
+        world: the model.
+        frames: (b, t, c, h, w) uint8: the clip, its context included.
+        actions: (b, t - 1, a) flat actions to imagine under.
+        context: latent steps that the model sees; their reconstruction stands in the imagined row.
+        sampling: how codes are drawn.
+        seed: of the dream.
+    """
+    seen = world.vqvae.clip_length(context)
+    dream = world.imagine(frames[:, :seen], actions, sampling=sampling, seed=seed)
+    rows = reconstruction_rows(world.vqvae, frames)
+    imagined = as_numpy(dream.frames)
+    imagined[:, :, :1] = DREAMT
+    return [
+        [real, rebuilt, np.concatenate([rebuilt[:seen], dreamt])]
+        for (real, rebuilt), dreamt in zip(rows, imagined, strict=True)
+    ]
+
+
+def save_media(stem: Path, clips: list[list[Frames]], fps: float, columns: int = 12) -> tuple[Path, Path | None]:
+    """Writes stem.png (a contact sheet, rows of each clip) and, where PyAV is installed, stem.mp4.
+
+    Args:
+        stem: path without ending.
+        clips: for each clip its rows, (t, h, w, 3) uint8 each, in the order of LABELS.
+        fps: of the video.
+        columns: frames per row of the contact sheet.
+
+    Returns:
+        The picture, and the video or None.
+    """
+    labels = LABELS[: len(clips[0])]
+    picture, video = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.mp4")
+    sheets = [[contact_sheet(row, columns)[None] for row in rows] for rows in clips]
+    labelled = [add_labels(stack_rows(rows), labels) for rows in sheets]
+    write_png(picture, stack_rows(labelled, gap=6)[0])
+    if not importlib.util.find_spec("av"):
+        return picture, None
+    scaled = [[upscale(row, VIDEO_SCALE) for row in rows] for rows in clips]
+    film = side_by_side([stack_rows(rows) for rows in scaled])
+    write_mp4(video, add_labels(film, labels), fps, scale=1)
+    return picture, video
+
+
+def add_labels(frames: Frames, labels: Sequence[str], width: int = 92) -> Frames:
+    """(t, h, w, 3) with a white strip on the left that names its rows, which are equally high."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    strip = Image.new("RGB", (width, frames.shape[1]), "white")
+    draw, height = ImageDraw.Draw(strip), frames.shape[1] / len(labels)
+    for i, label in enumerate(labels):
+        draw.text((4, height * (i + 0.5)), label, "black", ImageFont.load_default(13), anchor="lm")
+    return np.concatenate([np.broadcast_to(np.asarray(strip), (len(frames), *np.asarray(strip).shape)), frames], axis=2)

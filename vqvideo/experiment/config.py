@@ -1,0 +1,135 @@
+"""The experiment: every setting of every stage in one tree, read from one YAML file and from the command line."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from vqvideo.agents.config import AgentStage
+from vqvideo.data.codes import SegmentConfig
+from vqvideo.data.images import StillsConfig
+from vqvideo.data.recording import RecordConfig
+from vqvideo.errors import InputError
+from vqvideo.models.prior import PriorConfig
+from vqvideo.models.prior.sampling import Sampling
+from vqvideo.models.tokenizer.discriminator import AdversarialConfig, NoAdversary
+from vqvideo.models.tokenizer.perceptual import NoPerceptual, PerceptualConfig
+from vqvideo.models.tokenizer.vqvae import VQVAEConfig
+from vqvideo.storage.records import read_yaml, typed
+from vqvideo.training.trainer import TrainConfig
+
+E = TypeVar("E", bound="Experiment")
+
+
+def _at_least(stage: str, settings: object, **least: int) -> None:
+    for name, low in least.items():
+        if getattr(settings, name) < low:
+            raise InputError(f"{stage}.{name} is {getattr(settings, name)}, expected at least {low}")
+
+
+@dataclass(frozen=True)
+class VQVAEStage:
+    """The tokenizer and its training."""
+
+    model: VQVAEConfig = field(default_factory=VQVAEConfig)
+    """The model."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """Its training."""
+    latent_steps: int = 5
+    """Latent steps of a training clip, the first frame's included; 1 trains on single frames alone."""
+    stills: StillsConfig = field(default_factory=StillsConfig)
+    """Images beside the clips."""
+    perceptual: PerceptualConfig = field(default_factory=NoPerceptual)
+    """A perceptual term of the loss."""
+    adversarial: AdversarialConfig = field(default_factory=NoAdversary)
+    """An adversarial term of the loss."""
+    init: Path | None = None
+    """Folder of another tokenizer of the same model: training goes on from its weights and its codebook."""
+    validation_clips: int = 32
+    """Held-out clips for the validations during training."""
+
+    def __post_init__(self) -> None:
+        _at_least("vqvae", self, latent_steps=1, validation_clips=1)
+
+
+@dataclass(frozen=True)
+class PriorStage:
+    """The prior and its training."""
+
+    model: PriorConfig = field(default_factory=PriorConfig)
+    """The model."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """Its training."""
+    latent_steps: int = 9
+    """Latent steps of a training clip; the prior predicts all but the first."""
+    segments: SegmentConfig = field(default_factory=SegmentConfig)
+    """How episodes are cut up for encoding."""
+    init: Path | None = None
+    """Folder of another world model on the same tokenizer, or on the one that vqvae.init names: starts from its
+    prior's weights wherever they fit.
+    """
+    validation_clips: int = 64
+    """Held-out clips for the validations during training."""
+
+    def __post_init__(self) -> None:
+        _at_least("prior", self, latent_steps=2, validation_clips=1)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment: what to record, the tokenizer, the prior, an agent."""
+
+    name: str = "car_racing"
+    """Name of the run: results are in runs/<name>."""
+    runs: Path = Path("runs")
+    """Folder of all runs."""
+    record: RecordConfig = field(default_factory=RecordConfig)
+    """The episodes."""
+    vqvae: VQVAEStage = field(default_factory=VQVAEStage)
+    """The tokenizer."""
+    prior: PriorStage = field(default_factory=PriorStage)
+    """The prior."""
+    agent: AgentStage = field(default_factory=AgentStage)
+    """The agent that learns in dreams."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """How dreams are drawn."""
+
+    @property
+    def folder(self) -> Path:
+        """Where all results of this experiment are."""
+        return self.runs / self.name
+
+
+def parse(cls: type[E], default_config: Path, description: str) -> E:
+    """The settings of a script: defaults < YAML file (`--config`) < flags.
+
+    Args:
+        cls: Experiment, or a subclass with flags of the script's own.
+        default_config: the YAML file when the command line names none.
+        description: shown by --help.
+    """
+    import tyro
+
+    config, arguments = _split_config_flag(sys.argv[1:], default_config)
+    default = typed(cls, read_yaml(config), str(config))
+    note = f"{description}\n\nSettings come from --config FILE (now {config}) and from the flags below."
+    return tyro.cli(cls, default=default, args=arguments, description=note, config=(tyro.conf.AvoidSubcommands,))
+
+
+def _split_config_flag(arguments: list[str], default: Path) -> tuple[Path, list[str]]:
+    """`--config FILE` or `--config=FILE`, and the other arguments."""
+    rest, config = [], default
+    words = iter(arguments)
+    for word in words:
+        if word == "--config":
+            value = next(words, None)
+            if value is None:
+                raise InputError("--config needs a file: --config configs/car_racing.yaml")
+            config = Path(value)
+        elif word.startswith("--config="):
+            config = Path(word.removeprefix("--config="))
+        else:
+            rest.append(word)
+    return config, rest

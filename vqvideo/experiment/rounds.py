@@ -1,0 +1,156 @@
+"""Rounds of improvement: an agent plays, the world model learns from it, the agent learns on in the dream.
+
+Each round is an experiment of its own that goes on from the one before; a log says what is done.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from vqvideo.errors import InputError
+from vqvideo.experiment.config import Experiment
+from vqvideo.experiment.improve_config import ImproveConfig
+from vqvideo.experiment.stage import vqvae_folder, world_folder
+from vqvideo.storage import files
+from vqvideo.storage.records import flat_settings, to_plain, without_nan
+from vqvideo.training.config import MAY_CHANGE
+
+Figures = dict[str, Any]
+"""What a stage did, as plain JSON."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round."""
+
+    cfg: Experiment
+    """Its settings, with a folder of its own; `record.episodes` are all episodes up to now."""
+    before: Experiment | None
+    """Those of the round that it goes on from; None for round 0."""
+    exploration: float
+    """Share of random actions in the episodes that an agent records."""
+
+    @property
+    def agent(self) -> Path:
+        """Folder of its agent."""
+        return agent_folder(self.cfg)
+
+
+def agent_folder(cfg: Experiment) -> Path:
+    """Where the agent of a round is."""
+    return cfg.folder / "agent" / "model"
+
+
+def nth_round(cfg: Experiment, how: ImproveConfig, number: int) -> Round:
+    """Round `number` of a run.
+
+    Args:
+        cfg: the settings of round 0. With `record.out` None, the store that grows is kept with the run: episodes that
+            an agent played must not get among those that other experiments share.
+        how: of the rounds.
+        number: from 0.
+    """
+    before = _experiment(cfg, how, number - 1) if number else None
+    return Round(_experiment(cfg, how, number), before, how.exploration)
+
+
+def _experiment(cfg: Experiment, how: ImproveConfig, number: int) -> Experiment:
+    episodes = cfg.record.episodes + number * how.episodes
+    record = replace(cfg.record, out=cfg.record.out or cfg.folder / "data", episodes=episodes)
+    own = replace(cfg, runs=cfg.folder, name=f"round_{number}", record=record)
+    if number == 0:
+        return own
+    before = replace(own, name=f"round_{number - 1}")
+    vqvae = replace(cfg.vqvae, init=vqvae_folder(before), train=how.going_on(cfg.vqvae.train))
+    prior = replace(cfg.prior, init=world_folder(before), train=how.going_on(cfg.prior.train))
+    return replace(own, vqvae=vqvae, prior=prior)
+
+
+@dataclass
+class RoundLog:
+    """The settings of a run, and what each stage of each round did: a JSON file, written as soon as a stage is done."""
+
+    path: Path
+    settings: Figures
+    rounds: list[Figures] = field(default_factory=list)
+    """Of each round its figures by stage."""
+
+    @classmethod
+    def open(cls, path: Path, cfg: Experiment, how: ImproveConfig) -> RoundLog:
+        """The log of a run that goes on, or a new one.
+
+        Raises:
+            InputError: the run began with other settings, or the file is damaged.
+        """
+        settings = _lasting_settings(cfg, how)
+        if not path.exists():
+            return cls(path, settings)
+        found = files.parse_json(files.read_small(path), str(path))
+        try:
+            before, rounds = dict(found["settings"]), list(found["rounds"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: settings or rounds are missing: the file is damaged or not ours") from error
+        # A setting that a later version adds is no change.
+        changed = sorted(name for name in before.keys() & settings.keys() if before[name] != settings[name])
+        if changed:
+            listed = ", ".join(f"{name} {before[name]!r} -> {settings[name]!r}" for name in changed)
+            raise InputError(f"{path} began with other settings: {listed}. Repeat them, or name a new run with --name")
+        return cls(path, settings, rounds)
+
+    def has(self, number: int, stage: str) -> bool:
+        """Whether a stage is done."""
+        return number < len(self.rounds) and stage in self.rounds[number]
+
+    def add(self, number: int, stage: str, figures: Figures) -> None:
+        """Notes durably that a stage is done."""
+        if number == len(self.rounds):
+            self.rounds.append({"round": number})
+        self.rounds[number][stage] = without_nan(figures)
+        text = json.dumps({"settings": self.settings, "rounds": self.rounds}, indent=2, allow_nan=False)
+        files.write_file(self.path, (text + "\n").encode())
+
+
+def _lasting_settings(cfg: Experiment, how: ImproveConfig) -> Figures:
+    """What all rounds have in common, by dotted name; without what only machine or reports depend on."""
+    # Rounds of other lengths could not be compared, so the steps must stay.
+    free = {f"{stage}.train.{name}" for stage in ("vqvae", "prior") for name in MAY_CHANGE - {"steps", "max_seconds"}}
+    free |= {"name", "runs", "record.workers", "improve.rounds"}
+    own = {name: to_plain(getattr(cfg, name)) for name in ("record", "vqvae", "prior", "agent", "sampling")}
+    settings = flat_settings({**own, "improve": to_plain(how)})
+    return {name: value for name, value in settings.items() if name not in free}
+
+
+def round_line(rounds: list[Figures], number: int) -> str:
+    """A round in a sentence, beside random actions."""
+    frames, returns = rounds[number]["episodes"]["real_frames"], rounds[number]["returns"]["agent"]
+    return f"round {number}: {frames:,} real frames, return {_mean(returns)}; random {_mean(_random(rounds))}"
+
+
+def round_table(rounds: list[Figures]) -> list[str]:
+    """The agents of all rounds, below random actions."""
+    head = f"{'agent':8s} {'real frames':>12s}   return  [95 % interval]    length"
+    lines = [_row("random", "", _random(rounds))]
+    for figures in rounds:
+        if "returns" in figures:
+            frames = f"{figures['episodes']['real_frames']:,}"
+            lines.append(_row(f"round {figures['round']}", frames, figures["returns"]["agent"]))
+    return [head, *lines]
+
+
+def _row(name: str, frames: str, returns: Figures) -> str:
+    low, high = returns["low_95"], returns["high_95"]
+    return (
+        f"{name:8s} {frames:>12s}  {returns['mean_return']:7.2f}  [{low:6.2f}, {high:6.2f}]  "
+        f"{returns['mean_length']:7.1f}"
+    )
+
+
+def _mean(returns: Figures) -> str:
+    return f"{returns['mean_return']:.2f} [{returns['low_95']:.2f}, {returns['high_95']:.2f}]"
+
+
+def _random(rounds: list[Figures]) -> Figures:
+    return rounds[0]["returns"]["random"]

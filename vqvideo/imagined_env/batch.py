@@ -1,0 +1,160 @@
+"""A batch of dreams that begin, go on and end row by row: what the imagined environments share, in tensors only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor
+
+from vqvideo.errors import InputError
+from vqvideo.imagined_env.starts import Starts
+from vqvideo.models.imagination import Imaginer, WorldState, WorldStep
+from vqvideo.models.prior.sampling import Sampling
+from vqvideo.models.rows import RowStreams
+
+RewardFunction: TypeAlias = Callable[[WorldStep], Tensor]
+"""A reward (b,) made from what was imagined."""
+
+
+class Moment(NamedTuple):
+    """One step of all rows."""
+
+    frames: Tensor
+    """(b, s, h, w, c) uint8: all frames of the step."""
+    reward: Tensor
+    """(b,) float32."""
+    terminated: Tensor
+    """(b,) bool, drawn from `termination`."""
+    truncated: Tensor
+    """(b,) bool: the horizon is reached, and the episode did not end by itself."""
+    termination: Tensor
+    """(b,) probability with which the model ends the episode here."""
+    entropy: Tensor
+    """(b,) mean entropy of the tokens in nats: how unsure the model is."""
+
+
+class Dreams:
+    """b dreams side by side.
+
+    Each row has random numbers of its own, so that what it dreams does not depend on the rows beside it; only rounding
+    differs between batches of different size.
+
+    Args:
+        world: the model; it is put into eval mode.
+        starts: where episodes begin.
+        rows: b.
+        horizon: latent steps after which an episode is truncated.
+        sampling: how codes are drawn.
+        reward: replaces the model's own reward.
+    """
+
+    def __init__(
+        self,
+        world: Imaginer,
+        starts: Starts,
+        rows: int,
+        horizon: int,
+        sampling: Sampling,
+        reward: RewardFunction | None,
+    ) -> None:
+        if rows < 1 or horizon < 1:
+            raise InputError(f"num_envs is {rows} and horizon is {horizon}, expected at least 1")
+        self.world, self.starts, self.horizon = world.eval(), starts, horizon
+        self.sampling, self.reward = sampling, _learnt_reward(world) if reward is None else _checked(reward)
+        self.random = RowStreams(rows, world.device)
+        self.steps = torch.zeros(rows, dtype=torch.int64, device=world.device)
+        """(b,): latent steps since each row began."""
+        self.shown = starts.frames.new_zeros((rows, *starts.frames.shape[1:]))
+        """(b, h, w, c) uint8: the newest frame of each row."""
+        self._state: WorldState | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is anything to go on with."""
+        return self._state is not None
+
+    def begin(self, rows: Tensor, starts: Starts | None = None) -> Tensor:
+        """Begins the rows where the (b,) bool mask is True anew: from `starts`, one for each of them in order, or by
+        chance from the usual ones. Returns (b,): the `source` of each start; meaningless elsewhere.
+        """
+        self.random.begin_event(rows)
+        index = (self.random.uniform((len(rows),)) * len(self.starts)).long()
+        at = rows.nonzero()[:, 0]
+        state, frames, source = (
+            self._chosen(index[at]) if starts is None else (starts.state, starts.frames, starts.source)
+        )
+        self._state = state if self._state is None else self._state.with_rows(at, state)
+        self.shown = self.shown.index_copy(0, at, frames)
+        self.steps = self.steps.masked_fill(rows, 0)
+        return index.index_copy(0, at, source)
+
+    def forget(self) -> None:
+        """Before all rows begin anew: the clock is at 0 again, so that the same episodes follow bit by bit."""
+        self._state = None
+
+    def wait(self) -> None:
+        """A step before which all rows have ended: nothing is imagined, but the clock ticks. It must not depend on
+        other rows, because it shows in the rounding.
+        """
+        assert self._state is not None
+        prior = self._state.prior
+        self._state = self._state._replace(prior=prior._replace(clock=prior.clock + 1))
+
+    def step(self, actions: Tensor, going: Tensor) -> Moment:
+        """Imagines a step under the flat actions (b, a), held for its s frames. Rows where the (b,) bool mask `going`
+        is False are imagined too, but their random numbers do not move on: they are about to begin anew.
+        """
+        assert self._state is not None
+        self.random.begin_event(going)
+        chance = self.random.uniform((len(actions),))
+        held = repeat(actions.to(self.world.device, torch.float32), "b a -> b s a", s=self.world.stride)
+        step, self._state = self.world.advance(self._state, held, self.sampling, self.random)
+        self.steps = self.steps + going
+        terminated = chance < step.termination
+        frames = rearrange(step.frames, "b s c h w -> b s h w c")
+        self.shown = frames[:, -1]
+        return Moment(
+            frames=frames,
+            reward=self.reward(step),
+            terminated=terminated,
+            truncated=(self.steps >= self.horizon) & ~terminated,
+            termination=step.termination,
+            entropy=step.entropy,
+        )
+
+    def _chosen(self, index: Tensor) -> tuple[WorldState, Tensor, Tensor]:
+        return self.starts.state.rows(index), self.starts.frames[index], self.starts.source[index]
+
+
+def no_reward(step: WorldStep) -> Tensor:
+    """0 for every step: for worlds that were trained without rewards and are only watched or explored."""
+    return torch.zeros_like(step.reward)
+
+
+def _checked(reward: RewardFunction) -> RewardFunction:
+    """The same reward, in the type and on the device of the model's own; InputError if it is not one for each row."""
+
+    def checked(step: WorldStep) -> Tensor:
+        values = torch.as_tensor(reward(step)).to(step.reward)
+        if values.shape != step.reward.shape:
+            raise InputError(
+                f"reward gave shape {tuple(values.shape)}, expected {tuple(step.reward.shape)}: one number for each env"
+            )
+        return values
+
+    return checked
+
+
+def _learnt_reward(world: Imaginer) -> RewardFunction:
+    """The model's own reward; InputError if it has never seen one."""
+    stats = world.prior.spec.stats
+    if stats.reward_low == stats.reward_high:
+        raise InputError(
+            f"this world knows no reward: in its training episodes every reward is {stats.reward_low:g}. Record an "
+            "environment that rewards, or give the env a reward of your own: reward=function of a WorldStep, returning "
+            "(b,), or reward=vqvideo.imagined_env.no_reward to do without"
+        )
+    return lambda step: step.reward

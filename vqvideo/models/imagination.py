@@ -1,0 +1,219 @@
+"""Dreams: a tokenizer and the prior that speaks its codes, together, in tensors only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from einops import rearrange
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from vqvideo.errors import InputError
+from vqvideo.models.pixels import to_uint8
+from vqvideo.models.prior import Prior, PriorState
+from vqvideo.models.prior.sampling import Sampling
+from vqvideo.models.rows import Randomness
+from vqvideo.models.tokenizer.causal import TimeState
+from vqvideo.models.tokenizer.vqvae import VQVAE
+from vqvideo.spaces import ActionSpace
+
+
+@dataclass(frozen=True)
+class EnvFacts:
+    """What the recorded environment was."""
+
+    env_id: str
+    """Gymnasium id."""
+    fps: float
+    """Frames per second of the recorded frames."""
+    action_repeat: int
+    """Environment steps per recorded frame."""
+
+
+class WorldState(NamedTuple):
+    """A batch of dreams under way."""
+
+    prior: PriorState
+    decoder: TimeState
+
+    def rows(self, index: Tensor) -> WorldState:
+        """The dreams (r,) of `index` as a batch of their own."""
+        return WorldState(self.prior.rows(index), self.decoder.rows(index))
+
+    def with_rows(self, index: Tensor, other: WorldState) -> WorldState:
+        """The same dreams, those (r,) of `index` replaced by the r dreams of `other`, which may be longer or shorter
+        under way.
+        """
+        return WorldState(self.prior.with_rows(index, other.prior), self.decoder.with_rows(index, other.decoder))
+
+
+class WorldStep(NamedTuple):
+    """One imagined latent step of a batch of dreams."""
+
+    frames: Tensor
+    """(b, s, c, h, w) uint8."""
+    codes: Tensor
+    """(b, h, w) int64."""
+    reward: Tensor
+    """(b,) expected sum of rewards over the step."""
+    termination: Tensor
+    """(b,) probability that the episode ends in the step."""
+    entropy: Tensor
+    """(b,) mean entropy of the tokens in nats."""
+
+
+class Imagination(NamedTuple):
+    """What `WorldModel.imagine` returns, for m imagined latent steps."""
+
+    frames: Tensor
+    """(b, s m, c, h, w) uint8: the frames after the context."""
+    codes: Tensor
+    """(b, m, h, w) int64."""
+    rewards: Tensor
+    """(b, m)."""
+    termination: Tensor
+    """(b, m) probabilities."""
+    entropy: Tensor
+    """(b, m) nats per token."""
+
+
+class Imaginer(nn.Module):
+    """A tokenizer and the prior that speaks its codes: reads a few frames, then dreams on under given actions.
+
+    `vqvideo.WorldModel` is this with a place on the disk and a door to Gymnasium.
+    """
+
+    def __init__(self, vqvae: VQVAE, prior: Prior, env: EnvFacts) -> None:
+        super().__init__()
+        theirs = _facts(prior.spec.grid, prior.spec.codebook_size, prior.spec.code_dim, prior.spec.stride)
+        ours = _facts(vqvae.grid, vqvae.quantizer.codebook_size, vqvae.quantizer.dim, vqvae.stride)
+        if theirs != ours:
+            raise InputError(f"the prior is for {theirs}, this tokenizer gives {ours}: train the prior again on it")
+        found = vqvae.fingerprint()
+        if found != prior.spec.tokenizer:
+            raise InputError(
+                f"the prior speaks the codes of tokenizer {prior.spec.tokenizer[:16]}, this one is {found[:16]}: "
+                "train the prior again on this tokenizer"
+            )
+        self.vqvae, self.prior, self.env = vqvae, prior, env
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def stride(self) -> int:
+        """s, frames per latent step."""
+        return self.vqvae.stride
+
+    @property
+    def action_space(self) -> ActionSpace:
+        """Space of the actions."""
+        return self.prior.spec.action_space
+
+    def imagine(
+        self,
+        frames: Tensor | NDArray[Any],
+        actions: ArrayLike,
+        *,
+        sampling: Sampling | None = None,
+        seed: int | None = None,
+    ) -> Imagination:
+        """Continues a context of real frames under given actions, entirely in latent space.
+
+        Args:
+            frames: (b, 1 + s c, 3, h, w), uint8 or float in 0 .. 1: the context.
+            actions: (b, s c + s m, a) flat actions. The first s c led through the context (action t leads from frame t
+                to frame t + 1), the others lead through the m latent steps to imagine.
+            sampling: how codes are drawn.
+            seed: makes the dream reproducible; None draws a new one.
+
+        Raises:
+            InputError: frames or actions of another shape, actions outside the space.
+        """
+        frames = self.vqvae.checked(torch.as_tensor(frames))
+        flat = self.checked_actions(actions)
+        context = self.stride * (self.vqvae.latent_length(frames.shape[1]) - 1)
+        future = flat.shape[1] - context
+        if flat.shape[0] != frames.shape[0] or future < self.stride or future % self.stride:
+            raise InputError(
+                f"actions of shape {tuple(flat.shape)} for {frames.shape[0]} context(s) of {frames.shape[1]} frames, "
+                f"expected ({frames.shape[0]}, {context} + a multiple of {self.stride}, {self.action_space.size})"
+            )
+        generator = torch.Generator(self.device)
+        _ = generator.seed() if seed is None else generator.manual_seed(seed)
+        state = self.start(frames, flat[:, :context])
+        steps = []
+        for action in flat[:, context:].split(self.stride, dim=1):
+            step, state = self.step(state, action, sampling=sampling, generator=generator)
+            steps.append(step)
+        return _joined(steps)
+
+    def start(self, frames: Tensor | NDArray[Any], actions: ArrayLike) -> WorldState:
+        """Reads a context: frames (b, 1 + s c, 3, h, w) and the flat actions (b, s c, a) between them."""
+        return self.begin(frames, actions)[0]
+
+    def begin(self, frames: Tensor | NDArray[Any], actions: ArrayLike) -> tuple[WorldState, Tensor]:
+        """As `start`, and the newest frame of the context as the tokenizer shows it, (b, 3, h, w) uint8."""
+        frames = self.vqvae.checked(torch.as_tensor(frames))
+        codes = self.vqvae.encode(frames.to(self.device))
+        flat = self.checked_actions(actions)
+        expected = (len(frames), frames.shape[1] - 1)
+        if tuple(flat.shape[:2]) != expected:
+            raise InputError(f"{tuple(flat.shape[:2])} context actions, expected {expected}, one between two frames")
+        grouped = rearrange(flat, "b (t s) a -> b t s a", s=self.stride)
+        decoded, decoder = self.vqvae.decode_step(codes, self.vqvae.init_state(len(codes)))
+        return WorldState(self.prior.start(codes, grouped), decoder), to_uint8(decoded[:, -1])
+
+    def step(
+        self,
+        state: WorldState,
+        action: ArrayLike,
+        *,
+        sampling: Sampling | None = None,
+        generator: Randomness = None,
+    ) -> tuple[WorldStep, WorldState]:
+        """Imagines one latent step under the flat actions (b, s, a)."""
+        return self.advance(state, self.checked_actions(action), sampling or Sampling(), generator)
+
+    def advance(
+        self, state: WorldState, actions: Tensor, sampling: Sampling, generator: Randomness = None
+    ) -> tuple[WorldStep, WorldState]:
+        """As `step`, under actions (b, s, a) float32 on the device that are known to be in their space: to look at each
+        again takes time.
+        """
+        imagined, prior = self.prior.step(state.prior, actions, sampling, generator)
+        frames, decoder = self.vqvae.decode_step(imagined.codes[:, None], state.decoder)
+        step = WorldStep(to_uint8(frames), imagined.codes, imagined.reward, imagined.termination, imagined.entropy)
+        return step, WorldState(prior, decoder)
+
+    def checked_actions(self, actions: ArrayLike) -> Tensor:
+        """Flat actions (b, t, a) as a float tensor on the device of the model.
+
+        Raises:
+            InputError: another shape, not finite, or outside their space.
+        """
+        if np.ndim(actions) != 3:
+            raise InputError(f"actions of shape {tuple(np.shape(actions))}, expected (b, t, {self.action_space.size})")
+        # On the CPU also when they come from a GPU: one bad index there would end the whole process.
+        values = np.asarray(actions.detach().cpu() if isinstance(actions, Tensor) else actions, dtype=np.float64)
+        self.action_space.validate(values, "actions")
+        return torch.as_tensor(values, dtype=torch.float32, device=self.device)
+
+
+def _facts(grid: tuple[int, int], codes: int, width: int, stride: int) -> str:
+    return f"{grid[0]} x {grid[1]} tokens of {codes} codes in {width} dimensions for {stride} frames"
+
+
+def _joined(steps: list[WorldStep]) -> Imagination:
+    return Imagination(
+        torch.cat([step.frames for step in steps], dim=1),
+        torch.stack([step.codes for step in steps], dim=1),
+        torch.stack([step.reward for step in steps], dim=1),
+        torch.stack([step.termination for step in steps], dim=1),
+        torch.stack([step.entropy for step in steps], dim=1),
+    )

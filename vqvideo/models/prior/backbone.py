@@ -1,0 +1,87 @@
+"""The backbone of the prior: a transformer factorised in space and time, one pass per latent step.
+
+Full attention among the tokens of a latent step, causal attention along time at each place, over a window of latent
+steps. At latent step k - 1 it reads its codes and the actions that lead on to step k; what it says is about step k.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from torch import Tensor, nn
+
+from vqvideo.models.prior.attention import KVCache, SpaceAttention, TimeAttention
+from vqvideo.models.prior.blocks import SpaceBlock, TimeBlock
+from vqvideo.models.prior.conditioning import ActionEncoder
+from vqvideo.models.prior.embedding import Singles, Squares, TokenEmbedding
+from vqvideo.models.prior.spec import PriorSpec
+
+if TYPE_CHECKING:
+    from vqvideo.models.prior.config import PriorConfig
+
+
+class Hidden(NamedTuple):
+    """What the backbone knows of the next latent step."""
+
+    tokens: Tensor
+    """(b, t, n, e), one vector per token."""
+    places: Tensor
+    """(b, t, n / p^2, d), one per place of the backbone."""
+
+
+class Backbone(nn.Module):
+    """Codes (b, t, n) and actions (b, t, s, a) to what follows each step."""
+
+    def __init__(self, cfg: PriorConfig, spec: PriorSpec, codebook: Tensor) -> None:
+        super().__init__()
+        self.embed = TokenEmbedding(codebook, cfg.token_dim, spec.tokens)
+        self.squares = Squares(cfg.dim, cfg.patch, spec.grid) if cfg.patch > 1 else Singles()
+        self.actions = ActionEncoder(spec.action_space, spec.stats, spec.stride, cfg.dim)
+        self.conditioning = cfg.conditioning.build(cfg.dim)
+        self.grid = (spec.grid[0] // cfg.patch, spec.grid[1] // cfg.patch)
+        self.blocks = nn.ModuleList(self._block(cfg, layer) for layer in range(cfg.layers))
+
+    def _block(self, cfg: PriorConfig, layer: int) -> SpaceBlock | TimeBlock:
+        norm = self.conditioning.norm
+        if layer % cfg.time_every == cfg.time_every - 1:
+            return TimeBlock(TimeAttention(cfg.dim, cfg.heads, cfg.window), cfg.dim, cfg.mlp_ratio, norm)
+        attention = SpaceAttention(cfg.dim, cfg.heads, self.grid, self.conditioning.extra)
+        return SpaceBlock(attention, cfg.dim, cfg.mlp_ratio, norm)
+
+    def forward(self, codes: Tensor, actions: Tensor, known: Tensor | None = None) -> Hidden:
+        """A whole clip. `known`: (b, t) bool, which actions it may see; None for all."""
+        tokens, action = self.embed(codes), self.actions(actions, known)
+        x = self.conditioning.enter(self.squares.fold(tokens), action)
+        for block in self.blocks:
+            x = block(x, action)
+        return self._hidden(x, tokens)
+
+    def init_caches(self, batch: int) -> tuple[KVCache, ...]:
+        """An empty ring for each temporal layer."""
+        places = self.grid[0] * self.grid[1] + self.conditioning.extra
+        return tuple(b.attention.init_cache(batch, places) for b in self.blocks if isinstance(b, TimeBlock))
+
+    def step(
+        self,
+        codes: Tensor,
+        action: Tensor,
+        known: Tensor | None,
+        caches: tuple[KVCache, ...],
+        clock: int,
+        seen: Tensor,
+    ) -> tuple[Hidden, tuple[KVCache, ...]]:
+        """One latent step (b, 1, n) with rings; `clock` and `seen` as in `TimeAttention.step`."""
+        tokens, vector = self.embed(codes), self.actions(action, known)
+        x = self.conditioning.enter(self.squares.fold(tokens), vector)
+        before, after = iter(caches), []
+        for block in self.blocks:
+            if isinstance(block, TimeBlock):
+                x, cache = block.step(x, vector, next(before), clock, seen)
+                after.append(cache)
+            else:
+                x = block(x, vector)
+        return self._hidden(x, tokens), tuple(after)
+
+    def _hidden(self, x: Tensor, tokens: Tensor) -> Hidden:
+        places = self.conditioning.leave(x)
+        return Hidden(self.squares.unfold(places, tokens), places)

@@ -1,0 +1,42 @@
+"""The blocks of the transformer: attention and feed-forward, each pre-norm and added to the stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from vqvideo.models.prior.attention import GatedMLP, KVCache, TimeAttention
+
+Norm = Callable[[int], nn.Module]
+"""From a width to a norm that is called with the stream and the action."""
+
+
+class Block(nn.Module):
+    """Attention, then feed-forward. (b, t, n, d) -> same."""
+
+    def __init__(self, attention: nn.Module, dim: int, mlp_ratio: float, norm: Norm) -> None:
+        super().__init__()
+        self.attention = attention
+        self.norm_attention, self.norm_mlp = norm(dim), norm(dim)
+        self.mlp = GatedMLP(dim, mlp_ratio)
+
+    def forward(self, x: Tensor, action: Tensor | None = None) -> Tensor:
+        x = x + self.attention(self.norm_attention(x, action))
+        return x + self.mlp(self.norm_mlp(x, action))
+
+
+class SpaceBlock(Block):
+    """Attention among the tokens of a latent step."""
+
+
+class TimeBlock(Block):
+    """Attention along time at each place."""
+
+    attention: TimeAttention
+
+    def step(self, x: Tensor, action: Tensor, cache: KVCache, clock: int, seen: Tensor) -> tuple[Tensor, KVCache]:
+        """One latent step (b, 1, n, d) with a ring; see `TimeAttention.step`."""
+        y, cache = self.attention.step(self.norm_attention(x, action), cache, clock, seen)
+        x = x + y
+        return x + self.mlp(self.norm_mlp(x, action)), cache

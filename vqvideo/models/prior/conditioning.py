@@ -1,0 +1,144 @@
+"""How the actions of a latent step reach the backbone: a vector (b, t, d) from the flat actions, and three ways in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from vqvideo.models.prior.spec import ActionStats
+from vqvideo.spaces import ActionSpace
+
+
+class ActionEncoder(nn.Module):
+    """Flat actions (b, t, s, a) to one vector per latent step (b, t, d).
+
+    Categorical columns become one-hot, continuous ones are normalised by their recorded statistics; the s actions of
+    a latent step are read together. Actions that are not known have a learnt vector of their own.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, space: ActionSpace, stats: ActionStats, stride: int, dim: int) -> None:
+        super().__init__()
+        self.columns = space.columns
+        self.register_buffer("mean", torch.tensor(stats.mean, dtype=torch.float32))
+        self.register_buffer("std", torch.tensor(stats.std, dtype=torch.float32).clamp(min=1e-3))
+        width = sum(column.categories or 1 for column in self.columns) * stride
+        self.mlp = nn.Sequential(nn.Linear(width, 2 * dim), nn.SiLU(), nn.Linear(2 * dim, dim))
+        self.unknown = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, actions: Tensor, known: Tensor | None = None) -> Tensor:
+        """`known`: (b, t) bool, or None if all are."""
+        actions = actions.float()
+        scaled = (actions - self.mean) / self.std
+        features = [
+            F.one_hot((actions[..., i] - column.start).long(), column.categories).float()
+            if column.categories
+            else scaled[..., i : i + 1]
+            for i, column in enumerate(self.columns)
+        ]
+        encoded = self.mlp(rearrange(torch.cat(features, dim=-1), "b t s f -> b t (s f)"))
+        return encoded if known is None else torch.where(known[..., None], encoded, self.unknown.to(encoded.dtype))
+
+
+class PlainNorm(nn.LayerNorm):
+    """Layer norm that does not look at the action."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, bias=False)
+
+    def forward(self, x: Tensor, action: Tensor | None = None) -> Tensor:
+        return super().forward(x)
+
+
+class AdaptiveNorm(nn.LayerNorm):
+    """Layer norm whose scale and shift follow from the action (Peebles & Xie 2023, arXiv:2212.09748, without gates)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, bias=False)
+        self.modulate = nn.Linear(dim, 2 * dim)
+        nn.init.zeros_(self.modulate.weight)
+        nn.init.zeros_(self.modulate.bias)
+
+    def forward(self, x: Tensor, action: Tensor | None = None) -> Tensor:
+        assert action is not None
+        scale, shift = self.modulate(F.silu(action))[:, :, None].chunk(2, dim=-1)
+        return super().forward(x) * (1 + scale) + shift
+
+
+class Conditioning(nn.Module):
+    """One way in for the action."""
+
+    norm: type[PlainNorm] | type[AdaptiveNorm] = PlainNorm
+    """The norm of the backbone's blocks."""
+    extra = 0
+    """Places that stand beside those of the grid."""
+
+    def enter(self, x: Tensor, action: Tensor) -> Tensor:
+        """(b, t, n, d) and the action (b, t, d) to what the first block gets: (b, t, n + extra, d)."""
+        return x
+
+    def leave(self, x: Tensor) -> Tensor:
+        """What the last block gives, less the extra places."""
+        return x
+
+
+@dataclass(frozen=True)
+class AddConfig:
+    """The action is added to every token."""
+
+    def build(self, dim: int) -> Add:
+        return Add()
+
+
+class Add(Conditioning):
+    """The action is added to every token (as in Genie, Bruce et al. 2024, arXiv:2402.15391)."""
+
+    def enter(self, x: Tensor, action: Tensor) -> Tensor:
+        return x + action[:, :, None]
+
+
+@dataclass(frozen=True)
+class TokenConfig:
+    """The action is a token of its own beside those of the frame."""
+
+    def build(self, dim: int) -> Token:
+        return Token(dim)
+
+
+class Token(Conditioning):
+    """The action is a token of its own beside those of the frame, in space and along time."""
+
+    extra = 1
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.mark = nn.Parameter(torch.randn(dim) * 0.02)
+
+    def enter(self, x: Tensor, action: Tensor) -> Tensor:
+        return torch.cat([x, (action + self.mark)[:, :, None].to(x.dtype)], dim=2)
+
+    def leave(self, x: Tensor) -> Tensor:
+        return x[:, :, :-1]
+
+
+@dataclass(frozen=True)
+class AdaLNConfig:
+    """The action sets scale and shift of every norm."""
+
+    def build(self, dim: int) -> AdaLN:
+        return AdaLN()
+
+
+class AdaLN(Conditioning):
+    """The action sets scale and shift of every norm."""
+
+    norm = AdaptiveNorm
+
+
+ConditioningConfig = AddConfig | TokenConfig | AdaLNConfig

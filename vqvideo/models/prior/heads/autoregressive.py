@@ -1,0 +1,113 @@
+"""The tokens of a step one after the other, in raster order: the exact likelihood, at n small passes per step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from vqvideo.errors import InputError
+from vqvideo.models.prior.attention import SpaceAttention, attend, rotate
+from vqvideo.models.prior.blocks import SpaceBlock
+from vqvideo.models.prior.conditioning import PlainNorm
+from vqvideo.models.prior.embedding import TokenEmbedding
+from vqvideo.models.prior.heads.base import Head, HeadConfig, HeadOutput, Likelihood, nats, top1
+from vqvideo.models.prior.sampling import Picker
+
+
+@dataclass(frozen=True)
+class AutoregressiveHeadConfig(HeadConfig):
+    """One token after the other, in raster order, each given all before it."""
+
+    layers: int = 2
+    """Layers of the head."""
+    heads: int = 4
+    """Its attention heads."""
+    mlp_ratio: float = 4.0
+    """Size of its feed-forward."""
+
+    def __post_init__(self) -> None:
+        if self.layers < 1:
+            raise InputError(f"head.layers is {self.layers}, expected at least 1")
+
+    def build(self, dim: int, grid: tuple[int, int], codebook: Tensor) -> AutoregressiveHead:
+        return AutoregressiveHead(self, dim, grid, codebook)
+
+
+class RasterAttention(SpaceAttention):
+    """Attention to the tokens before and the token itself, in raster order."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(rearrange(x, "b t n d -> (b t) n d"))
+        before = torch.ones(x.shape[2], x.shape[2], dtype=torch.bool, device=x.device).tril()
+        y = attend(rotate(q, self.angles), rotate(k, self.angles), v, before)
+        return self.out(rearrange(y, "(b t) m n e -> b t n (m e)", b=len(x)))
+
+    def step(self, x: Tensor, past: tuple[Tensor, Tensor] | None, place: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The token (r, 1, d) at `place`, given keys and values (r, heads, place, e) of those before."""
+        q, k, v = self.qkv(x)
+        angles = self.angles[place]
+        k = rotate(k, angles)
+        if past is not None:
+            k, v = (torch.cat([old, new], dim=2) for old, new in zip(past, (k, v), strict=True))
+        y = attend(rotate(q, angles), k, v)
+        return self.out(rearrange(y, "r m 1 e -> r 1 (m e)")), (k, v)
+
+
+class RasterBlock(SpaceBlock):
+    """Raster attention, then feed-forward."""
+
+    attention: RasterAttention
+
+    def step(self, x: Tensor, past: tuple[Tensor, Tensor] | None, place: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """See `RasterAttention.step`."""
+        y, past = self.attention.step(self.norm_attention(x), past, place)
+        x = x + y
+        return x + self.mlp(self.norm_mlp(x)), past
+
+
+class AutoregressiveHead(Head):
+    """p(z_1 .. z_n | past) = product of p(z_i | z_1 .. z_(i-1), past). The backbone has run already; only this small
+    transformer runs n times.
+    """
+
+    def __init__(self, cfg: AutoregressiveHeadConfig, dim: int, grid: tuple[int, int], codebook: Tensor) -> None:
+        super().__init__()
+        self.embed = TokenEmbedding(codebook, dim, grid[0] * grid[1])
+        self.first = nn.Parameter(torch.randn(dim) * 0.02)
+        attentions = [RasterAttention(dim, cfg.heads, grid) for _ in range(cfg.layers)]
+        self.blocks = nn.ModuleList(RasterBlock(each, dim, cfg.mlp_ratio, PlainNorm) for each in attentions)
+        self.norm = nn.LayerNorm(dim, bias=False)
+        self.out = nn.Linear(dim, len(codebook), bias=False)
+        nn.init.normal_(self.out.weight, std=0.02)
+
+    def logits(self, hidden: Tensor, codes: Tensor) -> Tensor:
+        """(b, t, n, k), each token's given the codes (b, t, n) before it."""
+        before = self.embed.vectors(codes[..., :-1])
+        first = self.first.to(before.dtype).expand(*codes.shape[:2], 1, -1)
+        x = hidden + torch.cat([first, before], dim=2) + self.embed.place
+        for block in self.blocks:
+            x = block(x)
+        return self.out(self.norm(x))
+
+    def forward(self, hidden: Tensor, codes: Tensor) -> HeadOutput:
+        logits = self.logits(hidden, codes)
+        return HeadOutput(nats(logits, codes).mean(), top1(logits, codes).mean(), logits)
+
+    def sample(self, hidden: Tensor, pick: Picker) -> Tensor:
+        before = self.first.expand(len(hidden), 1, -1)
+        pasts: list[tuple[Tensor, Tensor] | None] = [None] * len(self.blocks)
+        drawn = []
+        for place in range(hidden.shape[1]):
+            x = hidden[:, place : place + 1] + before + self.embed.place[place]
+            for i, block in enumerate(self.blocks):
+                assert isinstance(block, RasterBlock)
+                x, pasts[i] = block.step(x, pasts[i], place)
+            drawn.append(pick(self.out(self.norm(x))))
+            before = self.embed.vectors(drawn[-1])
+        return torch.cat(drawn, dim=1)
+
+    def likelihood(self, hidden: Tensor, codes: Tensor, generator: torch.Generator | None = None) -> Likelihood:
+        return Likelihood(nats(self.logits(hidden, codes), codes).sum(dim=-1), "exact")

@@ -1,0 +1,67 @@
+"""The contract of the heads: they turn what the backbone knows of a latent step into its n tokens."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vqvideo.models.prior.sampling import Picker
+
+
+class HeadOutput(NamedTuple):
+    """What a training pass returns."""
+
+    loss: Tensor
+    """Mean cross-entropy of the predicted tokens in nats."""
+    top1: Tensor
+    """Share of the predicted tokens whose likeliest code is right."""
+    logits: Tensor
+    """(b, t, n, k)."""
+
+
+class Likelihood(NamedTuple):
+    """How likely a prior finds real codes."""
+
+    nats: Tensor
+    """(b, t): minus the log-likelihood of all n tokens of a latent step, given the steps before it."""
+    kind: str
+    """exact; or bound: an unbiased estimate of an upper bound."""
+
+
+class Head(nn.Module, ABC):
+    """Draws the tokens of a latent step."""
+
+    @abstractmethod
+    def forward(self, hidden: Tensor, codes: Tensor) -> HeadOutput:
+        """One training pass: hidden (b, t, n, e) and the codes (b, t, n) that it should lead to."""
+
+    @abstractmethod
+    def sample(self, hidden: Tensor, pick: Picker) -> Tensor:
+        """Codes (r, n) for hidden (r, n, e). All codes come from `pick`, which also knows of guidance."""
+
+    @abstractmethod
+    def likelihood(self, hidden: Tensor, codes: Tensor, generator: torch.Generator | None = None) -> Likelihood:
+        """Of codes (b, t, n) given hidden (b, t, n, e)."""
+
+
+class HeadConfig(ABC):
+    """Settings of a head."""
+
+    @abstractmethod
+    def build(self, dim: int, grid: tuple[int, int], codebook: Tensor) -> Head:
+        """The head for hidden vectors of width `dim`, a grid of tokens and the tokenizer's code vectors (k, c)."""
+
+
+def top1(logits: Tensor, codes: Tensor) -> Tensor:
+    """1 where the likeliest code is right: (..., k), (...) -> (...)."""
+    # By the largest logit and not its index, which takes much longer to find in half precision on CPUs.
+    logits = logits.detach()
+    return (logits.gather(-1, codes[..., None])[..., 0] >= logits.amax(dim=-1)).float()
+
+
+def nats(logits: Tensor, codes: Tensor) -> Tensor:
+    """Cross-entropy of each token: (..., k), (...) -> (...)."""
+    return nn.functional.cross_entropy(logits.float().flatten(0, -2), codes.flatten(), reduction="none").view_as(codes)

@@ -1,0 +1,111 @@
+"""The tokens of a step in a few passes: MaskGIT (Chang et al. 2022, arXiv:2202.04200)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from vqvideo.errors import InputError
+from vqvideo.models.prior.attention import SpaceAttention
+from vqvideo.models.prior.blocks import SpaceBlock
+from vqvideo.models.prior.conditioning import PlainNorm
+from vqvideo.models.prior.embedding import TokenEmbedding
+from vqvideo.models.prior.heads.base import Head, HeadConfig, HeadOutput, Likelihood, nats, top1
+from vqvideo.models.prior.sampling import Picker
+
+
+@dataclass(frozen=True)
+class MaskedHeadConfig(HeadConfig):
+    """The tokens of a step in a few passes of a small bidirectional transformer; a pass sees what those before drew."""
+
+    passes: int = 4
+    """Passes K per latent step; 1 draws all tokens independently."""
+    layers: int = 2
+    """Layers of the head."""
+    heads: int = 4
+    """Its attention heads."""
+    mlp_ratio: float = 4.0
+    """Size of its feed-forward."""
+
+    def __post_init__(self) -> None:
+        if self.passes < 1 or self.layers < 1:
+            raise InputError(f"head.passes is {self.passes} and layers is {self.layers}, expected at least 1 of each")
+
+    def build(self, dim: int, grid: tuple[int, int], codebook: Tensor) -> MaskedHead:
+        return MaskedHead(self, dim, grid, codebook)
+
+
+class MaskedHead(Head):
+    """Learns to fill in any subset of the tokens; draws them in random order, fewest first.
+
+    The order is random, and not by confidence: the most confident tokens are those that stay as they were, and a dream
+    that begins with them tends to stand still.
+    """
+
+    def __init__(self, cfg: MaskedHeadConfig, dim: int, grid: tuple[int, int], codebook: Tensor) -> None:
+        super().__init__()
+        self.passes = cfg.passes
+        self.embed = TokenEmbedding(codebook, dim, grid[0] * grid[1])
+        self.mask = nn.Parameter(torch.randn(dim) * 0.02)
+        self.blocks = nn.ModuleList(
+            SpaceBlock(SpaceAttention(dim, cfg.heads, grid), dim, cfg.mlp_ratio, PlainNorm) for _ in range(cfg.layers)
+        )
+        self.norm = nn.LayerNorm(dim, bias=False)
+        self.out = nn.Linear(dim, len(codebook), bias=False)
+        nn.init.normal_(self.out.weight, std=0.02)
+
+    def trunk(self, hidden: Tensor, codes: Tensor, masked: Tensor) -> Tensor:
+        """(b, t, n, e) with the codes (b, t, n) where `masked` (b, t, n) is False."""
+        shown = torch.where(masked[..., None], self.mask + self.embed.place, self.embed(codes))
+        x = hidden + shown.to(hidden.dtype)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+    def logits(self, x: Tensor) -> Tensor:
+        """(..., e) -> (..., k)."""
+        return self.out(self.norm(x))
+
+    def forward(self, hidden: Tensor, codes: Tensor) -> HeadOutput:
+        masked = _random_mask(codes, torch.cos(torch.rand(codes.shape[:2], device=codes.device) * math.pi / 2))
+        logits = self.logits(self.trunk(hidden, codes, masked))
+        weight = masked / masked.sum()
+        return HeadOutput((nats(logits, codes) * weight).sum(), (top1(logits, codes) * weight).sum(), logits)
+
+    def sample(self, hidden: Tensor, pick: Picker) -> Tensor:
+        rows, n = hidden.shape[:2]
+        order = pick.order(rows, n, hidden.device)
+        codes = torch.zeros(rows, n, dtype=torch.int64, device=hidden.device)
+        masked = torch.ones(rows, n, dtype=torch.bool, device=hidden.device)
+        ends = [math.ceil(n * (1 - math.cos(math.pi / 2 * i / self.passes))) for i in range(self.passes)] + [n]
+        for first, last in pairwise(ends):
+            chosen = order[:, first:last]
+            if chosen.shape[1]:
+                x = self.trunk(hidden[:, None], codes[:, None], masked[:, None])[:, 0]
+                there = x.gather(1, chosen[..., None].expand(-1, -1, x.shape[-1]))
+                codes = codes.scatter(1, chosen, pick(self.logits(there)))
+                masked = masked.scatter(1, chosen, False)
+        return codes
+
+    def likelihood(self, hidden: Tensor, codes: Tensor, generator: torch.Generator | None = None) -> Likelihood:
+        """One draw of an upper bound: the tokens in random order, each given those before it. With m of n tokens
+        hidden, m uniform, n times their mean cross-entropy estimates the sum over the whole order without bias
+        (Uria et al. 2014, arXiv:1310.1757, eq. 12); by Jensen the mean over orders is at least the true value.
+        """
+        n = codes.shape[-1]
+        count = torch.randint(1, n + 1, codes.shape[:2], device=codes.device, generator=generator)
+        masked = _random_mask(codes, count / n, generator)
+        found = nats(self.logits(self.trunk(hidden, codes, masked)), codes)
+        return Likelihood(n * (found * masked).sum(dim=-1) / masked.sum(dim=-1), "bound")
+
+
+def _random_mask(codes: Tensor, share: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """(b, t, n) bool: a random subset, at least one token, of the (b, t) share of each step."""
+    n = codes.shape[-1]
+    rank = torch.rand(codes.shape, device=codes.device, generator=generator).argsort(dim=-1).argsort(dim=-1)
+    return rank < rearrange((share * n).round().clamp(min=1), "b t -> b t 1")

@@ -1,0 +1,72 @@
+"""What a latent step brings beside its codes: the reward, and whether the episode ends."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class RewardHead(nn.Module):
+    """Two-hot symlog reward (Hafner et al. 2023, arXiv:2301.04104) over the recorded range. (b, t, d) -> bins."""
+
+    bins: Tensor
+
+    def __init__(self, dim: int, low: float, high: float, bins: int = 64) -> None:
+        super().__init__()
+        edges = symlog(torch.tensor([low, high], dtype=torch.float32))
+        if edges[1] - edges[0] < 1e-3:
+            edges = edges + torch.tensor([-1.0, 1.0])
+        self.register_buffer("bins", _with_zero(torch.linspace(float(edges[0]), float(edges[1]), bins)))
+        self.out = nn.Linear(dim, bins)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(x)
+
+    def loss(self, logits: Tensor, reward: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Cross-entropy against the two bins next to each reward (b, t), weighted by `weights` (b, t)."""
+        nats = -(two_hot(symlog(reward), self.bins) * logits.float().log_softmax(dim=-1)).sum(dim=-1)
+        return weighted_mean(nats, weights)
+
+    def mean(self, logits: Tensor) -> Tensor:
+        """Expected reward (...) of logits (..., bins)."""
+        return (logits.float().softmax(dim=-1) * symexp(self.bins)).sum(dim=-1)
+
+
+def _with_zero(bins: Tensor) -> Tensor:
+    """The nearest bin moved to 0, if 0 lies between them: the commonest reward is then one bin and not two halves."""
+    if bins[0] < 0 < bins[-1]:
+        bins[bins.abs().argmin()] = 0
+    return bins
+
+
+def termination_loss(logits: Tensor, terminated: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy of logits (b, t) for terminated (b, t) bool, weighted by `weights` (b, t)."""
+    return weighted_mean(F.binary_cross_entropy_with_logits(logits, terminated.float(), reduction="none"), weights)
+
+
+def weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:
+    """Mean of values times weights whose own mean is 1 over the data set, not over the batch."""
+    return (values if weights is None else values * weights).mean()
+
+
+def symlog(x: Tensor) -> Tensor:
+    """sign(x) ln(1 + |x|) (Hafner et al. 2023, arXiv:2301.04104, eq. 9)."""
+    return x.sign() * x.abs().log1p()
+
+
+def symexp(x: Tensor) -> Tensor:
+    """The inverse of `symlog`."""
+    return x.sign() * x.abs().expm1()
+
+
+def two_hot(x: Tensor, bins: Tensor) -> Tensor:
+    """Weights (..., bins) on the two sorted bins next to x (...), summing to 1 (arXiv:2301.04104, eq. 10)."""
+    x = x.clamp(bins[0], bins[-1])
+    upper = torch.searchsorted(bins, x.contiguous()).clamp(1, len(bins) - 1)
+    low, high = bins[upper - 1], bins[upper]
+    share = (x - low) / (high - low)
+    weights = x.new_zeros(*x.shape, len(bins))
+    weights.scatter_(-1, upper[..., None], share[..., None])
+    return weights.scatter_(-1, upper[..., None] - 1, 1 - share[..., None])

@@ -1,0 +1,274 @@
+"""The prior: an action-conditioned transformer over codes, one backbone pass per latent step.
+
+From the codes of step k - 1 (and its past) and the actions that lead to step k, it predicts all tokens of step k, the
+reward on the way and whether the episode ends there.
+
+Alignment: latent step k >= 1 is caused by the s actions a[(k - 1) s] .. a[k s - 1], which condition it together.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from vqvideo.errors import InputError
+from vqvideo.models.prior.attention import KVCache
+from vqvideo.models.prior.backbone import Backbone, Hidden
+from vqvideo.models.prior.config import PriorConfig
+from vqvideo.models.prior.heads import Likelihood
+from vqvideo.models.prior.outcomes import RewardHead, termination_loss
+from vqvideo.models.prior.sampling import Picker, Sampling
+from vqvideo.models.prior.spec import PriorSpec
+from vqvideo.models.rows import Randomness, with_rows
+
+
+class PriorOutput(NamedTuple):
+    """What a training pass returns."""
+
+    loss: Tensor
+    """Scalar to minimise."""
+    metrics: dict[str, Tensor]
+    """Scalars to log; cross-entropies in nats per token."""
+    logits: Tensor
+    """(b, t - 1, n, k): for latent steps 1 .. t - 1."""
+    reward: Tensor
+    """(b, t - 1): expected reward of each step."""
+    termination: Tensor
+    """(b, t - 1): logit that the episode ends in the step."""
+
+
+class PriorState(NamedTuple):
+    """A dream under way."""
+
+    caches: tuple[KVCache, ...]
+    """One ring per temporal layer."""
+    codes: Tensor
+    """(b, h, w): the newest latent step, not yet seen by the backbone."""
+    clock: int
+    """Latent steps the rings have taken."""
+    seen: Tensor
+    """(b,) int64: latent steps each row has taken, at most the window."""
+
+    def rows(self, index: Tensor) -> PriorState:
+        """The rows (r,) of `index` as a batch of their own."""
+        caches = tuple(cache.rows(index) for cache in self.caches)
+        return PriorState(caches, self.codes[index], self.clock, self.seen[index])
+
+    def with_rows(self, index: Tensor, other: PriorState) -> PriorState:
+        """The same state with the rows (r,) of `index` taken from `other`, which has r rows and any clock."""
+        pairs = zip(self.caches, other.caches, strict=True)
+        caches = tuple(mine.with_rows(index, its.later(self.clock - other.clock)) for mine, its in pairs)
+        codes, seen = with_rows(self.codes, index, other.codes), with_rows(self.seen, index, other.seen)
+        return PriorState(caches, codes, self.clock, seen)
+
+
+class PriorStep(NamedTuple):
+    """One imagined latent step."""
+
+    codes: Tensor
+    """(b, h, w) int64."""
+    reward: Tensor
+    """(b,) expected sum of the rewards of the step."""
+    termination: Tensor
+    """(b,) probability that the episode ends in the step."""
+    entropy: Tensor
+    """(b,) mean entropy of the tokens in nats: how unsure the prior is."""
+
+
+class Prior(nn.Module):
+    """Codes and actions to the codes, rewards and terminations that follow."""
+
+    def __init__(self, cfg: PriorConfig, spec: PriorSpec, codebook: Tensor) -> None:
+        super().__init__()
+        if tuple(codebook.shape) != (spec.codebook_size, spec.code_dim):
+            raise InputError(
+                f"codebook of shape {tuple(codebook.shape)}, expected ({spec.codebook_size}, {spec.code_dim})"
+            )
+        if any(side % cfg.patch for side in spec.grid):
+            raise InputError(f"prior.patch is {cfg.patch}, expected a divisor of the tokenizer's grid {spec.grid}")
+        self.cfg, self.spec = cfg, spec
+        self.backbone = Backbone(cfg, spec, codebook)
+        self.head = cfg.head.build(cfg.token_dim, spec.grid, codebook)
+        self.pooling = cfg.pooling.build(cfg.dim)
+        self.summary = nn.Sequential(nn.LayerNorm(cfg.dim), nn.Linear(cfg.dim, cfg.dim), nn.SiLU())
+        self.reward = RewardHead(cfg.dim, spec.stats.reward_low, spec.stats.reward_high)
+        self.termination = nn.Linear(cfg.dim, 1)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.termination.weight.device
+
+    @property
+    def can_guide(self) -> bool:
+        """Whether training hid actions, so that it knows how to dream without them."""
+        return self.cfg.action_dropout > 0
+
+    def forward(
+        self,
+        codes: Tensor,
+        actions: Tensor,
+        rewards: Tensor,
+        terminated: Tensor,
+        weights: Tensor | None = None,
+    ) -> PriorOutput:
+        """One training pass.
+
+        Args:
+            codes: (b, t, h, w) int64, t >= 2 latent steps.
+            actions: (b, t - 1, s, a) float, those that lead to steps 1 .. t - 1.
+            rewards: (b, t - 1), summed over each step.
+            terminated: (b, t - 1) bool, whether the episode ends in the step.
+            weights: (b, t - 1), how much the reward and the end of each step count: clips overlap, and so show the
+                middle of an episode more often than its end. None: all alike.
+        """
+        flat = self._checked_clip(codes, actions)
+        hidden = self.backbone(self._corrupted(flat[:, :-1]), actions, self._known(actions))
+        tokens = self.head(hidden.tokens, flat[:, 1:])
+        reward_logits, termination = self._outcome(hidden)
+        reward_loss = self.reward.loss(reward_logits, rewards, weights)
+        end_loss = termination_loss(termination, terminated, weights)
+        loss = tokens.loss + self.cfg.reward_weight * reward_loss + self.cfg.termination_weight * end_loss
+        metrics = {
+            "token_nats": tokens.loss.detach(),
+            "top1": tokens.top1,
+            "reward_loss": reward_loss.detach(),
+            "termination_loss": end_loss.detach(),
+        }
+        return PriorOutput(loss, metrics, tokens.logits, self.reward.mean(reward_logits), termination)
+
+    @torch.no_grad()
+    def likelihood(
+        self, codes: Tensor, actions: Tensor, generator: torch.Generator | None = None, *, blind: bool = False
+    ) -> Likelihood:
+        """How likely real codes (b, t, h, w) are under the actions (b, t - 1, s, a), or `blind` to them: nats
+        (b, t - 1) per latent step, each given the real steps before it.
+        """
+        flat = self._checked_clip(codes, actions)
+        hidden = self.backbone(flat[:, :-1], actions, _unknown(actions) if blind else None)
+        return self.head.likelihood(hidden.tokens, flat[:, 1:], generator)
+
+    @torch.no_grad()
+    def start(self, codes: Tensor, actions: Tensor) -> PriorState:
+        """Reads a context.
+
+        Args:
+            codes: (b, c, h, w) int64, 1 <= c <= window latent steps.
+            actions: (b, c - 1, s, a), those that led to steps 1 .. c - 1.
+        """
+        self.check_codes(codes)
+        self.check_actions(actions, len(codes), codes.shape[1] - 1)
+        if codes.shape[1] > self.cfg.window:
+            raise InputError(
+                f"a context of {codes.shape[1]} latent steps, the prior looks back over {self.cfg.window}: give it the "
+                f"last {self.cfg.window} or fewer"
+            )
+        seen = torch.zeros(len(codes), dtype=torch.int64, device=codes.device)
+        state = PriorState(self.backbone.init_caches(len(codes)), codes[:, 0], 0, seen)
+        for k in range(1, codes.shape[1]):
+            _, state = self._advance(state, actions[:, k - 1])
+            state = state._replace(codes=codes[:, k])
+        return state
+
+    @torch.no_grad()
+    def step(
+        self, state: PriorState, action: Tensor, how: Sampling, generator: Randomness = None
+    ) -> tuple[PriorStep, PriorState]:
+        """Imagines one latent step.
+
+        Args:
+            state: from `start` or the last call; not changed.
+            action: (b, s, a) flat actions taken on the way.
+            how: how codes are drawn.
+            generator: source of randomness, on the device of the model.
+        """
+        self.check_actions(action[:, None], len(state.codes), 1)
+        if how.guidance != 1 and not self.can_guide:
+            raise InputError(
+                f"guidance is {how.guidance}, but this prior has never been without its actions: train it with "
+                "prior.model.action_dropout above 0, or leave guidance at 1"
+            )
+        hidden, after = self._advance(state, action, blind=how.guidance == 0)
+        tokens = hidden.tokens[:, 0]
+        if how.compares:
+            blind, _ = self._advance(state, action, blind=True)
+            tokens = torch.cat([tokens, blind.tokens[:, 0]])
+        pick = Picker(how, generator)
+        drawn = self.head.sample(tokens, pick)[: len(action)]
+        reward, termination = self._outcome(hidden)
+        h, w = self.spec.grid
+        codes = rearrange(drawn, "b (h w) -> b h w", h=h, w=w)
+        step = PriorStep(codes, self.reward.mean(reward)[:, 0], termination[:, 0].sigmoid(), pick.entropy)
+        return step, after._replace(codes=codes)
+
+    def check_codes(self, codes: Tensor) -> None:
+        """Raises InputError unless codes are (b, t, h, w) of this prior's grid and codebook."""
+        self._check_shape(codes, least=1)
+        low, high = (int(bound) for bound in codes.aminmax()) if codes.numel() else (0, 0)
+        if low < 0 or high >= self.spec.codebook_size:
+            raise InputError(f"codes {low}..{high} found, expected 0..{self.spec.codebook_size - 1}")
+
+    def check_actions(self, actions: Tensor, batch: int, steps: int) -> None:
+        """Raises InputError unless actions are (b, t, s, a) of this prior's stride and action space."""
+        expected = (batch, steps, self.spec.stride, self.spec.action_space.size)
+        if tuple(actions.shape) != expected:
+            raise InputError(
+                f"actions of shape {tuple(actions.shape)}, expected {expected}: (batch, latent steps, frames per "
+                f"latent step, columns of {self.spec.action_space})"
+            )
+
+    def after_step(self) -> None:
+        """Called by the training loop after each optimizer step; nothing to do."""
+
+    def _check_shape(self, codes: Tensor, least: int) -> None:
+        if codes.dtype != torch.int64:
+            raise InputError(f"codes of type {codes.dtype}, expected torch.int64")
+        if codes.ndim != 4 or tuple(codes.shape[2:]) != self.spec.grid or codes.shape[1] < least:
+            h, w = self.spec.grid
+            raise InputError(f"codes of shape {tuple(codes.shape)}, expected (b, t, {h}, {w}) with t >= {least}")
+
+    def _checked_clip(self, codes: Tensor, actions: Tensor) -> Tensor:
+        """Codes as (b, t, n)."""
+        self._check_shape(codes, least=2)
+        # Training on a GPU should not wait for the largest code of each batch.
+        if not self.training or codes.device.type == "cpu":
+            self.check_codes(codes)
+        self.check_actions(actions, len(codes), codes.shape[1] - 1)
+        return rearrange(codes, "b t h w -> b t (h w)")
+
+    def _outcome(self, hidden: Hidden) -> tuple[Tensor, Tensor]:
+        """Reward logits (b, t, bins) and termination logits (b, t)."""
+        summary = self.summary(self.pooling(hidden.places))
+        return self.reward(summary), self.termination(summary)[..., 0].float()
+
+    def _advance(self, state: PriorState, action: Tensor, *, blind: bool = False) -> tuple[Hidden, PriorState]:
+        """Feeds the newest codes and the action that follows them through the backbone."""
+        seen = (state.seen + 1).clamp(max=self.cfg.window)
+        codes, action = rearrange(state.codes, "b h w -> b 1 (h w)"), action[:, None]
+        known = _unknown(action) if blind else None
+        hidden, caches = self.backbone.step(codes, action, known, state.caches, state.clock, seen)
+        return hidden, PriorState(caches, state.codes, state.clock + 1, seen)
+
+    def _known(self, actions: Tensor) -> Tensor | None:
+        """Which actions training lets the backbone see: (b, t) bool, or None for all."""
+        if not (self.training and self.cfg.action_dropout):
+            return None
+        half = self.cfg.action_dropout / 2
+        clip, single = (torch.rand(len(actions), t, device=actions.device) for t in (1, actions.shape[1]))
+        return (clip >= half) & (single >= half)
+
+    def _corrupted(self, codes: Tensor) -> Tensor:
+        """Replaces a random share of the context by random codes, so that the prior learns to forgive itself."""
+        if not (self.training and self.cfg.corruption):
+            return codes
+        share = torch.rand(len(codes), 1, 1, device=codes.device) * self.cfg.corruption
+        noise = torch.randint_like(codes, self.spec.codebook_size)
+        return torch.where(torch.rand(codes.shape, device=codes.device) < share, noise, codes)
+
+
+def _unknown(actions: Tensor) -> Tensor:
+    """None of the actions (b, t, s, a) is known: (b, t) bool."""
+    return torch.zeros(actions.shape[:2], dtype=torch.bool, device=actions.device)

@@ -1,0 +1,171 @@
+"""Choosing codes from logits: temperature, top-k, top-p, guidance. Pure functions of logits and random numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vqvideo.errors import InputError
+from vqvideo.models.rows import Randomness, uniform
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to draw codes."""
+
+    temperature: float = 1.0
+    """Divides the logits; 0 takes the likeliest code."""
+    top_k: int = 0
+    """Keep only the k likeliest codes; 0 keeps all."""
+    top_p: float = 0.9
+    """Keep the smallest set of codes that holds this probability; 1 keeps all. Tokens are drawn independently of
+    each other, so the unlikely tail shows as specks."""
+    guidance: float = 1.0
+    """How strongly the actions count: 1 as learnt, more than 1 exaggerates them, 0 dreams without them."""
+
+    def __post_init__(self) -> None:
+        if not self.temperature >= 0:
+            raise InputError(f"temperature is {self.temperature}, expected 0 or more")
+        if self.top_k < 0:
+            raise InputError(f"top_k is {self.top_k}, expected 0 (all) or more")
+        if not 0 < self.top_p <= 1:
+            raise InputError(f"top_p is {self.top_p}, expected more than 0 and at most 1")
+        if not 0 <= self.guidance < float("inf"):
+            raise InputError(f"guidance is {self.guidance}, expected 0 (no actions), 1 (as learnt) or more")
+
+    @property
+    def compares(self) -> bool:
+        """Whether it takes two passes, with and without the actions."""
+        return self.guidance not in (0, 1)
+
+
+def keep_top_k(logits: Tensor, k: int) -> Tensor:
+    """Logits (..., k) with all but the `k` largest at -inf."""
+    if k >= logits.shape[-1]:
+        return logits
+    return logits.masked_fill(logits < logits.topk(k, dim=-1).values[..., -1:], -torch.inf)
+
+
+def keep_top_p(logits: Tensor, p: float) -> Tensor:
+    """Nucleus (Holtzman et al. 2019, arXiv:1904.09751): the likeliest code always stays."""
+    ordered, order = logits.sort(dim=-1, descending=True)
+    probability = ordered.softmax(dim=-1)
+    # A code stays if the likelier ones before it do not yet hold p.
+    drop = (probability.cumsum(dim=-1) - probability) >= p
+    return logits.masked_fill(torch.zeros_like(drop).scatter(-1, order, drop), -torch.inf)
+
+
+def sample(logits: Tensor, how: Sampling, generator: Randomness = None, probability: Tensor | None = None) -> Tensor:
+    """Codes (...) int64 drawn from logits (..., k). `probability` (..., k): their softmax, if it is at hand."""
+    if how.temperature == 0:
+        return logits.argmax(dim=-1)
+    plain = how.temperature == 1 and not how.top_k
+    logits = logits.float() if plain else logits.float() / how.temperature
+    if how.top_k:
+        logits = keep_top_k(logits, how.top_k)
+    if how.top_p < 1 and not _redraws(logits, how):
+        return draw(keep_top_p(logits, how.top_p).softmax(dim=-1), generator)
+    p = probability if plain and probability is not None else logits.softmax(dim=-1)
+    return draw(p, generator) if how.top_p == 1 else draw_from_nucleus(p, how.top_p, generator)
+
+
+def _redraws(logits: Tensor, how: Sampling) -> bool:
+    """Drawing again needs to know from the device whether it must, and pays where most draws are accepted."""
+    return logits.device.type == "cpu" and how.top_p >= 0.5
+
+
+def draw(probability: Tensor, generator: Randomness = None) -> Tensor:
+    """Codes (...) drawn from probabilities (..., k) by the inverse of their cumulative sum: one random number each."""
+    return _inverse(probability.cumsum(dim=-1), uniform(probability.shape[:-1], generator, probability.device))
+
+
+def _inverse(cumulative: Tensor, u: Tensor) -> Tensor:
+    """Codes (...) of cumulative sums (..., k) of probabilities at u (...).
+
+    In double precision: 24 random bits times the total could round up to the total itself, beyond the last code.
+    """
+    total = cumulative[..., -1:]
+    at = torch.minimum((u[..., None] * total).to(total.dtype), torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(cumulative, at, right=True)[..., 0]
+
+
+def draw_from_nucleus(probability: Tensor, p: float, generator: Randomness = None) -> Tensor:
+    """As `draw` from what `keep_top_p` keeps, without sorting: draws from all codes, and again where the draw fell
+    outside. Rejection leaves the distribution inside as it was; on average it takes 1 / p draws or fewer.
+    """
+    shape = probability.shape[:-1]
+    rows = probability.flatten(0, -2)
+    cumulative = rows.cumsum(dim=-1)
+    codes = _inverse(cumulative, uniform(shape, generator, probability.device).flatten())
+    outside = (~_in_nucleus(rows, codes, p)).nonzero()[:, 0]
+    while len(outside):
+        again = _inverse(cumulative[outside], uniform(shape, generator, probability.device, outside))
+        codes[outside] = again
+        outside = outside[~_in_nucleus(rows[outside], again, p)]
+    return codes.reshape(shape)
+
+
+def _in_nucleus(probability: Tensor, codes: Tensor, p: float) -> Tensor:
+    """Whether the codes likelier than `codes` do not yet hold p: (r, k), (r,) -> (r,) bool."""
+    own = probability.gather(-1, codes[:, None])
+    # Likelier codes hold at most what the code itself leaves: only of an unlikely one they must be added up.
+    inside = own[:, 0] > 1 - p + _ROUNDING
+    unsure = (~inside).nonzero()[:, 0]
+    rows = probability[unsure]
+    inside[unsure] = (rows * (rows > own[unsure])).sum(dim=-1) < p
+    return inside
+
+
+_ROUNDING = 1e-4
+"""Of sums of probabilities; where it matters, they are added up."""
+
+
+def entropy(logits: Tensor, probability: Tensor | None = None) -> Tensor:
+    """Entropy in nats of logits (..., k) -> (...). `probability` (..., k): their softmax, if it is at hand."""
+    logits = logits.float()
+    p = logits.softmax(dim=-1) if probability is None else probability
+    top, at = p.max(dim=-1, keepdim=True)
+    # log p = logits - z for every code; z is read off the likeliest, whose p cannot be 0.
+    z = logits.gather(-1, at) - top.log()
+    return (z[..., 0] - (p * logits.clamp(min=torch.finfo(p.dtype).min)).sum(dim=-1)).clamp(min=0)
+
+
+class Picker:
+    """Draws the codes of one latent step for a head, and keeps account of their entropy.
+
+    With guidance the rows come twice, first with and then without the actions. A code is then drawn from
+    without + guidance (with - without) (classifier-free guidance, Ho & Salimans 2022, arXiv:2207.12598, on logits), and
+    both halves get it: a head need not know.
+
+    Args:
+        how: how codes are drawn.
+        generator: source of randomness, on the device of the logits.
+    """
+
+    def __init__(self, how: Sampling, generator: Randomness = None) -> None:
+        self.how, self.generator = how, generator
+        self._entropies: list[Tensor] = []
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Codes (r, m) for logits (r, m, k)."""
+        logits = logits.float()
+        if self.how.compares:
+            known, blind = logits.chunk(2)
+            logits = blind + self.how.guidance * (known - blind)
+        probability = logits.softmax(dim=-1)
+        self._entropies.append(entropy(logits, probability))
+        codes = sample(logits, self.how, self.generator, probability)
+        return codes.repeat(2, 1) if self.how.compares else codes
+
+    def order(self, rows: int, n: int, device: torch.device) -> Tensor:
+        """(r, n): the places of each row in random order."""
+        own = rows // 2 if self.how.compares else rows
+        order = uniform((own, n), self.generator, device).argsort(dim=-1)
+        return order.repeat(2, 1) if self.how.compares else order
+
+    @property
+    def entropy(self) -> Tensor:
+        """(b,): mean entropy of the tokens drawn so far, in nats, before temperature, top-k and top-p."""
+        return torch.cat(self._entropies, dim=-1).mean(dim=-1)

@@ -1,0 +1,193 @@
+"""EMA vector quantizers: the codebook is a moving average of the latents that chose each code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vqvideo.errors import InputError
+from vqvideo.models.quantizers.base import (
+    LATENTS_PER_CODE,
+    Gradient,
+    Quantized,
+    Quantizer,
+    cluster_sums,
+    enough_latents,
+    fp32,
+    k_means,
+    nearest,
+    pass_gradient,
+)
+from vqvideo.models.quantizers.ranks import broadcast_from_first, gather_from_ranks, sum_over_ranks
+
+_LARGEST_POOL = 2**16
+"""Latents kept for revival; a loop that never calls `update` must not fill the memory."""
+
+
+@dataclass(frozen=True)
+class EMAVQConfig:
+    """Nearest code vector, codebook kept as moving averages (van den Oord et al. 2017, appendix A.1)."""
+
+    codebook_size: int = 1024
+    """Number of codes k."""
+    dim: int = 8
+    """Width d of a code vector; small widths keep the whole codebook in use."""
+    decay: float = 0.95
+    """Decay of the moving averages, per optimizer step."""
+    commitment: float = 0.25
+    """Weight beta of the commitment loss, a mean over all elements."""
+    revive_below: float = 0.2
+    """A code used less than this share of the average use is replaced by a latent of the batch; 0 never."""
+    revive_at_most: float = 0.05
+    """Largest share of the codebook replaced in one step."""
+    gradient: Gradient = "straight_through"
+    """How the gradient passes the quantizer: straight_through or rotation."""
+    seed: int = 0
+    """Seed of k-means start and revival."""
+
+    def __post_init__(self) -> None:
+        if self.codebook_size < 2 or self.dim < 1:
+            raise InputError(f"quantizer: codebook_size {self.codebook_size} and dim {self.dim}: too small")
+        if not 0 <= self.decay < 1:
+            raise InputError(f"quantizer.decay is {self.decay}, expected 0 <= decay < 1")
+
+    def build(self) -> EMAVQ:
+        return EMAVQ(self)
+
+
+class EMAVQ(Quantizer):
+    """EMA vector quantizer with k-means start and revival of dead codes.
+
+    The statistics are summed over ranks before the average is taken, so all ranks hold the same codebook bit
+    by bit. Revival follows the EMA write and resets count, sum and vector together; otherwise the old sums
+    would overwrite a revived code at once.
+    """
+
+    codebook: Tensor
+    ema_count: Tensor
+    ema_sum: Tensor
+    steps: Tensor
+    _count: Tensor
+    _sum: Tensor
+
+    def __init__(self, cfg: EMAVQConfig) -> None:
+        super().__init__()
+        self.cfg, self.codebook_size, self.dim = cfg, cfg.codebook_size, cfg.dim
+        generator = torch.Generator().manual_seed(cfg.seed)
+        codebook = torch.randn(cfg.codebook_size, cfg.dim, generator=generator)
+        self.register_buffer("codebook", codebook)
+        self.register_buffer("ema_count", torch.ones(cfg.codebook_size))
+        self.register_buffer("ema_sum", codebook.clone())
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("_count", torch.zeros(cfg.codebook_size), persistent=False)
+        self.register_buffer("_sum", torch.zeros_like(codebook), persistent=False)
+        self._pool: Tensor | None = None
+
+    @property
+    def latents_to_start(self) -> int:
+        return LATENTS_PER_CODE * self.codebook_size
+
+    def project(self, x: Tensor) -> Tensor:
+        """Where latents and code vectors (..., d) live: here anywhere."""
+        return x
+
+    def forward(self, z: Tensor) -> Quantized:
+        with fp32(z):
+            z = self.project(z.float())
+            indices = self._indices(z)
+            q = F.embedding(indices, self.codebook)
+            if self.learns_from(z):
+                self._observe(z.detach(), indices)
+            loss = self.cfg.commitment * F.mse_loss(z, q)
+            return Quantized(pass_gradient(z, q, self.cfg.gradient), indices, loss)
+
+    @torch.no_grad()
+    def encode(self, z: Tensor) -> Tensor:
+        with fp32(z):
+            return self._indices(self.project(z.float()))
+
+    def decode(self, indices: Tensor) -> Tensor:
+        return F.embedding(indices, self.codebook)
+
+    @torch.no_grad()
+    def initialize(self, z: Tensor) -> None:
+        """K-means start. Every rank must pass the same latents; those of rank 0 decide."""
+        enough_latents(z, self.codebook_size)
+        z = self.project(z.float())
+        centroids = k_means(z, self.codebook_size, rounds=10, generator=self._generator())
+        centroids = broadcast_from_first(self.project(centroids))
+        self.codebook.copy_(centroids)
+        # On trial, like a revived code: one that the moving encoder leaves behind is replaced at once.
+        self.ema_count.fill_(self.cfg.revive_below)
+        self.ema_sum.copy_(centroids * self.cfg.revive_below)
+
+    @torch.no_grad()
+    def update(self) -> None:
+        if self._pool is None:
+            return
+        pool, self._pool = gather_from_ranks(self._pool), None
+        sum_over_ranks(self._count, self._sum)
+        self._average()
+        self._revive(pool)
+        self._count.zero_()
+        self._sum.zero_()
+        self.steps += 1
+
+    def _indices(self, z: Tensor) -> Tensor:
+        return nearest(z.detach().reshape(-1, self.dim), self.codebook).reshape(z.shape[:-1])
+
+    def _observe(self, z: Tensor, indices: Tensor) -> None:
+        z = z.reshape(-1, self.dim)
+        count, total = cluster_sums(z, indices.reshape(-1), self.codebook_size)
+        self._count += count
+        self._sum += total
+        # All micro batches of an optimizer step, so that accumulation revives as one large batch does.
+        self._pool = z if self._pool is None else torch.cat([self._pool, z])[-_LARGEST_POOL:]
+
+    def _average(self) -> None:
+        # Counts as shares of the average use, so that thresholds do not depend on the batch size.
+        share = self.codebook_size / self._count.sum()
+        self.ema_count.lerp_(self._count * share, 1 - self.cfg.decay)
+        self.ema_sum.lerp_(self._sum * share, 1 - self.cfg.decay)
+        # A code without use keeps its place: smoothed counts would pull it to the origin.
+        used = self.ema_count > 1e-3
+        mean = self.project(self.ema_sum / self.ema_count.clamp(min=1e-3)[:, None])
+        self.codebook.copy_(torch.where(used[:, None], mean, self.codebook))
+
+    def _revive(self, pool: Tensor) -> None:
+        dead = self.ema_count < self.cfg.revive_below
+        limit = max(1, int(self.codebook_size * self.cfg.revive_at_most))
+        rows = self.ema_count.masked_fill(~dead, torch.inf).argsort(stable=True)[: min(limit, len(pool))]
+        rows = rows[dead[rows]]
+        # Step-keyed and drawn from the pool of all ranks: every rank makes the same choice.
+        pick = torch.randperm(len(pool), generator=self._generator())[: len(rows)].to(pool.device)
+        self.codebook[rows] = pool[pick]
+        # Just at the threshold: it stays only if it is used from now on.
+        self.ema_count[rows] = self.cfg.revive_below
+        self.ema_sum[rows] = self.cfg.revive_below * pool[pick]
+
+    def _generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self.cfg.seed * 1_000_003 + int(self.steps))
+
+
+@dataclass(frozen=True)
+class CosineVQConfig(EMAVQConfig):
+    """EMA vector quantizer on the unit sphere: the code of the largest cosine (Yu et al. 2021, arXiv:2110.04627)."""
+
+    def build(self) -> CosineVQ:
+        return CosineVQ(self)
+
+
+class CosineVQ(EMAVQ):
+    """Latents and code vectors have length 1; what is left of a latent is its direction."""
+
+    def __init__(self, cfg: CosineVQConfig) -> None:
+        super().__init__(cfg)
+        self.codebook.copy_(self.project(self.codebook))
+        self.ema_sum.copy_(self.codebook)
+
+    def project(self, x: Tensor) -> Tensor:
+        return F.normalize(x, dim=-1, eps=1e-6)

@@ -1,0 +1,77 @@
+"""Finite scalar quantization: a product of a few rounded dimensions, with no codebook at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+from vqvideo.errors import InputError
+from vqvideo.models.quantizers.base import Quantized, fp32, straight_through
+from vqvideo.models.quantizers.whitening import WhitenedQuantizer
+
+
+@dataclass(frozen=True)
+class FSQConfig:
+    """Finite scalar quantization (Mentzer et al. 2023, arXiv:2309.15505): no codebook to collapse."""
+
+    levels: tuple[int, ...] = (8, 5, 5, 5)
+    """Number of values of each latent dimension; k is their product, d their number."""
+    whiten: bool = True
+    """Keep the latents centred, uncorrelated and of unit size by moving averages; false: as they come, as published."""
+
+    def __post_init__(self) -> None:
+        if not self.levels or min(self.levels) < 2:
+            raise InputError(f"quantizer.levels {self.levels}: expected a list of numbers of at least 2")
+
+    def build(self) -> FSQ:
+        return FSQ(self)
+
+
+class FSQ(WhitenedQuantizer):
+    """Bounds each dimension with tanh and rounds it to one of its levels."""
+
+    half_range: Tensor
+    offset: Tensor
+    levels: Tensor
+    shift: Tensor
+    basis: Tensor
+
+    def __init__(self, cfg: FSQConfig) -> None:
+        super().__init__(len(cfg.levels), whiten=cfg.whiten)
+        self.cfg, self.codebook_size = cfg, prod(cfg.levels)
+        levels = torch.tensor(cfg.levels)
+        half = (levels - 1) * (1 + 1e-3) / 2
+        offset = torch.where(levels % 2 == 0, 0.5, 0.0)
+        basis = torch.tensor([prod(cfg.levels[:i]) for i in range(self.dim)])
+        self.register_buffer("half_range", half, persistent=False)
+        self.register_buffer("offset", offset, persistent=False)
+        self.register_buffer("shift", torch.atanh(offset / half), persistent=False)
+        self.register_buffer("basis", basis, persistent=False)
+        self.register_buffer("levels", levels, persistent=False)
+
+    def forward(self, z: Tensor) -> Quantized:
+        with fp32(z):
+            bounded = self._bound(self.observed(z))
+            digits = bounded.detach().round()
+            values = straight_through(bounded, digits) / (self.levels // 2)
+            return Quantized(values, self._combine(digits), values.new_zeros(()))
+
+    @torch.no_grad()
+    def encode(self, z: Tensor) -> Tensor:
+        with fp32(z):
+            return self._combine(self._bound(self.whitening(z.float())).round())
+
+    def decode(self, indices: Tensor) -> Tensor:
+        digits = indices[..., None] // self.basis % self.levels
+        return (digits - self.levels // 2) / (self.levels // 2)
+
+    def _bound(self, z: Tensor) -> Tensor:
+        """Equation of section 3 of the paper; even numbers of levels are shifted by half a step."""
+        return torch.tanh(z + self.shift) * self.half_range - self.offset
+
+    def _combine(self, digits: Tensor) -> Tensor:
+        # Each digit becomes an integer before they are combined: sums in half precision would round.
+        return ((digits.long() + self.levels // 2) * self.basis).sum(dim=-1)

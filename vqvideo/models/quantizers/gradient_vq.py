@@ -1,0 +1,104 @@
+"""The original vector quantizer: Neural Discrete Representation Learning (van den Oord et al. 2017, 1711.00937)."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vqvideo.errors import InputError
+from vqvideo.models.quantizers.base import (
+    LATENTS_PER_CODE,
+    Gradient,
+    Quantized,
+    Quantizer,
+    enough_latents,
+    fp32,
+    k_means,
+    nearest,
+    pass_gradient,
+)
+from vqvideo.models.quantizers.ranks import broadcast_from_first
+
+
+@dataclass(frozen=True)
+class GradientVQConfig:
+    """Nearest code vector, codebook learnt by gradient: equation 3 of the paper."""
+
+    codebook_size: int = 1024
+    """Number of codes k."""
+    dim: int = 8
+    """Width d of a code vector."""
+    commitment: float = 0.25
+    """Weight beta of the commitment loss; the codebook loss has weight 1. Both are means over all elements."""
+    gradient: Gradient = "straight_through"
+    """How the gradient passes the quantizer: straight_through or rotation."""
+    seed: int = 0
+    """Seed of the start."""
+
+    def __post_init__(self) -> None:
+        if self.codebook_size < 2 or self.dim < 1:
+            raise InputError(f"quantizer: codebook_size {self.codebook_size} and dim {self.dim}: too small")
+
+    def build(self) -> LearntVQ:
+        return GradientVQ(self)
+
+
+class LearntVQ(Quantizer):
+    """Codebook loss |sg[z] - e|^2 moves the codes, commitment loss beta |z - sg[e]|^2 the encoder."""
+
+    def __init__(self, cfg: GradientVQConfig) -> None:
+        super().__init__()
+        self.cfg, self.codebook_size, self.dim = cfg, cfg.codebook_size, cfg.dim
+
+    @abstractmethod
+    def codes(self) -> Tensor:
+        """All code vectors (k, d), with their gradient."""
+
+    def forward(self, z: Tensor) -> Quantized:
+        with fp32(z):
+            z = z.float()
+            indices = self.encode(z)
+            q = F.embedding(indices, self.codes())
+            loss = F.mse_loss(q, z.detach()) + self.cfg.commitment * F.mse_loss(z, q.detach())
+            return Quantized(pass_gradient(z, q, self.cfg.gradient), indices, loss)
+
+    @torch.no_grad()
+    def encode(self, z: Tensor) -> Tensor:
+        with fp32(z):
+            return nearest(z.float().reshape(-1, self.dim), self.codes()).reshape(z.shape[:-1])
+
+    def decode(self, indices: Tensor) -> Tensor:
+        with fp32(indices):
+            return F.embedding(indices, self.codes())
+
+    def _random_codes(self) -> Tensor:
+        generator = torch.Generator().manual_seed(self.cfg.seed)
+        return torch.randn(self.codebook_size, self.dim, generator=generator)
+
+
+class GradientVQ(LearntVQ):
+    """The code vectors are parameters."""
+
+    def __init__(self, cfg: GradientVQConfig) -> None:
+        super().__init__(cfg)
+        self.codebook = nn.Parameter(self._random_codes())
+        # Decay would draw the codes to the origin, the unused ones first.
+        self.codebook.no_decay = True  # type: ignore[attr-defined]
+
+    @property
+    def latents_to_start(self) -> int:
+        return LATENTS_PER_CODE * self.codebook_size
+
+    def codes(self) -> Tensor:
+        return self.codebook
+
+    @torch.no_grad()
+    def initialize(self, z: Tensor) -> None:
+        """K-means start. Every rank must pass the same latents; those of rank 0 decide."""
+        enough_latents(z, self.codebook_size)
+        generator = torch.Generator().manual_seed(self.cfg.seed)
+        self.codebook.copy_(broadcast_from_first(k_means(z.float(), self.codebook_size, 10, generator)))

@@ -1,0 +1,95 @@
+"""Residual VQ: each stage quantizes what the stages before left over (SoundStream, arXiv:2107.03312)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import log2
+
+import torch
+from torch import Tensor, nn
+
+from vqvideo.errors import InputError
+from vqvideo.models.quantizers.base import Quantized, Quantizer, fp32, pass_gradient
+from vqvideo.models.quantizers.ema_vq import EMAVQ, EMAVQConfig
+
+
+@dataclass(frozen=True)
+class ResidualVQConfig:
+    """A few small codebooks, one after the other."""
+
+    stages: int = 2
+    """Number of codebooks."""
+    stage: EMAVQConfig = field(default_factory=lambda: EMAVQConfig(codebook_size=32))
+    """Every one of them; together they have codebook_size ** stages codes."""
+
+    def __post_init__(self) -> None:
+        # In logarithms: the number itself may have more digits than there is memory.
+        if self.stages < 1 or self.stages * log2(self.stage.codebook_size) > 24:
+            raise InputError(
+                f"quantizer: {self.stages} stages of {self.stage.codebook_size} codes, expected at least one stage and "
+                "at most 2^24 codes together"
+            )
+
+    def build(self) -> ResidualVQ:
+        return ResidualVQ(self)
+
+
+class ResidualVQ(Quantizer):
+    """The code of a token is a number whose digits are the codes of the stages, the first stage lowest."""
+
+    def __init__(self, cfg: ResidualVQConfig) -> None:
+        super().__init__()
+        self.cfg, self.dim = cfg, cfg.stage.dim
+        self.base = cfg.stage.codebook_size
+        self.codebook_size = self.base**cfg.stages
+        self._stages = [EMAVQ(cfg.stage) for _ in range(cfg.stages)]
+        self.stages = nn.ModuleList(self._stages)
+
+    @property
+    def latents_to_start(self) -> int:
+        return max(stage.latents_to_start for stage in self._stages)
+
+    def forward(self, z: Tensor) -> Quantized:
+        with fp32(z):
+            z = z.float()
+            parts: list[Quantized] = []
+            for stage in self._stages:
+                done = [part.values.detach() for part in parts]
+                # Detached: a stage is fitted to what is left, and does not shape the stages before it.
+                parts.append(stage(z - sum(done) if done else z))
+            values = torch.stack([part.values.detach() for part in parts]).sum(dim=0)
+            indices = self._combine([part.indices for part in parts])
+            return Quantized(
+                pass_gradient(z, values, self.cfg.stage.gradient),
+                indices,
+                torch.stack([part.loss for part in parts]).sum(),
+            )
+
+    @torch.no_grad()
+    def encode(self, z: Tensor) -> Tensor:
+        with fp32(z):
+            digits, rest = [], z.float()
+            for stage in self._stages:
+                digits.append(stage.encode(rest))
+                rest = rest - stage.decode(digits[-1])
+            return self._combine(digits)
+
+    def decode(self, indices: Tensor) -> Tensor:
+        digits = (indices // self.base**number % self.base for number in range(self.cfg.stages))
+        return torch.stack([stage.decode(d) for stage, d in zip(self._stages, digits, strict=True)]).sum(dim=0)
+
+    @torch.no_grad()
+    def initialize(self, z: Tensor) -> None:
+        """K-means start of each stage on what the stages before left over."""
+        rest = z.float()
+        for stage in self._stages:
+            stage.initialize(rest)
+            rest = rest - stage.decode(stage.encode(rest))
+
+    @torch.no_grad()
+    def update(self) -> None:
+        for stage in self._stages:
+            stage.update()
+
+    def _combine(self, digits: list[Tensor]) -> Tensor:
+        return torch.stack([digit * self.base**number for number, digit in enumerate(digits)]).sum(dim=0)

@@ -1,0 +1,1 @@
+"""The tokenizer: video to codes and back."""

@@ -1,0 +1,92 @@
+"""Small layers shared by tokenizer and prior: causal convolution, per-position norm, attention, rotary positions.
+
+Letters: b batch, t time, c channels, h w grid, n tokens per latent step, d width, e width of a head.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from vqvideo.models.rows import with_rows
+
+
+class TimeState(NamedTuple):
+    """What the causal convolutions of one network remember of the past. Explicit, so that a stream can be
+    forked, stored or reset row by row; nothing is kept on the modules.
+    """
+
+    past: tuple[Tensor, ...]
+    """One (b, c, k - 1, h, w) tensor per temporal convolution, in the order of execution; empty at the start."""
+    fresh: Tensor
+    """(b,) bool: the row has seen nothing yet, its next frame is the first of a clip."""
+
+    def reset(self, rows: Tensor) -> TimeState:
+        """The same state with the rows of the (b,) bool mask `rows` at the start of a clip again."""
+        return self._replace(fresh=self.fresh | rows.to(self.fresh.device))
+
+    def rows(self, index: Tensor) -> TimeState:
+        """The rows (r,) of `index` as a batch of their own."""
+        return TimeState(tuple(past[index] for past in self.past), self.fresh[index])
+
+    def with_rows(self, index: Tensor, other: TimeState) -> TimeState:
+        """The same state with the rows (r,) of `index` taken from `other`, which has r rows."""
+        pairs = zip(self.past, other.past, strict=True)
+        past = tuple(with_rows(old, index, new) for old, new in pairs)
+        return TimeState(past, with_rows(self.fresh, index, other.fresh))
+
+
+class TimeWalk:
+    """One pass over a network: hands each causal convolution its past and gathers what it must remember.
+
+    A fresh row gets its own first frame repeated. So a clip behaves as if a still of its first frame had
+    been shown forever before it, in every layer, whether it comes whole or step by step.
+    """
+
+    def __init__(self, state: TimeState) -> None:
+        self._state = state
+        self._next: list[Tensor] = []
+
+    def extend(self, x: Tensor, length: int) -> Tensor:
+        """Prepends `length` frames of the past to (b, c, t, h, w)."""
+        still = x[:, :, :1].expand(-1, -1, length, -1, -1)
+        if not self._state.past:
+            past = still
+        else:
+            fresh = rearrange(self._state.fresh, "b -> b 1 1 1 1")
+            past = torch.where(fresh, still, self._state.past[len(self._next)].to(x.dtype))
+        x = torch.cat([past, x], dim=2)
+        self._next.append(x[:, :, -length:])
+        return x
+
+    def finish(self) -> TimeState:
+        """The state after this pass."""
+        return TimeState(tuple(self._next), torch.zeros_like(self._state.fresh))
+
+
+class CausalConv3d(nn.Module):
+    """A 3-D convolution whose output at time t sees inputs up to t. (b, c, t, h, w) -> (b, c', t, h, w)."""
+
+    def __init__(self, c_in: int, c_out: int, kernel: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.reach = kernel[0] - 1
+        self.conv = nn.Conv3d(c_in, c_out, kernel, padding=(0, kernel[1] // 2, kernel[2] // 2))
+
+    def forward(self, x: Tensor, walk: TimeWalk) -> Tensor:
+        return self.conv(walk.extend(x, self.reach) if self.reach else x)
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer norm over the channels of each position of (b, c, t, h, w). A 5-D group norm would average over
+    time and so leak the future into the past. (On CPUs the fused layer norm trains many times faster than an
+    RMS norm made of single operations.)
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=1e-5)
+
+    def forward(self, x: Tensor, walk: TimeWalk | None = None) -> Tensor:
+        return rearrange(super().forward(rearrange(x, "b c t h w -> b t h w c")), "b t h w c -> b c t h w")

@@ -1,0 +1,303 @@
+"""The tokenizer: a causal 3-D convolutional VQ-VAE.
+
+Neural Discrete Representation Learning (van den Oord et al. 2017, arXiv:1711.00937), for video.
+
+Time. With temporal stride s, latent step 0 encodes frame 0 alone and latent step k >= 1 the frames
+(k - 1) s + 1 .. k s. So a clip has 1 + s k frames and 1 + k latent steps. Inside, frame 0 is repeated s - 1 times
+in front, which makes all groups s frames long; in every layer a clip behaves as if a still of its first frame had
+been shown before it. Whole clips and streams run the same code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Self
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from vqvideo.errors import InputError
+from vqvideo.models.pixels import from_signed, to_signed
+from vqvideo.models.quantizers import EMAVQConfig, OutsideConfig, Quantizer, QuantizerConfig
+from vqvideo.models.quantizers.base import fp32
+from vqvideo.models.quantizers.outside import checked, outside_config
+from vqvideo.models.tokenizer.backbones import BackboneConfig, FactorisedConv
+from vqvideo.models.tokenizer.causal import TimeState, TimeWalk
+from vqvideo.models.tokenizer.losses import ReconstructionConfig, reconstruction_loss
+from vqvideo.storage.checkpoint import WEIGHTS, load_into
+from vqvideo.storage.formats import SavedModel
+from vqvideo.storage.hub import HubModel
+from vqvideo.storage.records import kind_of, to_plain, typed, without_defaults
+
+
+@dataclass(frozen=True)
+class VQVAEConfig:
+    """The tokenizer: backbone, quantizer, loss."""
+
+    backbone: BackboneConfig = field(default_factory=FactorisedConv)
+    """Encoder and decoder."""
+    quantizer: QuantizerConfig = field(default_factory=EMAVQConfig)
+    """Codebook."""
+    reconstruction: ReconstructionConfig = field(default_factory=ReconstructionConfig)
+    """Terms of the reconstruction loss."""
+
+    def build(self, frame_size: tuple[int, int]) -> VQVAE:
+        """A tokenizer for frames of (h, w) pixels."""
+        return VQVAE(self, frame_size)
+
+
+class VQVAEOutput(NamedTuple):
+    """What a training pass returns."""
+
+    loss: Tensor
+    """Scalar to minimise."""
+    metrics: dict[str, Tensor]
+    """Scalars to log."""
+    reconstruction: Tensor
+    """(b, t, c, h, w) float, in the signed range -1 .. 1, not clamped."""
+    codes: Tensor
+    """(b, 1 + k, h, w) int64."""
+
+
+class VQVAE(HubModel):
+    """Video to a grid of codes per latent step, and back.
+
+    Frames at the public door are (b, t, c, h, w) with c = 3: uint8, or float in 0 .. 1.
+    Codes are (b, 1 + k, h, w) int64.
+
+    Example:
+        >>> vqvae = VQVAEConfig().build((64, 64))
+        >>> vqvae.initialize(frames)  # scale and codebook from first clips, many enough for k-means
+        >>> vqvae(frames).loss.backward()
+        >>> optimizer.step()
+        >>> vqvae.after_step()  # the codebook is moved by statistics, not by the gradient
+        >>> codes = vqvae.eval().encode(frames)
+    """
+
+    kind = "vqvae"
+    variance: Tensor
+
+    def __init__(self, cfg: VQVAEConfig, frame_size: tuple[int, int], quantizer: nn.Module | None = None) -> None:
+        """`quantizer` is a `Quantizer` of the caller's own, in place of the one that `cfg` describes."""
+        super().__init__()
+        if quantizer is None:
+            self.quantizer: Quantizer = cfg.quantizer.build()
+        else:
+            recorded = cfg.quantizer if isinstance(cfg.quantizer, OutsideConfig) else None
+            self.quantizer = checked(quantizer, recorded)
+            cfg = replace(cfg, quantizer=outside_config(self.quantizer))
+        self.cfg, self.frame_size = cfg, (frame_size[0], frame_size[1])
+        self.stride, sh, sw = cfg.backbone.strides
+        if frame_size[0] % sh or frame_size[1] % sw:
+            raise InputError(
+                f"frames of {frame_size[0]}x{frame_size[1]} cannot be cut into cells of {sh}x{sw}: "
+                "change backbone.strides or record with another --frame-size"
+            )
+        self.grid = (frame_size[0] // sh, frame_size[1] // sw)
+        self.encoder = cfg.backbone.encoder(self.quantizer.dim)
+        self.decoder = cfg.backbone.decoder(self.quantizer.dim)
+        self.register_buffer("variance", torch.ones(()))
+
+    def config(self) -> dict[str, Any]:
+        return {"model": to_plain(self.cfg), "frame_size": list(self.frame_size)}
+
+    def identity(self) -> dict[str, Any]:
+        model = without_defaults(self.cfg)
+        # How it was trained is in the weights; it does not change what they compute.
+        del model["reconstruction"]
+        return {"model": model, "frame_size": list(self.frame_size)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], source: str, quantizer: nn.Module | None = None) -> Self:
+        """The untrained tokenizer that `config` describes."""
+        try:
+            plain, (h, w) = config["model"], config["frame_size"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{source}: config.json lacks model or frame_size") from error
+        if not all(type(side) is int and side > 0 for side in (h, w)):
+            raise InputError(f"{source}: frame_size of config.json is {h!r:.40}, {w!r:.40}: expected two whole numbers")
+        cfg = typed(VQVAEConfig, plain, f"{source}: model")
+        if quantizer is not None and not isinstance(cfg.quantizer, OutsideConfig):
+            raise InputError(f"{source} has the quantizer {kind_of(type(cfg.quantizer))} of its own: pass no module")
+        return cls(cfg, (h, w), quantizer)
+
+    @classmethod
+    def from_saved(cls, saved: SavedModel, source: str, quantizer: nn.Module | None = None) -> Self:
+        vqvae = cls.from_config(saved.config, source, quantizer)
+        load_into(vqvae, saved.tensors, f"{source}/{WEIGHTS}")
+        return vqvae
+
+    @property
+    def codebook(self) -> Tensor:
+        """All code vectors (k, d), fp32."""
+        return self.quantizer.decode(torch.arange(self.quantizer.codebook_size, device=self.device)).float()
+
+    @property
+    def tokens(self) -> int:
+        """n, the number of tokens per latent step."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def bits_per_latent_step(self) -> float:
+        """Bits that the tokens of a latent step take without entropy coding."""
+        return self.tokens * self.quantizer.bits
+
+    @property
+    def bits_per_pixel(self) -> float:
+        """Bits per pixel of a long video, without entropy coding."""
+        return self.bits_per_latent_step / (self.stride * self.frame_size[0] * self.frame_size[1])
+
+    def latent_length(self, frames: int) -> int:
+        """Latent steps of a clip of `frames` frames. InputError unless frames = 1 + s k."""
+        if frames < 1 or (frames - 1) % self.stride:
+            near = max(0, frames - 1) // self.stride
+            raise InputError(
+                f"a clip of {frames} frames, expected 1 + {self.stride} k frames, such as "
+                f"{1 + self.stride * near} or {1 + self.stride * (near + 1)}"
+            )
+        return 1 + (frames - 1) // self.stride
+
+    def clip_length(self, latent_steps: int) -> int:
+        """Frames of a clip of `latent_steps` latent steps."""
+        return 1 + self.stride * (latent_steps - 1)
+
+    def forward(self, frames: Tensor, stills: Tensor | None = None) -> VQVAEOutput:
+        """One training pass over clips (b, 1 + s k, c, h, w), and over images beside them.
+
+        An image is a clip of one frame. The losses are weighted by the number of frames, so a batch of clips and
+        images counts every frame once. Codes and reconstruction in the output are those of the clips.
+
+        Args:
+            frames: (b, 1 + s k, c, h, w).
+            stills: (b', 1, c, h, w) or None.
+        """
+        output = self._pass(frames)
+        if stills is None:
+            return output
+        beside = self._pass(stills)
+        share = stills.shape[0] / (frames.shape[0] * frames.shape[1] + stills.shape[0])
+        metrics = {
+            **{name: torch.lerp(value, beside.metrics[name], share) for name, value in output.metrics.items()},
+            "stills_mse": beside.metrics["mse"],
+        }
+        return output._replace(loss=torch.lerp(output.loss, beside.loss, share), metrics=metrics)
+
+    def _pass(self, frames: Tensor) -> VQVAEOutput:
+        target = self._signed(frames)
+        z, _ = self._latents(target, self.init_state(len(target)))
+        quantized = self.quantizer(z)
+        decoded, _ = self._frames(quantized.values, self.init_state(len(target)))
+        decoded = decoded[:, self.stride - 1 :].float()
+        reconstruction = reconstruction_loss(decoded, target, self.variance, self.cfg.reconstruction)
+        metrics = {
+            "reconstruction": reconstruction.detach(),
+            "quantizer": quantized.loss.detach(),
+            "mse": (decoded.detach() - target).square().mean() / 4,
+        }
+        return VQVAEOutput(reconstruction + quantized.loss, metrics, decoded, quantized.indices)
+
+    @torch.no_grad()
+    def encode(self, frames: Tensor) -> Tensor:
+        """Codes (b, 1 + k, h, w) of clips (b, 1 + s k, c, h, w)."""
+        codes, _ = self.encode_step(frames, self.init_state(len(frames)))
+        return codes
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor) -> Tensor:
+        """Clips (b, 1 + s k, c, h, w), float in 0 .. 1, of codes (b, 1 + k, h, w)."""
+        frames, _ = self.decode_step(codes, self.init_state(len(codes)))
+        return frames[:, self.stride - 1 :]
+
+    def init_state(self, batch: int) -> TimeState:
+        """The state of `batch` streams that have seen nothing yet; for `encode_step` or `decode_step`."""
+        return TimeState((), torch.ones(batch, dtype=torch.bool, device=self.variance.device))
+
+    @torch.no_grad()
+    def encode_step(self, frames: Tensor, state: TimeState) -> tuple[Tensor, TimeState]:
+        """Goes on encoding streams.
+
+        Args:
+            frames: (b, s m, c, h, w) for streams under way. A fresh stream starts with (b, 1 + s m, ...); fresh
+                rows among running ones get s frames of which the last one is their first.
+            state: from `init_state` or the last call; not changed.
+
+        Returns:
+            Codes (b, m, h, w) (1 + m for a start) and the new state.
+        """
+        # Without autocast: an encoder in bf16 chose another code for a fifth of the tokens, and codes are kept.
+        with fp32(self.variance):
+            z, state = self._latents(self._signed(frames), state)
+            return self.quantizer.encode(z), state
+
+    @torch.no_grad()
+    def decode_step(self, codes: Tensor, state: TimeState) -> tuple[Tensor, TimeState]:
+        """Goes on decoding streams.
+
+        Args:
+            codes: (b, m, h, w).
+            state: from `init_state` or the last call; not changed.
+
+        Returns:
+            Frames (b, s m, c, h, w), float in 0 .. 1, and the new state. Of the first s frames of a fresh row
+            only the last one belongs to the clip.
+        """
+        if codes.ndim != 4 or tuple(codes.shape[2:]) != self.grid:
+            raise InputError(f"codes of shape {tuple(codes.shape)}, expected (b, t, {self.grid[0]}, {self.grid[1]})")
+        if codes.is_floating_point() or codes.dtype == torch.bool:
+            raise InputError(f"codes of type {codes.dtype}, expected whole numbers such as int64")
+        codes = codes.long()
+        self.quantizer.check(codes)
+        signed, state = self._frames(self.quantizer.decode(codes), state)
+        return from_signed(signed.float()), state
+
+    @torch.no_grad()
+    def initialize(self, frames: Tensor) -> None:
+        """Fits data variance and codebook to first clips (b, 1 + s k, c, h, w), the same on every rank."""
+        target = self._signed(frames)
+        # In parts: a large codebook wants many clips, more than memory holds activations for.
+        parts = [self._latents(part, self.init_state(len(part)))[0].flatten(0, -2) for part in target.split(32)]
+        self.variance.copy_(target.var().clamp(min=1e-4))
+        self.quantizer.initialize(torch.cat(parts))
+
+    def after_step(self) -> None:
+        """Called by the training loop after each optimizer step, on every rank."""
+        self.quantizer.update()
+
+    def checked(self, frames: Tensor) -> Tensor:
+        """The same frames (b, t, 3, h, w); InputError if they have another shape, type or range."""
+        if frames.dtype != torch.uint8 and not frames.is_floating_point():
+            raise InputError(f"frames of type {frames.dtype}, expected uint8 in 0..255 or float in 0..1")
+        if frames.ndim != 5 or tuple(frames.shape[2:]) != (3, *self.frame_size):
+            h, w = self.frame_size
+            raise InputError(f"frames of shape {tuple(frames.shape)}, expected (b, t, 3, {h}, {w})")
+        # NaN fails both comparisons.
+        if frames.is_floating_point() and frames.numel() and not (frames.min() >= 0 and frames.max() <= 1):
+            low, high = float(frames.min()), float(frames.max())
+            raise InputError(f"float frames from {low:.4g} to {high:.4g}, expected 0..1 (or uint8 in 0..255)")
+        return frames
+
+    def _signed(self, frames: Tensor) -> Tensor:
+        return to_signed(self.checked(frames)).to(self.variance.dtype)
+
+    def _latents(self, frames: Tensor, state: TimeState) -> tuple[Tensor, TimeState]:
+        """Signed frames to latents (b, t, h, w, d)."""
+        s = self.stride
+        if not state.past:
+            self.latent_length(frames.shape[1])
+            frames = torch.cat([frames[:, :1].expand(-1, s - 1, -1, -1, -1), frames], dim=1)
+        elif not frames.shape[1] or frames.shape[1] % s:
+            raise InputError(f"{frames.shape[1]} frames to go on with, expected a multiple of the time stride {s}")
+        elif s > 1 and bool(state.fresh.any()):
+            first = frames[:, s - 1 : s].expand(-1, s, -1, -1, -1)
+            first = torch.cat([first, frames[:, s:]], dim=1)
+            frames = torch.where(rearrange(state.fresh, "b -> b 1 1 1 1"), first, frames)
+        walk = TimeWalk(state)
+        x = rearrange(frames, "b t c h w -> b c t h w").contiguous(memory_format=torch.channels_last_3d)
+        return rearrange(self.encoder(x, walk), "b d t h w -> b t h w d"), walk.finish()
+
+    def _frames(self, values: Tensor, state: TimeState) -> tuple[Tensor, TimeState]:
+        """Code vectors (b, m, h, w, d) to signed frames (b, s m, c, h, w)."""
+        walk = TimeWalk(state)
+        x = self.decoder(rearrange(values, "b t h w d -> b d t h w"), walk)
+        return rearrange(x, "b c t h w -> b t c h w"), walk.finish()

@@ -1,0 +1,301 @@
+"""Models and training states on disk: safetensors and JSON in folders with a digest manifest; nothing pickled."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from vqvideo.errors import InputError
+from vqvideo.storage import files
+from vqvideo.storage.formats import FORMAT_VERSION, SavedModel, upgraded
+
+log = logging.getLogger(__name__)
+
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+"""Files of a model folder, beside the manifest and what else the writer adds."""
+_PARTS = ("model", "optimizer", "average", "window")
+"""Of a training checkpoint: a safetensors file each."""
+_OS_ERROR = re.compile(r"code: (\d+)")
+_STEP = re.compile(r"step-(\d{8})")
+
+
+def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """Tensors as the bytes of a safetensors file."""
+    return save_tensors(_plain(tensors))
+
+
+class TensorFile:
+    """Tensors that are written to a safetensors file when it is time to, without a copy of all of them in memory."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self.tensors = tensors
+
+    def __len__(self) -> int:
+        """Bytes of the tensors."""
+        return sum(value.nbytes for value in self.tensors.values())
+
+    def __call__(self, path: Path) -> None:
+        """Writes the file. OSError if the disk is full."""
+        try:
+            save_file(_plain(self.tensors), path)
+        except SafetensorError as error:
+            # The reason is in its text only.
+            code = _OS_ERROR.search(str(error))
+            raise OSError(int(code[1]) if code else errno.EIO, str(error), str(path)) from error
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+
+
+def model_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and persistent buffers of a model by name."""
+    return dict(model.state_dict())
+
+
+def fingerprint(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a model: two models with one fingerprint compute the same."""
+    digest = hashlib.sha256(files.canonical_json(json.loads(json.dumps(config))))
+    digest.update(tensor_bytes(tensors))
+    return digest.hexdigest()
+
+
+def _model_files(kind: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, files.Writer]:
+    header = {"format": f"vqvideo-{kind}", "format_version": FORMAT_VERSION, **config}
+    return {
+        CONFIG: (json.dumps(header, indent=2) + "\n").encode(),
+        WEIGHTS: TensorFile(tensors),
+    }
+
+
+def save_model(
+    folder: Path,
+    kind: str,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    extra: Mapping[str, bytes] | None = None,
+) -> None:
+    """Puts a model folder (config.json, model.safetensors, manifest.json) at `folder`, whole or not at all.
+
+    Args:
+        folder: replaced if it is a model folder already; any other existing folder must be empty.
+        kind: what it is, for example "vqvae".
+        config: JSON that rebuilds the model.
+        tensors: its parameters and buffers.
+        extra: further files by name, such as a model card.
+    """
+    if not _may_replace(folder):
+        raise InputError(f"{folder} exists and is not a model folder: name another folder, nothing was written")
+    files.make_folder(folder.parent)
+    files.clean_temporaries(folder.parent, log, of=folder.name)
+    contents = {**_model_files(kind, config, tensors), **(extra or {})}
+    files.commit_folder(folder, contents, {"kind": kind}, replace=folder.exists())
+
+
+def _may_replace(folder: Path) -> bool:
+    if not folder.is_dir():
+        return not folder.exists()
+    # Caches and training checkpoints have a manifest too, but no config.json.
+    return not any(folder.iterdir()) or all((folder / name).is_file() for name in (files.MANIFEST, CONFIG))
+
+
+def load_model(folder: Path, kind: str) -> SavedModel:
+    """The content of a model folder, every file checked against its digest first.
+
+    Raises:
+        InputError: no such folder, another kind of folder, a damaged file, an unknown format.
+    """
+    if not (folder / files.MANIFEST).is_file():
+        found = "a folder without a manifest" if folder.is_dir() else "no such folder"
+        raise InputError(f"{folder}: {found}, expected a saved {kind} (config.json, model.safetensors, manifest.json)")
+    manifest = files.read_manifest(folder)
+    if CONFIG in manifest.files and manifest.files[CONFIG].size > files.MAX_JSON_BYTES:
+        raise InputError(f"{folder / CONFIG}: expected at most {files.MAX_JSON_BYTES} bytes; the file is not ours")
+    # Not the model card: people edit it, on the Hub too.
+    config_text, weights = files.read_members(folder, manifest, CONFIG, WEIGHTS)
+    config = files.parse_json(config_text, str(folder / CONFIG))
+    if not isinstance(config, dict):
+        raise InputError(f"{folder / CONFIG}: expected keys and values; the file is not ours")
+    if config.get("format") != f"vqvideo-{kind}":
+        raise InputError(f"{folder / CONFIG}: {folder} holds a {config.get('format')}, expected a vqvideo-{kind}")
+    version = config.get("format_version")
+    if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
+        raise InputError(f"{folder}: format {version}, this vqvideo reads up to {FORMAT_VERSION}: install a newer one")
+    own = {key: value for key, value in config.items() if key not in ("format", "format_version")}
+    return upgraded(SavedModel(own, parse_tensors(weights, folder / WEIGHTS)), version)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file that no manifest lists."""
+    files.check_regular(path)
+    return parse_tensors(path.read_bytes(), path)
+
+
+def parse_tensors(data: bytes, where: Path) -> dict[str, Tensor]:
+    """All tensors of the bytes of a safetensors file; what is none is an InputError that names `where`."""
+    header = int.from_bytes(data[:8], "little")
+    if header > files.MAX_JSON_BYTES:
+        most = files.MAX_JSON_BYTES
+        raise InputError(
+            f"{where}: not a readable safetensors file (a header of {header} bytes, at most {most} are read)"
+        )
+    try:
+        return load_tensors(data)
+    except (SafetensorError, KeyError, ValueError, RuntimeError, OverflowError) as error:
+        raise InputError(f"{where}: not a readable safetensors file ({error})") from error
+
+
+def load_into(model: nn.Module, tensors: Mapping[str, Tensor], source: Path | str) -> None:
+    """Copies tensors into a model; names and shapes must match exactly.
+
+    Raises:
+        InputError: lists what is missing, left over or of another shape.
+    """
+    check_names(tensors, model_tensors(model), f"{source}: does not fit its config")
+    model.load_state_dict(dict(tensors))
+
+
+def check_names(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], complaint: str) -> None:
+    """Raises InputError with `complaint` if names or shapes differ; lists what is missing, left over or different."""
+    problems = [f"missing {name}" for name in expected.keys() - found.keys()]
+    problems += [f"unexpected {name}" for name in found.keys() - expected.keys()]
+    problems += [
+        f"{name} is {tuple(found[name].shape)}, expected {tuple(expected[name].shape)}"
+        for name in expected.keys() & found.keys()
+        if expected[name].shape != found[name].shape
+    ]
+    if problems:
+        raise InputError(f"{complaint}: {'; '.join(sorted(problems)[:8])}")
+
+
+class TrainingState(NamedTuple):
+    """All that a training run needs to go on as if it had never stopped."""
+
+    model: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    average: dict[str, Tensor]
+    progress: dict[str, Any]
+    """JSON: step, seconds, world size, configuration, scale of the loss in fp16."""
+    window: dict[str, Tensor]
+    """What the model has counted since the last log line."""
+
+
+def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An optimizer's state by parameter name, such as `encoder.weight/exp_avg`."""
+    state = optimizer.state
+    return {
+        f"{name}/{key}": torch.as_tensor(value)
+        for name, parameter in model.named_parameters()
+        for key, value in state.get(parameter, {}).items()
+    }
+
+
+def load_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Puts back what `optimizer_tensors` saved.
+
+    Raises:
+        InputError: a tensor belongs to none of the parameters, or has another shape than its parameter.
+    """
+    parameters = dict(model.named_parameters())
+    for name, value in tensors.items():
+        parameter, _, key = name.rpartition("/")
+        if parameter not in parameters or (value.ndim and value.shape != parameters[parameter].shape):
+            raise InputError(f"the optimizer's {name} {tuple(value.shape)} fits no parameter of the model")
+        # Step counters stay where the optimizer expects them: on the CPU.
+        device = "cpu" if key == "step" else parameters[parameter].device
+        optimizer.state[parameters[parameter]][key] = value.to(device)
+
+
+def save_training(folder: Path, step: int, state: TrainingState, keep: int) -> Path:
+    """Commits `folder`/step-..., then removes all but the newest `keep` (at least 2) checkpoints.
+
+    Raises:
+        DiskError: the disk is full, read-only or gone; the checkpoints that were there are untouched.
+    """
+    path = folder / f"step-{step:08d}"
+    contents = {f"{part}.safetensors": TensorFile(getattr(state, part)) for part in _PARTS}
+    files.commit_folder(path, contents, state.progress, replace=path.exists())
+    for old in training_checkpoints(folder)[: -max(2, keep)]:
+        files.remove_folder(old)
+    return path
+
+
+def training_checkpoints(folder: Path) -> list[Path]:
+    """Checkpoint folders with a manifest, oldest first."""
+    return [path for path in _step_folders(folder) if (path / files.MANIFEST).is_file()]
+
+
+def has_checkpoints(folder: Path) -> bool:
+    """Whether there is any checkpoint, be it damaged."""
+    return bool(_step_folders(folder))
+
+
+def _step_folders(folder: Path) -> list[Path]:
+    """All that is called a checkpoint, oldest first. A manifest that is missing was lost: none is committed without."""
+    return sorted(p for p in folder.iterdir() if _STEP.fullmatch(p.name)) if folder.is_dir() else []
+
+
+def load_training(path: Path) -> TrainingState:
+    """A checkpoint, every file checked against its digest first.
+
+    Raises:
+        InputError: a file is missing or damaged; names it.
+    """
+    manifest = files.read_manifest(path)
+    # Checkpoints from before there was a window have none.
+    parts = [part for part in _PARTS if part != "window" or f"{part}.safetensors" in manifest.files]
+    names = [f"{part}.safetensors" for part in parts]
+    data = files.read_members(path, manifest, *names)
+    tensors = {part: parse_tensors(b, path / n) for part, b, n in zip(parts, data, names, strict=True)}
+    return TrainingState(**({"window": {}} | tensors), progress=manifest.info)
+
+
+def newest_progress(folder: Path) -> dict[str, Any]:
+    """The progress that the newest checkpoint with a readable manifest records; empty if there is none."""
+    for path in reversed(_step_folders(folder)):
+        try:
+            return files.read_manifest(path).info
+        except InputError as error:
+            log.warning("skipping a damaged checkpoint: %s", error)
+    return {}
+
+
+def latest_training(folder: Path) -> TrainingState | None:
+    """The newest undamaged checkpoint, or None if there is none at all. A damaged one is skipped with a warning.
+
+    Raises:
+        InputError: there are checkpoints, and every one is damaged.
+    """
+    paths = _step_folders(folder)
+    for path in reversed(paths):
+        try:
+            return load_training(path)
+        except InputError as error:
+            log.warning("skipping a damaged checkpoint: %s", error)
+    if paths:
+        raise InputError(f"{folder}: none of its {len(paths)} checkpoints can be read. Remove the folder to start anew")
+    return None
+
+
+def set_aside_after(folder: Path, step: int) -> None:
+    """Renames checkpoints after `step`, which could not be read: they must not count among those that are kept."""
+    for path in _step_folders(folder):
+        if int(path.name.removeprefix("step-")) > step:
+            aside = path.with_name(f"damaged-{path.name}")
+            if aside.exists():
+                files.remove_folder(aside)
+            path.rename(aside)

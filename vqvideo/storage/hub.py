@@ -1,0 +1,137 @@
+"""Models that go to disk and to the Hugging Face Hub: `save_pretrained`, `from_pretrained`, `push_to_hub`."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from huggingface_hub import ModelHubMixin, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from torch import nn
+
+from vqvideo.errors import InputError
+from vqvideo.storage.checkpoint import CONFIG, fingerprint, load_model, model_tensors, save_model
+from vqvideo.storage.formats import SavedModel
+from vqvideo.storage.sizes import check_sizes
+
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+
+_CARD = """---
+library_name: vqvideo
+tags: [vqvideo, video, vq-vae, world-model]
+---
+
+# A vqvideo {kind}
+
+```python
+from vqvideo import {name}
+
+model = {name}.from_pretrained("this repository")
+```
+"""
+
+
+class HubModel(nn.Module, ModelHubMixin):
+    """A model that is rebuilt from JSON and tensors; its folder holds both and a manifest of their digests."""
+
+    kind: str
+    """What `config.json` says the folder holds."""
+
+    @abstractmethod
+    def config(self) -> dict[str, Any]:
+        """JSON that rebuilds the model, without its weights."""
+
+    @classmethod
+    @abstractmethod
+    def from_saved(cls, saved: SavedModel, source: str, quantizer: nn.Module | None = None) -> Self:
+        """The model that `config` and tensors describe; `source` names them in errors. `quantizer`: see
+        `from_pretrained`.
+        """
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def fingerprint(self) -> str:
+        """SHA-256 of configuration and weights. Settings at their default count as if they were not there, so that a
+        setting which a later version adds does not make strangers of old models.
+        """
+        return fingerprint(self.identity(), model_tensors(self))
+
+    def identity(self) -> dict[str, Any]:
+        """The part of `config` that the fingerprint is taken over."""
+        return self.config()
+
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        *,
+        repo_id: str | None = None,
+        push_to_hub: bool = False,
+        **hub: Any,
+    ) -> str | None:
+        """Writes the model folder, whole or not at all.
+
+        Args:
+            save_directory: a new folder, an empty one or an older model's, which is replaced.
+            repo_id: where to push to; by default the folder's name.
+            push_to_hub: also uploads the folder.
+            hub: further arguments of `push_to_hub`.
+        """
+        folder = Path(save_directory)
+        card = _CARD.format(kind=self.kind, name=type(self).__name__).encode()
+        save_model(folder, self.kind, self.config(), model_tensors(self), extra={"README.md": card})
+        if push_to_hub:
+            return self.push_to_hub(repo_id or folder.name, **hub)
+        return None
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, *, quantizer: nn.Module | None = None, **hub: Any
+    ) -> Self:
+        """Loads a model folder, in eval mode and frozen.
+
+        Args:
+            pretrained_model_name_or_path: a local folder or a repository on the Hub such as "someone/world".
+            quantizer: the module, for a model whose quantizer is none of vqvideo's own; it receives the tensors.
+            hub: arguments of `huggingface_hub.snapshot_download` (revision, token, cache_dir, ...).
+
+        Raises:
+            InputError: no such folder or repository, another kind of model, a damaged file.
+        """
+        name = str(pretrained_model_name_or_path)
+        if Path(name).is_dir():
+            return cls._load(Path(name), quantizer)
+        if not _REPOSITORY.fullmatch(name):
+            raise InputError(f"{name}: no such folder, expected a saved {cls.kind}{cls.alternatives(name)}")
+        try:
+            snapshot = snapshot_download(name, **hub)
+        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{name}: no such folder here, and the Hub did not give it either: {reason}") from error
+        with tempfile.TemporaryDirectory() as temporary:
+            # The Hub's cache is made of links, which the loader refuses.
+            shutil.copytree(snapshot, temporary, dirs_exist_ok=True)
+            return cls._load(Path(temporary), quantizer)
+
+    @classmethod
+    def alternatives(cls, name: str) -> str:
+        """What else a `name` that is neither folder nor repository could have been; the end of an error."""
+        return ""
+
+    @classmethod
+    def _load(cls, folder: Path, quantizer: nn.Module | None) -> Self:
+        saved = load_model(folder, cls.kind)
+        check_sizes(saved, folder)
+        try:
+            model = cls.from_saved(saved, str(folder), quantizer)
+        except (MemoryError, RuntimeError, OverflowError) as error:
+            reason = (str(error).splitlines() or ["no memory"])[0]
+            raise InputError(f"{folder / CONFIG}: no model can be built from it ({reason})") from error
+        return model.eval().requires_grad_(False)

@@ -1,0 +1,89 @@
+"""AdamW over teams of parameters: each team has its own peak learning rate, betas and gradient clipping.
+
+One optimizer object serves all teams. AdamW treats every element alone, so its groups are as good as optimizers of
+their own; and the loss scaler of fp16 leaves out a step of all teams together, never of one side of an adversarial
+game.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vqvideo.training.config import TrainConfig
+
+MAIN = "main"
+"""The team of all parameters that the model gives to no other one."""
+
+
+@dataclass(frozen=True)
+class Team:
+    """Parameters that are trained by settings of their own; what is None is as for the main team."""
+
+    parameters: Mapping[str, nn.Parameter]
+    """By their names in the whole model."""
+    learning_rate: float | None = None
+    """Peak learning rate; warm-up and decay are shared."""
+    betas: tuple[float, float] | None = None
+    """AdamW's betas."""
+    averaged: bool = True
+    """Whether averaged weights are kept of them."""
+
+
+def teams_of(model: nn.Module) -> dict[str, Team]:
+    """The teams that `model.teams()` names, if it has that method, after the main team of all other parameters."""
+    others: dict[str, Team] = model.teams() if hasattr(model, "teams") else {}  # type: ignore[operator]
+    taken = {id(p) for team in others.values() for p in team.parameters.values()}
+    main = {name: p for name, p in model.named_parameters() if id(p) not in taken}
+    assert MAIN not in others
+    assert len(taken) == sum(len(team.parameters) for team in others.values())
+    return {MAIN: Team(main), **others}
+
+
+def make_optimizer(model: nn.Module, cfg: TrainConfig) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices only: norms, biases and positions are left alone, and so are parameters
+    marked `no_decay`, such as a codebook, whose vectors must not be drawn to the origin. Two groups for each team,
+    which carry its name as `team`.
+    """
+    groups = [group for name, team in teams_of(model).items() for group in _groups(name, team, cfg)]
+    return torch.optim.AdamW(groups, lr=cfg.learning_rate, betas=cfg.betas)
+
+
+def _groups(name: str, team: Team, cfg: TrainConfig) -> list[dict[str, object]]:
+    parameters = [p for p in team.parameters.values() if p.requires_grad]
+    decayed = [p for p in parameters if p.ndim >= 2 and not getattr(p, "no_decay", False)]
+    plain = [p for p in parameters if p.ndim < 2 or getattr(p, "no_decay", False)]
+    own = {"team": name, "betas": team.betas or cfg.betas}
+    return [
+        {"params": decayed, "weight_decay": cfg.weight_decay, **own},
+        {"params": plain, "weight_decay": 0.0, **own},
+    ]
+
+
+def learning_rate(cfg: TrainConfig, step: int, progress: float, peak: float | None = None) -> float:
+    """Linear warm-up over steps, then cosine decay over `progress` (0 .. 1) down to `final_rate` of the peak, which is
+    the configured one by default.
+    """
+    warm = min(1.0, (step + 1) / max(1, cfg.warmup))
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return (cfg.learning_rate if peak is None else peak) * warm * (cfg.final_rate + (1 - cfg.final_rate) * cosine)
+
+
+def set_rates(optimizer: torch.optim.Optimizer, rates: Mapping[str, float]) -> None:
+    """Gives each team its learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rates[group["team"]]
+
+
+def gradient_norm(parameters: Iterable[Tensor]) -> Tensor:
+    """The norm of all gradients together; it is not finite if any element is not. Nothing is changed."""
+    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+
+def clip_gradients(parameters: Iterable[Tensor], largest: float, norm: Tensor) -> None:
+    """Scales gradients whose norm is known down to `largest`, in place."""
+    torch.nn.utils.clip_grads_with_norm_(parameters, largest, norm)

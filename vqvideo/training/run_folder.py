@@ -1,0 +1,158 @@
+"""The folder of one stage of a run: metrics, pictures, checkpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from vqvideo.errors import InputError
+from vqvideo.storage import files
+from vqvideo.storage.checkpoint import has_checkpoints
+from vqvideo.storage.disk import DiskError
+from vqvideo.storage.locks import FolderLock
+from vqvideo.storage.records import flat_settings, without_nan
+from vqvideo.training.processes import on_main_process
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+_LONGEST_LINE = 2**20
+"""Bytes: no line of figures comes near this."""
+_CHECKPOINTS = 3
+"""As many must fit: two are kept, and a third is there while it is written."""
+
+
+class RunFolder:
+    """Where a stage of a run writes: `metrics.jsonl`, `media/`, `checkpoints/`. One process at a time writes there:
+    between `prepare_run`, or `lock`, and `close`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.metrics = path / "metrics.jsonl"
+        self.media = path / "media"
+        self.checkpoints = path / "checkpoints"
+        self._lock: FolderLock | None = None
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def lock(self) -> None:
+        """Makes the folders, keeps other writers out and clears away what a killed one left.
+
+        Raises:
+            InputError: another process writes there.
+            DiskError: the folders cannot be made or written.
+        """
+        for folder in (self.media, self.checkpoints):
+            files.make_folder(folder)
+        self._lock = FolderLock(self.path).acquire()
+        for folder in (self.path, self.media, self.checkpoints):
+            files.clean_temporaries(folder)
+
+    def close(self) -> None:
+        """Lets another process write; a second call changes nothing."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def check_room(self, checkpoint_bytes: int) -> None:
+        """Raises DiskError if a run would end for want of room when it saves a checkpoint: now, and not after hours."""
+        free = shutil.disk_usage(self.path).free
+        if free < _CHECKPOINTS * checkpoint_bytes:
+            raise DiskError(
+                f"{self.path}: {_CHECKPOINTS} checkpoints of {checkpoint_bytes / 2**20:.1f} MiB must fit, "
+                f"{free / 2**20:.1f} MiB are free: make room, or choose another place with --runs"
+            )
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Adds a line to metrics.jsonl. DiskError if it cannot be written."""
+        line = json.dumps(without_nan(record), allow_nan=False) + "\n"
+        try:
+            with open(self.metrics, "a") as file:
+                file.write(line)
+        except OSError as error:
+            raise DiskError.of(error, self.metrics, len(line)) from error
+
+    def sync(self) -> None:
+        """Makes the lines of metrics.jsonl durable: a checkpoint must not outlive the lines that led to it."""
+        if self.metrics.exists():
+            with open(self.metrics, "rb") as file:
+                os.fsync(file.fileno())
+
+    def records(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl. What a killed process left after the last newline is not one.
+
+        Raises:
+            InputError: a line is damaged, or the file is none; names it.
+        """
+        if not os.path.lexists(self.metrics):
+            return []
+        files.check_regular(self.metrics)
+        with open(self.metrics, "rb") as file:
+            lines = iter(partial(self._line, file), b"")
+            return [self._record(line, number) for number, line in enumerate(lines, 1)]
+
+    def _line(self, file: BinaryIO) -> bytes:
+        """The next line; nothing at the end, and for a line that was not finished."""
+        line = file.readline(_LONGEST_LINE)
+        if len(line) == _LONGEST_LINE:
+            raise InputError(f"{self.metrics}: a line of {len(line)} bytes or more: the file is not ours")
+        return line if line.endswith(b"\n") else b""
+
+    def rewind(self, step: int) -> None:
+        """Drops the lines after `step`, which a resumed run writes again."""
+        kept = [json.dumps(r) + "\n" for r in self.records() if r["step"] <= step]
+        files.write_file(self.metrics, "".join(kept).encode())
+
+    def _record(self, line: bytes, number: int) -> dict[str, Any]:
+        where = f"{self.metrics} line {number}"
+        record = files.parse_json(line, where)
+        if not isinstance(record, dict) or type(record.get("step")) is not int or "split" not in record:
+            raise InputError(f"{where}: expected a record with a step and a split; the line is damaged")
+        return record
+
+
+def prepare_run(path: Path, *, resume: bool, settings: object, accelerator: Accelerator) -> RunFolder:
+    """The folder of a stage, which nobody else may write into until it is closed. Without `resume` it must not hold
+    another run's checkpoints.
+
+    Raises:
+        InputError: there are checkpoints and `resume` was not asked for, or another process writes there; nothing was
+            overwritten. On every process if on one.
+        DiskError: the folder cannot be made or written.
+    """
+    run = RunFolder(path)
+
+    def prepare() -> None:
+        if not resume and has_checkpoints(run.checkpoints):
+            raise InputError(f"{path} holds a run already: go on with --resume, or name a new one with --name")
+        run.lock()
+        if not resume:
+            run.metrics.unlink(missing_ok=True)
+
+    on_main_process(prepare, accelerator)
+    if accelerator.log_with:
+        accelerator.init_trackers("tensorboard", config=flat_settings(settings))
+    accelerator.wait_for_everyone()
+    return run
+
+
+def show_picture(accelerator: Accelerator, name: str, picture: Path, step: int) -> None:
+    """Gives a PNG file to the experiment tracker, if there is one."""
+    from PIL import Image
+
+    for tracker in accelerator.trackers:
+        tracker.log_images({name: np.asarray(Image.open(picture))[None]}, step, dataformats="NHWC")
