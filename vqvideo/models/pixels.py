@@ -1,11 +1,30 @@
-"""Pixels: the one border between uint8 and float."""
+"""Pixels: the one border between uint8 and float, and between channels last and channels first.
+
+Environments, stores, pictures and video files hold frames channels last, models channels first.
+"""
 
 from __future__ import annotations
 
+from typing import Any, TypeVar
+
 import torch
+from einops import rearrange
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vqvideo.errors import InputError
+
+Frames = TypeVar("Frames", Tensor, NDArray[Any])
+
+
+def channels_first(frames: Frames) -> Frames:
+    """(..., h, w, c) to (..., c, h, w), a view, of a tensor or an array."""
+    return rearrange(frames, "... h w c -> ... c h w")
+
+
+def channels_last(frames: Frames) -> Frames:
+    """(..., c, h, w) to (..., h, w, c), a view, of a tensor or an array."""
+    return rearrange(frames, "... c h w -> ... h w c")
 
 
 def to_signed(frames: Tensor) -> Tensor:
