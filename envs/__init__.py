@@ -22,7 +22,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from vqvideo.envs.car_racing import DrawOnDemand, draw_anywhere
 from vqvideo.envs.wrappers import ActionRepeat, PixelFrames, ResizedFrames, SkipFirst, observes_pixels
-from vqvideo.errors import InputError, suggest
+from vqvideo.errors import InputError, MissingExtraError, suggest
 from vqvideo.spaces import ActionSpace
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ def _make_plain(preset: Preset, render_mode: str | None) -> gymnasium.Env:
 def _missing(name: str, extra: str | None, error: Exception) -> InputError:
     if extra is None:
         return InputError(f"a package that {name} needs is not installed: {error}. Install it with pip and try again.")
-    return InputError(f"{name} is not installed: {error}. Install it: pip install 'vqvideo[{extra}]'")
+    return MissingExtraError(f"{name} is not installed: {error}", extra)
 
 
 def _hint(name: str) -> str:

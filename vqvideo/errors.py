@@ -13,6 +13,19 @@ class InputError(ValueError):
     """
 
 
+class MissingExtraError(InputError, ModuleNotFoundError):
+    """A package is not installed that an extra of vqvideo brings. `except ImportError` catches it too.
+
+    Args:
+        error: what went wrong, usually the failed import; `name` of this error is then the missing module's.
+        extra: the extra, as in `pip install 'vqvideo[agent]'`.
+    """
+
+    def __init__(self, error: Exception | str, extra: str) -> None:
+        super().__init__(f"{error}: pip install 'vqvideo[{extra}]'")
+        self.name = getattr(error, "name", None)
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """A hint for a misspelt `name`: the nearest known names, or the short list of all of them."""
     known = sorted(known)

@@ -38,15 +38,24 @@ def torchrl(envs: Any) -> Any:
         return torchrl_env(envs)
 
 
-@pytest.mark.parametrize(("name", "package", "extra"), [("sb3", "stable_baselines3", "agent"), ("torchrl",) * 3])
+@pytest.mark.parametrize("kind", [InputError, ImportError])
+@pytest.mark.parametrize(
+    ("name", "package", "extra"),
+    [
+        ("adapters.sb3", "stable_baselines3", "agent"),
+        ("agents.agent", "stable_baselines3", "agent"),
+        ("agents.learning", "stable_baselines3", "agent"),
+        ("adapters.torchrl", "torchrl", "torchrl"),
+    ],
+)
 def test_a_missing_package_is_named_with_the_extra_that_brings_it(
-    name: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch
+    name: str, package: str, extra: str, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in [package, *(loaded for loaded in sys.modules if loaded.startswith(f"{package}."))]:
         monkeypatch.setitem(sys.modules, module, None)
-    monkeypatch.delitem(sys.modules, f"vqvideo.adapters.{name}", raising=False)
-    with pytest.raises(InputError, match=rf"{package}.*pip install 'vqvideo\[{extra}\]'"):
-        importlib.import_module(f"vqvideo.adapters.{name}")
+    monkeypatch.delitem(sys.modules, f"vqvideo.{name}", raising=False)
+    with pytest.raises(kind, match=rf"{package}.*pip install 'vqvideo\[{extra}\]'"):
+        importlib.import_module(f"vqvideo.{name}")
 
 
 # ---------------------------------------------------------------- Stable-Baselines3

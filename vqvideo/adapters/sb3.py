@@ -16,13 +16,13 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
-from vqvideo.errors import InputError
+from vqvideo.errors import InputError, MissingExtraError
 from vqvideo.imagined_env import ImaginedVectorEnv
 
 try:
     from stable_baselines3.common.vec_env import VecEnv
 except ModuleNotFoundError as error:
-    raise InputError(f"{error}: Stable-Baselines3 is an extra: pip install 'vqvideo[agent]'") from error
+    raise MissingExtraError(error, "agent") from error
 
 Infos = list[dict[str, Any]]
 """One dict per env."""

@@ -15,7 +15,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
-from vqvideo.errors import InputError
+from vqvideo.errors import InputError, MissingExtraError
 from vqvideo.imagined_env import ImaginedVectorEnv
 
 try:
@@ -23,7 +23,7 @@ try:
     from torchrl.data import Composite, Unbounded
     from torchrl.envs import EnvBase, GymWrapper, TransformedEnv, VecGymEnvTransform, default_info_dict_reader
 except ModuleNotFoundError as error:
-    raise InputError(f"{error}: TorchRL is an extra: pip install 'vqvideo[torchrl]'") from error
+    raise MissingExtraError(error, "torchrl") from error
 
 TOLD = ("entropy", "termination")
 """What the tensordict of a step holds of `info`, (n,) each; zeros after a reset."""

@@ -6,22 +6,26 @@ from collections.abc import Callable
 from typing import Any
 
 import gymnasium
-from stable_baselines3 import PPO
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 from tqdm import tqdm
 
 from vqvideo.adapters.sb3 import SB3VecEnv
 from vqvideo.agents.agent import ARCHITECTURE, Agent, trainable_space
 from vqvideo.agents.config import AgentStage, PPOConfig
-from vqvideo.errors import InputError
+from vqvideo.errors import InputError, MissingExtraError
 from vqvideo.imagined_env import ImaginedVectorEnv
 from vqvideo.imagined_env.starts import Beginnings
 from vqvideo.models.imagination import Imaginer
 from vqvideo.models.prior.sampling import Sampling
 from vqvideo.spaces import ActionSpace
 from vqvideo.training.hardware import default_device
+
+try:
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.vec_env import VecEnv, VecMonitor
+except ModuleNotFoundError as error:
+    raise MissingExtraError(error, "agent") from error
 
 _SHORTEST_ROLLOUT = 128
 """Steps of each real env between two updates: a few real envs need longer rollouts than many dreams."""

