@@ -1,4 +1,4 @@
-"""Commands under a watchdog, for tests that start processes which may wait for each other for ever."""
+"""Processes under a watchdog, for tests that start some which may wait for each other for ever."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+
+import torch
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "scripts"
@@ -38,7 +42,7 @@ def run(*command: object, cwd: Path, seconds: float = 120, **environment: str) -
         out, err = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
-        out, err = process.communicate()
+        out, err = process.communicate(timeout=30)
         raise AssertionError(f"{command} did not end within {seconds} s\n{out}\n{err}") from None
     return Ended(process.returncode, out, err)
 
@@ -51,6 +55,35 @@ def script(name: str, *arguments: object, cwd: Path) -> Ended:
 def launch(*arguments: object, cwd: Path, **environment: str) -> Ended:
     """`accelerate launch`, on a port that nobody else uses."""
     return run(BIN / "accelerate", "launch", "--main_process_port", free_port(), *arguments, cwd=cwd, **environment)
+
+
+def in_fork(action: Callable[[], object], seconds: float = 60) -> int:
+    """Does something in a forked child. Its exit code: 0, or 1 after an error; past its deadline it is killed."""
+    child = os.fork()
+    if not child:
+        try:
+            action()
+            os._exit(0)
+        except BaseException as error:
+            print(repr(error), file=sys.stderr, flush=True)
+            os._exit(1)
+    end = time.monotonic() + seconds
+    while not (ended := os.waitpid(child, os.WNOHANG))[0]:
+        if time.monotonic() > end:
+            os.kill(child, signal.SIGKILL)
+        time.sleep(0.002)
+    return os.waitstatus_to_exitcode(ended[1])
+
+
+def on_two_ranks(function: Callable[..., None], *arguments: object, seconds: float = 120) -> None:
+    """Calls a function with the rank and `arguments` in two processes; past their deadline both are killed."""
+    ranks = torch.multiprocessing.spawn(function, arguments, nprocs=2, join=False)
+    end = time.monotonic() + seconds
+    while not ranks.join(timeout=1):
+        if time.monotonic() > end:
+            for process in ranks.processes:
+                process.kill()
+            raise AssertionError(f"{function.__name__} did not end within {seconds} s on two ranks")
 
 
 def free_port() -> int:

@@ -81,7 +81,9 @@ def test_every_command_names_a_script_and_flags_that_exist(command: str) -> None
     words = shlex.split(command.split("&&")[-1])
     script = next(word for word in words if word.startswith("scripts/"))
     flags = [word for word in words[words.index(script) :] if word.startswith("--")]
-    shown = subprocess.run([sys.executable, ROOT / script, "--help"], capture_output=True, text=True, check=True)
+    shown = subprocess.run(
+        [sys.executable, ROOT / script, "--help"], capture_output=True, text=True, check=True, timeout=120
+    )
     known = set(re.findall(r"--[a-z][a-z0-9.-]*", shown.stdout)) | {"--config"}
     assert {flag.split("=")[0] for flag in flags} <= known
 

@@ -293,7 +293,7 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
     wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text() != "", "the worker to hang")
     worker = int((tmp_path / "pid").read_text())
     parent.send_signal(signal.SIGKILL)
-    parent.wait()
+    parent.wait(timeout=30)
     wait_until(lambda: not is_running(worker), "the worker to end")
 
 

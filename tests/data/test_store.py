@@ -6,13 +6,13 @@ import copy
 import json
 import logging
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from processes import run
 from stores import flip, make_episode, make_meta, make_store
 
 from vqvideo.data import store as store_module
@@ -252,7 +252,7 @@ def test_a_killed_writer_does_not_block_the_next_one(tmp_path: Path) -> None:
         "w = StoreWriter.open(Path(sys.argv[1]), make_meta()); w.add(0, make_episode(), 'train'); os._exit(9)"
     )
     root = Path(__file__).parents[2]
-    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=root, check=False).returncode == 9
+    assert run(sys.executable, "-c", code, tmp_path, cwd=root).code == 9
     with StoreWriter.open(tmp_path, make_meta()) as writer:
         assert writer.indices == {0}
 

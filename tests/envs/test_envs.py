@@ -134,7 +134,7 @@ def test_without_a_display_the_dummy_video_driver_is_chosen_unless_one_is_set() 
 
     def driver(environment: dict[str, str]) -> str:
         run = subprocess.run(
-            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True, timeout=120
         )
         return run.stdout.strip()
 

@@ -51,6 +51,7 @@ def test_a_batch_from_a_context_does_too(mode: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("mode", MODES)
 def test_a_batch_does_what_its_envs_do_for_long(mode: str, stride: int) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from processes import on_two_ranks
 from tiny_models import tiny_store, tiny_vqvae
 from tiny_tokenizers import QUANTIZERS, latents, name_of, observe, ready
 
@@ -114,7 +114,7 @@ def _after_one_more(quantizer: torch.nn.Module) -> dict[str, float]:
 
 def test_two_ranks_report_the_figures_of_one(tmp_path: Path) -> None:
     clips = Clips(tiny_store(tmp_path / "store"), "held_out", 5)
-    mp.spawn(_count_on_a_rank, (str(tmp_path),), nprocs=2)
+    on_two_ranks(_count_on_a_rank, str(tmp_path))
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     alone = ready()
     observe(alone, latents(alone, 300))

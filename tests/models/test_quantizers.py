@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from processes import on_two_ranks
 from tiny_tokenizers import QUANTIZERS, latents, name_of, observe, ready, small_quantizer
 from torch import Tensor, nn
 
@@ -435,7 +435,7 @@ def _train_on_a_rank(rank: int, folder: str) -> None:
 
 
 def test_two_processes_learn_the_codebook_of_one_and_stay_equal_bit_by_bit(tmp_path: Path) -> None:
-    mp.spawn(_train_on_a_rank, (str(tmp_path),), nprocs=2)
+    on_two_ranks(_train_on_a_rank, str(tmp_path))
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
     alone = ready()

@@ -133,6 +133,7 @@ def test_a_state_does_not_grow() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_ten_thousand_steps_equal_the_whole_clip_and_take_no_more_memory() -> None:
     model, steps = small_vqvae(), 10_000
     generator = torch.Generator().manual_seed(0)

@@ -25,7 +25,7 @@ def options(tmp_path: Path, **settings: object) -> RecordConfig:
 
 def run_script(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(SCRIPTS / "record.py"), *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
 
 
 def test_a_store_is_recorded_and_says_how(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,7 +132,7 @@ try:
 except SystemExit:
     print("heavy:", sorted({{"torch", "gymnasium", "numpy", "pygame"}} & set(sys.modules)))
 """
-    run = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert "--held-out-every" in run.stdout
     assert "heavy: []" in run.stdout
 

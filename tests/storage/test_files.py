@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import in_fork
 from stores import flip
 
 from vqvideo.errors import InputError
@@ -37,12 +38,12 @@ FILE_CALLS = ("open", "mkdir", "fsync", "rename", "replace", "chmod", "unlink", 
 def survives_crash_at_every_call(action: Callable[[], Any], check: Callable[[], None]) -> int:
     """Runs `action` in children that die at their first, second, ... file call; `check` after each."""
     for calls in range(1, 200):
-        child = os.fork()
-        if not child:
+
+        def until_its_call(calls: int = calls) -> None:
             _die_at(calls)
             action()
-            os._exit(0)
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+        code = in_fork(until_its_call)
         check()
         if code == 0:
             return calls

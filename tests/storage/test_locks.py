@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from processes import in_fork, run
 
 from vqvideo.errors import InputError
 from vqvideo.storage import locks
@@ -37,7 +37,7 @@ def test_a_lock_of_a_living_process_is_respected(tmp_path: Path) -> None:
 
 def test_a_lock_of_a_dead_process_is_taken_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     code = "import os, sys, vqvideo.storage.locks as d; d.FolderLock(sys.argv[1]).acquire(); os._exit(9)"
-    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == 9
+    assert run(sys.executable, "-c", code, tmp_path, cwd=tmp_path).code == 9
     assert (tmp_path / ".lock").exists()
     with FolderLock(tmp_path):
         assert "taking over" in caplog.text
@@ -65,11 +65,7 @@ def test_a_lock_that_was_never_filled_is_respected_for_a_moment_only(tmp_path: P
 
 def test_a_forked_child_does_not_give_the_lock_back(tmp_path: Path) -> None:
     with FolderLock(tmp_path) as lock:
-        child = os.fork()
-        if not child:
-            lock.release()
-            os._exit(0)
-        os.waitpid(child, 0)
+        assert in_fork(lock.release) == 0
         assert (tmp_path / ".lock").exists()
 
 

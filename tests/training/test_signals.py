@@ -72,14 +72,14 @@ def test_a_second_signal_ends_at_once_but_the_echo_of_a_launcher_is_the_same_one
     launcher: dict[str, str], code: int, out: str
 ) -> None:
     ended = subprocess.run(
-        [sys.executable, "-c", TWICE], env=environment(launcher), capture_output=True, text=True, cwd=ROOT
+        [sys.executable, "-c", TWICE], env=environment(launcher), capture_output=True, text=True, cwd=ROOT, timeout=120
     )
     assert (ended.returncode, ended.stdout) == (code, out)
 
 
 CHILD = """
 import sys, time
-from vqvideo import signals
+from vqvideo.training import signals
 from vqvideo.training.signals import StopSignal, stop_with_launcher
 signals._WATCH_SECONDS = 0.05
 stop_with_launcher()
@@ -108,7 +108,7 @@ def test_only_what_was_launched_stops_when_its_parent_is_gone(
     group = os.getpgid(parent.pid)
     _wait_for(lambda: note.exists() and note.read_text() == "under way")
     parent.kill()
-    parent.wait()
+    parent.wait(timeout=30)
     if launcher:
         _wait_for(lambda: note.read_text() not in ("", "under way"))
     else:

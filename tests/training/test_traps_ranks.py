@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from processes import on_two_ranks
 from safetensors.torch import load_file, save_file
 from tiny_models import train_config
 from tiny_tokenizers import QUANTIZERS, latents, name_of, observe, small_quantizer
@@ -56,7 +56,7 @@ def _train(rank: int, folder: str) -> None:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The states of all quantizers after a few steps on two ranks, two micro batches each."""
     folder = tmp_path_factory.mktemp("ranks")
-    mp.spawn(_train, (str(folder),), nprocs=2)
+    on_two_ranks(_train, str(folder))
     return folder
 
 
@@ -110,7 +110,7 @@ def _entropy(rank: int, folder: str) -> None:
 
 
 def test_the_entropy_term_of_two_ranks_is_that_of_one_with_all_latents(tmp_path: Path) -> None:
-    mp.spawn(_entropy, (str(tmp_path),), nprocs=2)
+    on_two_ranks(_entropy, str(tmp_path))
     for config in (LFQConfig, BSQConfig):
         quantizer = config(bits_per_token=5, entropy=1.0).build().train()
         loss, gradient = entropy_gradient(quantizer, lopsided(quantizer))
