@@ -45,6 +45,7 @@ ROOMS = {
     "agents": Room(8, ("av",)),
     "world": Room(9, ("gymnasium", "av", "accelerate")),
     "cli": Room(9, ("torch", "numpy", "gymnasium", "av")),
+    "__main__": Room(13),
     "experiment": Room(10, ("av",)),
     "envs": Room(11, ("av", "accelerate")),
     "scripts": Room(12),

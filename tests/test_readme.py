@@ -20,7 +20,7 @@ from vqvideo.data.playing import Job, play
 from vqvideo.data.store import StoreWriter
 from vqvideo.envs import PRESETS
 from vqvideo.envs.policies import imagined_actions, make_policy
-from vqvideo.models.prior import PriorConfig
+from vqvideo.models.prior import Prior, PriorConfig
 from vqvideo.spaces import ActionSpace
 from vqvideo.world import EnvFacts, WorldModel
 
@@ -59,7 +59,7 @@ def trained_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     vqvae = vqvae_config(stride=2).build((64, 64)).eval()
     stats = make_spec(space).stats
     spec = make_spec(space, grid=vqvae.grid, stats=stats, tokenizer=vqvae.fingerprint())
-    prior = PriorConfig(dim=32, heads=2).build(spec, vqvae.codebook)
+    prior = Prior(PriorConfig(dim=32, heads=2), spec, vqvae.codebook)
     WorldModel(vqvae, prior, EnvFacts("CarRacing", 25.0, 2)).save_pretrained(tmp_path / "runs/car_racing/world")
     monkeypatch.chdir(tmp_path)
     return tmp_path
