@@ -127,7 +127,8 @@ def teacher_forced(options: Options, world: WorldModel, store: Store) -> dict[st
     """The figures of the prior over every latent step of the split. Clips follow each other without a gap; the last one
     of an episode ends with it and overlaps.
     """
-    from vqvideo.data.codes import CodeClips, SegmentConfig, encode_split
+    from vqvideo.data.codes import CodeClips, encode_split
+    from vqvideo.data.config import SegmentConfig
     from vqvideo.evaluation import evaluate_prior, likelihood_kind
 
     vqvae, s = world.vqvae, world.stride

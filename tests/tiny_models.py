@@ -13,7 +13,7 @@ from gymnasium import spaces
 from stores import make_meta
 from torch import Tensor, nn
 
-from vqvideo.data.codes import SegmentConfig
+from vqvideo.data.config import SegmentConfig
 from vqvideo.data.episode import Episode
 from vqvideo.data.recording import RecordConfig
 from vqvideo.data.store import Store, StoreWriter

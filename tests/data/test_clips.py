@@ -37,10 +37,10 @@ def test_every_window_comes_once_with_what_happened_in_it(tmp_path: Path, cache_
     seen = []
     for i in range(len(clips)):
         clip = clips[i]
-        start, seed = (int(n) for n in clip["frames"][0, 0, 0, :2])
+        start, seed = (int(n) for n in clip["frames"][0, :2, 0, 0])
         seen.append((seed, start))
         episode = make_episode({0: 8, 2: 20}[seed], seed)
-        assert np.array_equal(clip["frames"], episode.frames[start : start + 5])
+        assert np.array_equal(clip["frames"].movedim(1, -1), episode.frames[start : start + 5])
         assert np.array_equal(clip["actions"], episode.actions[start : start + 4].astype(np.float32))
         assert np.array_equal(clip["rewards"], episode.rewards[start : start + 4])
         assert np.array_equal(clip["terminated"], episode.terminated[start : start + 4])
@@ -50,7 +50,7 @@ def test_every_window_comes_once_with_what_happened_in_it(tmp_path: Path, cache_
 def test_clips_have_the_promised_types(tmp_path: Path) -> None:
     clip = Clips(make_store(tmp_path), "train", 5)[0]
     assert {name: (tuple(value.shape), value.dtype) for name, value in clip.items()} == {
-        "frames": ((5, 4, 6, 3), torch.uint8),
+        "frames": ((5, 3, 4, 6), torch.uint8),
         "actions": ((4, 1), torch.float32),
         "rewards": ((4,), torch.float32),
         "terminated": ((4,), torch.bool),

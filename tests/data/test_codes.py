@@ -16,12 +16,12 @@ from torch import Tensor
 from vqvideo.data.codes import (
     CodeArrays,
     CodeClips,
-    SegmentConfig,
     cached_codes,
     encode_episode,
     encode_split,
     segment_starts,
 )
+from vqvideo.data.config import SegmentConfig
 from vqvideo.data.episode import Episode
 from vqvideo.data.store import Store, StoreWriter
 from vqvideo.errors import InputError

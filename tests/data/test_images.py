@@ -14,7 +14,8 @@ from tiny_models import tiny_experiment, tiny_store
 from tiny_tokenizers import moving_squares, noise, small_vqvae
 
 from vqvideo.data.clips import Clips
-from vqvideo.data.images import Images, StillsConfig
+from vqvideo.data.config import StillsConfig
+from vqvideo.data.images import Images
 from vqvideo.errors import InputError
 from vqvideo.experiment.stage import train_vqvae
 
@@ -45,11 +46,11 @@ def test_images_of_all_depths_come_in_the_order_of_their_names(tmp_path: Path) -
 def test_an_image_is_cut_to_the_shape_of_a_frame_around_its_centre(tmp_path: Path) -> None:
     save(tmp_path / "wide.png", striped(32, 64))
     frames = Images(tmp_path, (16, 16))[0]["frames"]
-    assert frames.shape == (1, 16, 16, 3)
+    assert frames.shape == (1, 3, 16, 16)
     assert frames.dtype == torch.uint8
-    assert (frames[..., 1] > 150).float().mean() > 0.9
+    assert (frames[:, 1] > 150).float().mean() > 0.9
     wide = Images(tmp_path, (16, 32))[0]["frames"]
-    assert wide[0, :, :6, 0].min() > 150
+    assert wide[0, 0, :, :6].min() > 150
 
 
 def test_grey_and_transparent_images_become_rgb(tmp_path: Path) -> None:
@@ -84,7 +85,7 @@ def test_a_damaged_byte_gives_other_pixels_or_an_error_of_ours(tmp_path: Path, e
     for position, value in zip(rng.integers(0, 60, 120), rng.integers(0, 256, 120), strict=True):
         file.write_bytes(original[:position] + bytes([value]) + original[position + 1 :])
         try:
-            assert Images(tmp_path, (8, 8))[0]["frames"].shape == (1, 8, 8, 3)
+            assert Images(tmp_path, (8, 8))[0]["frames"].shape == (1, 3, 8, 8)
         except InputError as error:
             refused += str(file) in str(error)
     assert refused

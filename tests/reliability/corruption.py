@@ -25,7 +25,8 @@ from tiny_models import SIZE, tiny_episode, tiny_experiment, tiny_store, tiny_vq
 
 from reliability.outcome import Guarantee, Outcome
 from vqvideo.data.clips import Clips
-from vqvideo.data.codes import CodeArrays, SegmentConfig, cached_codes
+from vqvideo.data.codes import CodeArrays, cached_codes
+from vqvideo.data.config import SegmentConfig
 from vqvideo.data.index import EpisodeEntry
 from vqvideo.data.store import Store, StoreWriter
 from vqvideo.errors import InputError

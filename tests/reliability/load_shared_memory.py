@@ -17,7 +17,7 @@ from tiny_models import SIZE, tiny_experiment, tiny_store
 from reliability.load_runs import silence
 from reliability.outcome import Guarantee, NotPossibleHereError, Outcome
 from reliability.usage import MIB
-from vqvideo.data.images import StillsConfig
+from vqvideo.data.config import StillsConfig
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
 from vqvideo.experiment.config import Experiment

@@ -17,7 +17,8 @@ from stores import make_meta
 from tiny_models import SIZE, tiny_episode, tiny_vqvae, tiny_world
 
 from vqvideo.data.clips import Clips
-from vqvideo.data.codes import CodeArrays, CodeClips, SegmentConfig, cached_codes
+from vqvideo.data.codes import CodeArrays, CodeClips, cached_codes
+from vqvideo.data.config import SegmentConfig
 from vqvideo.data.store import Store, StoreWriter
 from vqvideo.experiment.config import Experiment
 from vqvideo.models.tokenizer.vqvae import VQVAE

@@ -18,7 +18,7 @@ from tiny_models import make_spec, tiny_experiment, tiny_prior, tiny_store, tiny
 from torch.utils.data import default_collate
 
 from vqvideo import cli
-from vqvideo.data.codes import SegmentConfig
+from vqvideo.data.config import SegmentConfig
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
 from vqvideo.experiment.config import Experiment, PriorStage

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -18,7 +17,14 @@ from vqvideo.errors import InputError
 
 logger = logging.getLogger(__name__)
 Clip = dict[str, Tensor]
-"""frames (t, h, w, 3) uint8, actions (t-1, a) float32, rewards (t-1,) float32, terminated (t-1,) bool."""
+"""frames (t, 3, h, w) uint8, actions (t-1, a) float32, rewards (t-1,) float32, terminated (t-1,) bool."""
+
+
+def to_video(frames: NDArray[np.uint8]) -> Tensor:
+    """Frames as they are recorded, (..., h, w, 3), as a tensor (..., 3, h, w) that shares their memory."""
+    # Not made contiguous: stacked clips keep channels last in memory, which is what the convolutions want. Copies in
+    # order would be copied back there, and loading and the model's first step took twice as long.
+    return torch.from_numpy(frames).movedim(-1, -3)
 
 
 class Clips(Dataset[Clip]):
@@ -79,7 +85,7 @@ class Clips(Dataset[Clip]):
         stop = start + self.length
         steps = self.store.reader(self._entries[episode]).steps
         return {
-            "frames": torch.from_numpy(self._frames(episode, start, stop)),
+            "frames": to_video(self._frames(episode, start, stop)),
             "actions": torch.from_numpy(steps.actions[start : stop - 1].astype(np.float32)),
             "rewards": torch.from_numpy(steps.rewards[start : stop - 1].copy()),
             "terminated": torch.from_numpy(steps.terminated[start : stop - 1].copy()),
@@ -160,4 +166,4 @@ class StartClips(NamedTuple):
 
 def stack_frames(clips: Clips, indices: list[int]) -> Tensor:
     """Chosen clips as (b, t, c, h, w) uint8."""
-    return torch.stack([rearrange(clips[i]["frames"], "t h w c -> t c h w") for i in indices])
+    return torch.stack([clips[i]["frames"] for i in indices])

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -23,6 +22,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from vqvideo.data.clips import to_video
+from vqvideo.data.config import SegmentConfig
 from vqvideo.data.episode import Episode
 from vqvideo.data.index import EpisodeEntry
 from vqvideo.data.store import Store
@@ -55,20 +56,6 @@ class Tokenizer(Protocol):
     def clip_length(self, latent_steps: int) -> int: ...
 
     def encode(self, frames: Tensor) -> Tensor: ...
-
-
-@dataclass(frozen=True)
-class SegmentConfig:
-    """How episodes are cut up for encoding."""
-
-    latent_steps: int = 13
-    """Latent steps of a segment; shorter episodes make shorter ones."""
-    every: int = 7
-    """Frames from the start of one segment to the next; an odd number meets every phase of the time stride."""
-
-    def __post_init__(self) -> None:
-        if self.latent_steps < 2 or self.every < 1:
-            raise InputError("segments: latent_steps is at least 2 and every at least 1")
 
 
 class CodeArrays(NamedTuple):
@@ -130,7 +117,7 @@ def encode_episode(tokenizer: Tokenizer, episode: Episode, cfg: SegmentConfig, d
     steps = min(cfg.latent_steps, 1 + (len(episode.frames) - 1) // s)
     length = tokenizer.clip_length(steps)
     firsts = segment_starts(len(episode.frames), length, cfg.every)
-    clips = torch.from_numpy(np.stack([episode.frames[i : i + length] for i in firsts])).permute(0, 1, 4, 2, 3)
+    clips = to_video(np.stack([episode.frames[i : i + length] for i in firsts]))
     codes = torch.cat([tokenizer.encode(part.to(device)).cpu() for part in clips.split(16)])
 
     def grouped(values: NDArray, empty: NDArray) -> NDArray:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from vqvideo.data.clips import to_video
 from vqvideo.errors import InputError
 
 ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
@@ -19,24 +18,10 @@ _FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 _MOST_PIXELS = 64 * 2**20
 
 
-@dataclass(frozen=True)
-class StillsConfig:
-    """Images in every training batch, beside the clips. An image is a clip of one frame."""
-
-    per_batch: int = 0
-    """Images per optimizer step, over all ranks and accumulated micro batches."""
-    folder: Path | None = None
-    """Folder of images (PNG, JPEG, WebP, BMP), searched in depth; by default single frames of the training episodes."""
-
-    def __post_init__(self) -> None:
-        if self.per_batch < 0:
-            raise InputError(f"stills.per_batch is {self.per_batch}, expected at least 0")
-
-
 class Images(Dataset[dict[str, Tensor]]):
     """All images below a folder, in the order of their names.
 
-    An item is {"frames": (1, h, w, 3) uint8}: the largest centred piece with the shape of a frame, resized to it.
+    An item is {"frames": (1, 3, h, w) uint8}: the largest centred piece with the shape of a frame, resized to it.
 
     Args:
         folder: where to look, in depth.
@@ -72,7 +57,7 @@ class Images(Dataset[dict[str, Tensor]]):
         # Of a damaged file the decoders raise what comes to them: OSError, SyntaxError, ValueError, struct.error, ...
         except Exception as error:
             raise InputError(f"{path}: not an image that can be read ({error}); repair or remove it") from error
-        return {"frames": torch.from_numpy(pixels.copy())[None]}
+        return {"frames": to_video(pixels.copy())[None]}
 
 
 def _fitted(image: Image.Image, size: tuple[int, int]) -> Image.Image:

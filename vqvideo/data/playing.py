@@ -110,11 +110,12 @@ def resize(frames: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8
     """Frames (t, h, w, 3) uint8 at `size` (height, width), antialiased."""
     if frames.shape[1:3] == tuple(size):
         return frames
-    import torch
     from torchvision.transforms.v2.functional import resize as resize_video
 
-    video = torch.from_numpy(frames).permute(0, 3, 1, 2)  # t c h w, channels last in memory
-    return np.ascontiguousarray(resize_video(video, list(size), antialias=True).permute(0, 2, 3, 1).numpy())
+    from vqvideo.data.clips import to_video  # heavy, as is torchvision
+
+    video = resize_video(to_video(frames), list(size), antialias=True)
+    return np.ascontiguousarray(video.movedim(-3, -1).numpy())
 
 
 def play(job: Job, index: int, env: gymnasium.Env, policy: Policy, on_step: Callable[[int], None]) -> Episode:

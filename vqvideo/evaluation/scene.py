@@ -39,7 +39,7 @@ class Scene(NamedTuple):
             torch.stack([clip[key] for clip in taken]).to(world.device) for key in ("frames", "actions", "rewards")
         )
         summed = reduce(rewards, "b (t s) -> b t", "sum", s=world.stride)
-        return cls(rearrange(frames, "b t h w c -> b t c h w"), actions, summed, world.vqvae.clip_length(context))
+        return cls(frames, actions, summed, world.vqvae.clip_length(context))
 
     @property
     def real(self) -> Tensor:

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from vqvideo.agents.config import AgentStage
-from vqvideo.data.codes import SegmentConfig
-from vqvideo.data.images import StillsConfig
+from vqvideo.data.config import SegmentConfig, StillsConfig
 from vqvideo.data.recording import RecordConfig
 from vqvideo.errors import InputError
 from vqvideo.models.prior import PriorConfig

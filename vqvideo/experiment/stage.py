@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from vqvideo.data.clips import Clip, Clips
 from vqvideo.data.codes import CodeArrays, CodeClips, cached_codes
-from vqvideo.data.images import Images, StillsConfig
+from vqvideo.data.config import StillsConfig
+from vqvideo.data.images import Images
 from vqvideo.data.store import Store
 from vqvideo.evaluation import evaluate_prior, evaluate_tokenizer, stack_frames
 from vqvideo.evaluation.pictures import dream_rows, reconstruction_rows, save_media
@@ -217,7 +217,7 @@ def _stills(cfg: StillsConfig, store: Store) -> Dataset:
 
 
 def _frames_only(clips: list[Clip]) -> dict[str, Tensor]:
-    return {"frames": torch.stack([rearrange(clip["frames"], "t h w c -> t c h w") for clip in clips])}
+    return {"frames": torch.stack([clip["frames"] for clip in clips])}
 
 
 def _export(trainer: Trainer, save: Callable[[], object]) -> None:

@@ -120,7 +120,7 @@ def _from_store(world: Imaginer, store: Store, context: int, count: int) -> Star
     clips = _going_on(store, length, context)
     source = clips.spread(count)
     picked = [clips[index] for index in source.tolist()]
-    frames = rearrange(torch.stack([clip["frames"][:length] for clip in picked]), "b t h w c -> b t c h w")
+    frames = torch.stack([clip["frames"][:length] for clip in picked])
     actions = torch.stack([clip["actions"][: length - 1] for clip in picked])
     return Starts.read(world, frames, actions, torch.from_numpy(source))
 

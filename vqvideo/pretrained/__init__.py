@@ -17,9 +17,8 @@ import re
 from pathlib import Path
 
 import torch
-from einops import rearrange
 
-from vqvideo.data.clips import StartClips
+from vqvideo.data.clips import StartClips, to_video
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError, suggest
 
@@ -81,9 +80,8 @@ def start_clips(name: str, length: int | None = None) -> StartClips:
         longest = max(entry.length for entry in store.entries) + 1
         raise InputError(f"no start clip of {name} has {length} frames, expected 1 to {longest}")
     readers = [store.reader(entry) for entry in long_enough]
-    frames = torch.stack([torch.from_numpy(reader.frames(0, length)) for reader in readers])
     return StartClips(
-        rearrange(frames, "b t h w c -> b t c h w").contiguous(),
+        torch.stack([to_video(reader.frames(0, length)) for reader in readers]).contiguous(),
         torch.stack([torch.from_numpy(reader.steps.actions[: length - 1]).float() for reader in readers]),
         torch.stack([torch.from_numpy(reader.steps.rewards[: length - 1]) for reader in readers]),
     )
