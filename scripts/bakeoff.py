@@ -38,7 +38,8 @@ def measure(cfg: Experiment, store: Store) -> Row:
     """Trains one variant, or takes the run that is there, and measures it: held-out figures, size, rate, speed."""
     from vqvideo.data.clips import Clips
     from vqvideo.evaluation import reconstruction_speed
-    from vqvideo.experiment.stage import train_vqvae, vqvae_folder
+    from vqvideo.experiment.config import vqvae_folder
+    from vqvideo.experiment.tokenizer import train_vqvae
     from vqvideo.models.tokenizer.vqvae import VQVAE
     from vqvideo.training.run_folder import RunFolder
 

@@ -61,7 +61,8 @@ class Bench:
 
 def measure(cfg: Experiment, variant: Experiment, bench: Bench) -> Row:
     """Trains `cfg`, or takes the run that is there, and measures it as `variant` draws from it."""
-    from vqvideo.experiment.stage import train_prior, world_folder
+    from vqvideo.experiment.config import world_folder
+    from vqvideo.experiment.prior import train_prior
     from vqvideo.scripts.benchmarks.prior_trial import as_drawn
     from vqvideo.training.hardware import default_device
     from vqvideo.training.run_folder import RunFolder

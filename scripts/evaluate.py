@@ -31,7 +31,7 @@ def main() -> None:
     from vqvideo.data.store import Store
     from vqvideo.errors import InputError
     from vqvideo.evaluation import evaluate_tokenizer
-    from vqvideo.experiment.stage import vqvae_folder
+    from vqvideo.experiment.config import vqvae_folder
     from vqvideo.models.tokenizer.vqvae import VQVAE
     from vqvideo.storage import files
     from vqvideo.storage.records import without_nan

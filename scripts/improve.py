@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vqvideo import cli
-from vqvideo.experiment.improve_config import ImproveConfig
+from vqvideo.experiment.rounds import ImproveConfig
 from vqvideo.scripts.train_agent import CONFIG, load, play, random_actions, real_env
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def play_on(turn: Round) -> Figures:
 def train_tokenizer(turn: Round) -> Figures:
     """Trains the tokenizer, on from that of the round before."""
     from vqvideo.data.store import Store
-    from vqvideo.experiment.stage import train_vqvae
+    from vqvideo.experiment.tokenizer import train_vqvae
 
     return train_vqvae(turn.cfg, Store.open(turn.cfg.record.folder), resume=True)
 
@@ -152,9 +152,9 @@ def train_tokenizer(turn: Round) -> Figures:
 def train_prior(turn: Round) -> Figures:
     """Trains the prior, on from that of the round before, and puts the world together."""
     from vqvideo.data.store import Store
-    from vqvideo.experiment import stage
+    from vqvideo.experiment import prior
 
-    return stage.train_prior(turn.cfg, Store.open(turn.cfg.record.folder), resume=True)
+    return prior.train_prior(turn.cfg, Store.open(turn.cfg.record.folder), resume=True)
 
 
 def train_agent(turn: Round) -> Figures:

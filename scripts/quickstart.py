@@ -26,7 +26,9 @@ CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 def quickstart(cfg: Experiment) -> dict[str, Any]:
     """Runs all stages and returns what is written to results.json."""
     from vqvideo.data.store import Store
-    from vqvideo.experiment.stage import train_prior, train_vqvae, world_folder
+    from vqvideo.experiment.config import world_folder
+    from vqvideo.experiment.prior import train_prior
+    from vqvideo.experiment.tokenizer import train_vqvae
     from vqvideo.scripts.record import record
     from vqvideo.scripts.rollout import Options, rollout
 
@@ -73,7 +75,7 @@ def headline(number: int, text: str) -> None:
 def imagination_speeds(cfg: Experiment) -> dict[str, float]:
     """Imagined frames per second for 1 and 16 streams."""
     from vqvideo.evaluation import imagination_speed
-    from vqvideo.experiment.stage import world_folder
+    from vqvideo.experiment.config import world_folder
     from vqvideo.training.hardware import default_device
     from vqvideo.world import WorldModel
 
@@ -89,7 +91,7 @@ def summary(
     speeds: dict[str, float],
 ) -> dict[str, Any]:
     """The figures of all parts."""
-    from vqvideo.experiment.stage import vqvae_folder
+    from vqvideo.experiment.config import vqvae_folder
     from vqvideo.models.tokenizer.vqvae import VQVAE
 
     vqvae = VQVAE.from_pretrained(vqvae_folder(cfg))
@@ -102,7 +104,7 @@ def summary(
 
 def print_table(cfg: Experiment, results: dict[str, Any]) -> None:
     """The figures that matter most."""
-    from vqvideo.experiment.stage import world_folder
+    from vqvideo.experiment.config import world_folder
 
     tokenizer, prior, speed = results["tokenizer"], results["prior"], results["speed"]
     gains = prior["psnr_gain_db"][:8]

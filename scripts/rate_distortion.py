@@ -50,7 +50,7 @@ def main() -> None:
     options = parse(Options, CONFIG, __doc__ or "")
     from vqvideo.data.store import Store
     from vqvideo.errors import InputError
-    from vqvideo.experiment.stage import vqvae_folder
+    from vqvideo.experiment.config import vqvae_folder
     from vqvideo.scripts.benchmarks.plots import plot_rate_distortion, require_matplotlib
     from vqvideo.scripts.benchmarks.rate_distortion import measure
     from vqvideo.scripts.benchmarks.report import hardware, versions

@@ -82,7 +82,7 @@ def load(cfg: Experiment) -> tuple[WorldModel, Store]:
     """The trained world of the experiment, and its episodes."""
     from vqvideo.data.store import Store
     from vqvideo.errors import InputError
-    from vqvideo.experiment.stage import world_folder
+    from vqvideo.experiment.config import world_folder
     from vqvideo.training.hardware import default_device
     from vqvideo.world import WorldModel
 

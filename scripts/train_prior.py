@@ -18,8 +18,8 @@ def main() -> None:
     """Reads the settings and trains."""
     from vqvideo.data.store import Store
     from vqvideo.errors import InputError
-    from vqvideo.experiment.config import Experiment, parse
-    from vqvideo.experiment.stage import train_prior, vqvae_folder, world_folder
+    from vqvideo.experiment.config import Experiment, parse, vqvae_folder, world_folder
+    from vqvideo.experiment.prior import train_prior
     from vqvideo.training.launch import join_processes
 
     @dataclass(frozen=True)

@@ -56,7 +56,8 @@ def main() -> None:
         """With --resume: also if another number of processes wrote it; same samples, other rounding and noise."""
 
     cfg = parse(Options, CONFIG, __doc__ or "")
-    from vqvideo.experiment.stage import train_vqvae, vqvae_folder
+    from vqvideo.experiment.config import vqvae_folder
+    from vqvideo.experiment.tokenizer import train_vqvae
     from vqvideo.training.launch import join_processes
 
     figures = train_vqvae(cfg, open_store(cfg), resume=cfg.resume, any_world_size=cfg.any_world_size)

@@ -21,7 +21,7 @@ from vqvideo.data.clips import Clips
 from vqvideo.data.episode import EpisodeReader
 from vqvideo.data.store import StoreWriter
 from vqvideo.errors import InputError
-from vqvideo.experiment.stage import train_vqvae
+from vqvideo.experiment.tokenizer import train_vqvae
 from vqvideo.imagined_env import ImaginedVectorEnv
 from vqvideo.models.prior import Prior
 from vqvideo.models.tokenizer.vqvae import VQVAE

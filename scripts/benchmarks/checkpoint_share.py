@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from vqvideo.experiment.config import Experiment
-from vqvideo.experiment.objective import TokenizerObjective
+from vqvideo.experiment.tokenizer import TokenizerObjective
 from vqvideo.models.prior import Prior
 from vqvideo.scripts.benchmarks.checkpoint_savers import Shapes
 from vqvideo.scripts.benchmarks.dreams import Untrained

@@ -17,7 +17,7 @@ from vqvideo.data.clips import Clips
 from vqvideo.data.config import StillsConfig
 from vqvideo.data.images import Images
 from vqvideo.errors import InputError
-from vqvideo.experiment.stage import train_vqvae
+from vqvideo.experiment.tokenizer import train_vqvae
 
 
 def save(path: Path, pixels: np.ndarray) -> None:

@@ -27,8 +27,9 @@ from vqvideo.data.collect import collect
 from vqvideo.data.playing import episode_seeds
 from vqvideo.data.store import Store, StoreWriter
 from vqvideo.errors import InputError
-from vqvideo.experiment.config import Experiment
-from vqvideo.experiment.stage import train_prior, train_vqvae, vqvae_folder, world_folder
+from vqvideo.experiment.config import Experiment, vqvae_folder, world_folder
+from vqvideo.experiment.prior import train_prior
+from vqvideo.experiment.tokenizer import train_vqvae
 from vqvideo.scripts.shipping import export_world, rounded
 from vqvideo.storage import files
 from vqvideo.storage.checkpoint import latest_training, model_tensors, save_model, tensor_bytes

@@ -16,9 +16,8 @@ from torch import Tensor
 
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
-from vqvideo.experiment.config import Experiment
-from vqvideo.experiment.objective import TokenizerObjective
-from vqvideo.experiment.stage import train_vqvae, vqvae_folder
+from vqvideo.experiment.config import Experiment, vqvae_folder
+from vqvideo.experiment.tokenizer import TokenizerObjective, train_vqvae
 from vqvideo.models.pixels import to_signed
 from vqvideo.models.tokenizer.discriminator import AdversarialTerm, NoAdversary, PatchDiscriminator3D, hinge, lecam
 from vqvideo.models.tokenizer.features import FeatureNet

@@ -23,9 +23,9 @@ from tiny_models import (
 
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
-from vqvideo.experiment.config import Experiment
-from vqvideo.experiment.stage import train_prior, train_vqvae, vqvae_folder, world_folder
-from vqvideo.experiment.warm_start import continue_tokenizer, warm_start
+from vqvideo.experiment.config import Experiment, vqvae_folder, world_folder
+from vqvideo.experiment.prior import train_prior, warm_start
+from vqvideo.experiment.tokenizer import continue_tokenizer, train_vqvae
 from vqvideo.models.prior import AutoregressiveHeadConfig, MaskedHeadConfig, ParallelHeadConfig, Prior
 from vqvideo.models.tokenizer.vqvae import VQVAE
 from vqvideo.storage.checkpoint import model_tensors

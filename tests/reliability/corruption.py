@@ -30,8 +30,9 @@ from vqvideo.data.config import SegmentConfig
 from vqvideo.data.index import EpisodeEntry
 from vqvideo.data.store import Store, StoreWriter
 from vqvideo.errors import InputError
-from vqvideo.experiment.config import Experiment
-from vqvideo.experiment.stage import train_prior, train_vqvae, vqvae_folder, world_folder
+from vqvideo.experiment.config import Experiment, vqvae_folder, world_folder
+from vqvideo.experiment.prior import train_prior
+from vqvideo.experiment.tokenizer import train_vqvae
 from vqvideo.models.tokenizer.vqvae import VQVAE
 from vqvideo.storage.checkpoint import latest_training, load_training, training_checkpoints
 from vqvideo.storage.files import MANIFEST

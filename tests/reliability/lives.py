@@ -23,7 +23,8 @@ from tiny_models import tiny_experiment
 from vqvideo import cli
 from vqvideo.data.store import Store
 from vqvideo.experiment.config import Experiment
-from vqvideo.experiment.stage import train_prior, train_vqvae
+from vqvideo.experiment.prior import train_prior
+from vqvideo.experiment.tokenizer import train_vqvae
 
 TRAININGS: dict[str, Callable[..., dict[str, float]]] = {"vqvae": train_vqvae, "prior": train_prior}
 DEADLINE = 120.0

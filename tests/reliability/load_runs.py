@@ -21,7 +21,8 @@ from vqvideo import envs
 from vqvideo.data.collect import collect
 from vqvideo.data.episode import Episode
 from vqvideo.data.store import StoreWriter
-from vqvideo.experiment.stage import train_prior, train_vqvae
+from vqvideo.experiment.prior import train_prior
+from vqvideo.experiment.tokenizer import train_vqvae
 from vqvideo.models.prior import Prior
 from vqvideo.models.tokenizer.vqvae import VQVAE
 from vqvideo.scripts.benchmarks.memory import in_fresh_process

@@ -21,7 +21,7 @@ from vqvideo.data.config import StillsConfig
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
 from vqvideo.experiment.config import Experiment
-from vqvideo.experiment.stage import train_vqvae
+from vqvideo.experiment.tokenizer import train_vqvae
 from vqvideo.scripts.benchmarks.memory import in_fresh_process
 from vqvideo.training.run_folder import RunFolder
 

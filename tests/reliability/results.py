@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from reliability.lives import Plan
-from vqvideo.experiment.stage import vqvae_folder, world_folder
+from vqvideo.experiment.config import vqvae_folder, world_folder
 from vqvideo.storage.checkpoint import load_training, training_checkpoints
 from vqvideo.training.run_folder import RunFolder
 

@@ -20,7 +20,7 @@ from reliability.outcome import Guarantee, Outcome
 from reliability.references import beside, reference
 from reliability.results import differences, leftovers, results
 from vqvideo.data.clips import Clips
-from vqvideo.experiment import stage
+from vqvideo.experiment import tokenizer
 from vqvideo.models.tokenizer.vqvae import VQVAE
 from vqvideo.storage.checkpoint import training_checkpoints
 from vqvideo.storage.records import write_yaml
@@ -45,7 +45,7 @@ def slow_steps(rank: int, folder: Path) -> None:
 
 def slow_validation(rank: int, folder: Path) -> None:
     """A validation takes for ever, as far as this experiment is concerned."""
-    _slow_down(stage, "evaluate_tokenizer", 30.0, folder)
+    _slow_down(tokenizer, "evaluate_tokenizer", 30.0, folder)
 
 
 def slow_save(rank: int, folder: Path) -> None:

@@ -21,8 +21,8 @@ from vqvideo import cli
 from vqvideo.data.config import SegmentConfig
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
-from vqvideo.experiment.config import Experiment, PriorStage
-from vqvideo.experiment.stage import train_vqvae, vqvae_folder
+from vqvideo.experiment.config import Experiment, PriorStage, vqvae_folder
+from vqvideo.experiment.tokenizer import train_vqvae
 from vqvideo.models.prior import (
     ConditioningConfig,
     HeadConfig,

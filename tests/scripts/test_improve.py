@@ -31,8 +31,7 @@ from vqvideo.data.recording import RecordConfig
 from vqvideo.data.store import Store, StoreWriter
 from vqvideo.errors import InputError, RunStoppedError
 from vqvideo.experiment.config import Experiment
-from vqvideo.experiment.improve_config import ImproveConfig
-from vqvideo.experiment.rounds import RoundLog, agent_folder, nth_round, round_line, round_table
+from vqvideo.experiment.rounds import ImproveConfig, RoundLog, agent_folder, nth_round, round_line, round_table
 from vqvideo.scripts import improve as script
 from vqvideo.scripts.record import record as record_episodes
 from vqvideo.storage import files

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from vqvideo.data.index import episode_file
 from vqvideo.errors import InputError
-from vqvideo.experiment.stage import train_vqvae
+from vqvideo.experiment.tokenizer import train_vqvae
 from vqvideo.training.launch import make_accelerator
 from vqvideo.training.loader import Loader, LoaderDiedError, WithStills, check_shared_memory, explained
 

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
-from vqvideo.experiment.config import Experiment
-from vqvideo.experiment.stage import train_prior, train_vqvae, vqvae_folder, world_folder
+from vqvideo.experiment.config import Experiment, vqvae_folder, world_folder
+from vqvideo.experiment.prior import train_prior
+from vqvideo.experiment.tokenizer import train_vqvae
 from vqvideo.models.prior import Prior
 from vqvideo.models.quantizers import EMAVQ
 from vqvideo.models.tokenizer.vqvae import VQVAE

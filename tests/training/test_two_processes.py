@@ -13,7 +13,7 @@ from processes import BIN, ROOT, SCRIPTS, Ended, launch, run
 from safetensors.torch import load_file
 from tiny_models import tiny_experiment, tiny_store
 
-from vqvideo.experiment.stage import train_vqvae
+from vqvideo.experiment.tokenizer import train_vqvae
 from vqvideo.storage.checkpoint import load_training, training_checkpoints
 from vqvideo.storage.records import write_yaml
 from vqvideo.world import WorldModel

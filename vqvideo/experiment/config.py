@@ -101,6 +101,16 @@ class Experiment:
         return self.runs / self.name
 
 
+def vqvae_folder(cfg: Experiment) -> Path:
+    """Where the exported tokenizer of an experiment is: inside its stage's run folder."""
+    return cfg.folder / "vqvae" / "model"
+
+
+def world_folder(cfg: Experiment) -> Path:
+    """Where the exported world model of an experiment is."""
+    return cfg.folder / "world"
+
+
 def parse(cls: type[E], default_config: Path, description: str) -> E:
     """The settings of a script: defaults < YAML file (`--config`) < flags.
 

@@ -34,11 +34,11 @@ from vqvideo.storage.checkpoint import (
 )
 from vqvideo.storage.records import flat_settings, to_plain
 from vqvideo.training import finite
-from vqvideo.training.averaging import AveragedWeights
-from vqvideo.training.config import MAY_CHANGE, TrainConfig
+from vqvideo.training.config import MAY_CHANGE, TrainConfig, check_same_run, check_same_world
 from vqvideo.training.finite import NonFiniteError
 from vqvideo.training.optimizers import (
     MAIN,
+    AveragedWeights,
     clip_gradients,
     gradient_norm,
     learning_rate,
@@ -47,7 +47,6 @@ from vqvideo.training.optimizers import (
     teams_of,
 )
 from vqvideo.training.processes import on_main_process, ranks_where, refuse_disagreement
-from vqvideo.training.resuming import check_same_run, check_same_world
 from vqvideo.training.run_folder import RunFolder
 from vqvideo.training.signals import InterruptedRunError, StopSignal
 

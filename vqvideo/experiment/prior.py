@@ -1,0 +1,181 @@
+"""The prior's training: from a store and a tokenizer to a world model.
+
+A prior may start from the weights of another one and takes what agrees in name and shape, so that heads can be compared
+on one trained backbone, or a slower head be trained where a fast one has shown the way.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from vqvideo.data.clips import Clips, stack_frames
+from vqvideo.data.codes import CodeArrays, CodeClips, cached_codes
+from vqvideo.data.store import Store
+from vqvideo.errors import InputError
+from vqvideo.evaluation import evaluate_prior
+from vqvideo.evaluation.pictures import dream_rows, save_media
+from vqvideo.experiment.config import Experiment, vqvae_folder, world_folder
+from vqvideo.experiment.stage import Training, run_training
+from vqvideo.models.prior import ActionStats, Prior, PriorSpec
+from vqvideo.models.tokenizer.vqvae import VQVAE
+from vqvideo.storage.records import to_plain
+from vqvideo.training.launch import make_accelerator
+from vqvideo.training.loader import Loader
+from vqvideo.training.run_folder import RunFolder, show_picture
+from vqvideo.world import EnvFacts, WorldModel
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """Where the first weights of a prior come from."""
+
+    source: Path
+    """Folder of the world model."""
+    world: str
+    """Its fingerprint."""
+    taken: tuple[str, ...]
+    """Parameters that start from there."""
+    fresh: tuple[str, ...]
+    """Parameters that start anew."""
+
+    def __str__(self) -> str:
+        return f"from the prior of {self.source}: {_parts(self.taken)}; fresh: {_parts(self.fresh)}"
+
+
+@torch.no_grad()
+def warm_start(prior: Prior, folder: Path, *, continued: str | None = None) -> WarmStart:
+    """Copies the parameters of another world's prior into `prior` where name and shape are the same.
+
+    Nothing is taken of a head of another kind: some names might agree by chance, and heads that are compared would not
+    start alike. Buffers stay: they are facts of the tokenizer and of the store.
+
+    Args:
+        prior: changed in place.
+        folder: the other world model's.
+        continued: fingerprint of the tokenizer that the prior's one was continued from, if it was: most of its codes
+            still mean the same.
+
+    Raises:
+        InputError: no world model there, one of another tokenizer, or nothing agrees; `prior` is as before.
+    """
+    world = WorldModel.from_pretrained(folder)
+    other = world.prior
+    if other.spec.tokenizer not in (prior.spec.tokenizer, continued):
+        raise InputError(
+            f"prior.init: the prior of {folder} speaks the codes of tokenizer {other.spec.tokenizer[:16]}, this one "
+            f"those of {prior.spec.tokenizer[:16]}: name a world of the same tokenizer, or of the one that this one "
+            "was continued from (vqvae.init)"
+        )
+    same_head = type(other.cfg.head) is type(prior.cfg.head)
+    known = {n: p for n, p in other.named_parameters() if same_head or not n.startswith("head.")}
+    own = dict(prior.named_parameters())
+    taken = tuple(name for name, value in own.items() if name in known and known[name].shape == value.shape)
+    # Of two priors of different width, some biases still agree: that is no start.
+    if not any(own[name].ndim > 1 for name in taken):
+        raise InputError(
+            f"prior.init: no matrix of the prior of {folder} (dim {other.cfg.dim}, {other.cfg.layers} layers) has name "
+            f"and shape of one here (dim {prior.cfg.dim}, {prior.cfg.layers} layers): name a world of the same shape"
+        )
+    for name in taken:
+        own[name].copy_(known[name])
+    return WarmStart(folder, world.fingerprint(), taken, tuple(name for name in own if name not in taken))
+
+
+def _parts(names: tuple[str, ...]) -> str:
+    """How many tensors of each part of the model."""
+    counts = Counter(name.split(".")[0] for name in names)
+    return ", ".join(f"{part} ({count})" for part, count in counts.items()) or "nothing"
+
+
+def train_prior(
+    cfg: Experiment,
+    store: Store,
+    *,
+    resume: bool = False,
+    any_world_size: bool = False,
+    tokenizer: Path | None = None,
+) -> dict[str, float]:
+    """Encodes the store, trains the prior and exports the world model. Returns the held-out figures.
+
+    Args:
+        cfg: the settings.
+        store: the episodes.
+        resume: as for `train_vqvae`.
+        any_world_size: as for `train_vqvae`.
+        tokenizer: folder of the trained tokenizer; by default the experiment's own.
+    """
+    stage, train = cfg.prior, cfg.prior.train
+    accelerator = make_accelerator(train, cfg.folder / "prior", resume=resume)
+    vqvae = VQVAE.from_pretrained(tokenizer or vqvae_folder(cfg)).to(accelerator.device)
+    with accelerator.main_process_first():
+        arrays, held_out_arrays = (
+            cached_codes(vqvae, vqvae.fingerprint(), store, split, stage.segments, accelerator.device)
+            for split in ("train", "held_out")
+        )
+    clips, held_out = CodeClips(arrays, stage.latent_steps), CodeClips(held_out_arrays, stage.latent_steps)
+    torch.manual_seed(train.seed)
+    prior = Prior(stage.model, prior_spec(vqvae, store, arrays), vqvae.codebook)
+    start = warm_start(prior, stage.init, continued=None if tokenizer else _ancestor(cfg)) if stage.init else None
+    world = WorldModel(vqvae, prior, EnvFacts(store.meta.env_id, store.meta.fps, store.meta.action_repeat))
+    shown = Clips(store, "held_out", vqvae.clip_length(stage.latent_steps))
+    plain = to_plain(stage)
+    identity = {name: plain[name] for name in ("model", "latent_steps", "segments")}
+    identity |= {"store": store.digest, "tokenizer": prior.spec.tokenizer}
+    identity |= {"init": start.world} if start else {}  # no entry without one, as for the tokenizer
+
+    def begin() -> None:
+        if start:
+            accelerator.print(start, flush=True)
+
+    def evaluate(averaged: nn.Module, step: int) -> dict[str, float]:
+        picks = shown.spread(4).tolist()
+        actions = torch.stack([shown[i]["actions"] for i in picks])
+        context = max(1, stage.latent_steps // 3)
+        rows = dream_rows(world, stack_frames(shown, picks), actions, context, cfg.sampling, seed=0)
+        picture, _ = save_media(RunFolder(cfg.folder / "prior").media / f"dream_{step:06d}", rows, store.meta.fps)
+        show_picture(accelerator, "dream", picture, step)
+        return evaluate_prior(prior, held_out, stage.validation_clips, frame_size=vqvae.frame_size)
+
+    training = Training(
+        "prior", train, prior, identity, begin, Loader(clips, train, accelerator), evaluate,
+        lambda: world.save_pretrained(world_folder(cfg)),
+    )  # fmt: skip
+    return run_training(cfg, training, accelerator, resume=resume, any_world_size=any_world_size)
+
+
+def _ancestor(cfg: Experiment) -> str | None:
+    """Fingerprint of the tokenizer that the experiment's own one was continued from, if it was."""
+    return VQVAE.from_pretrained(cfg.vqvae.init).fingerprint() if cfg.vqvae.init else None
+
+
+def prior_spec(vqvae: VQVAE, store: Store, arrays: CodeArrays) -> PriorSpec:
+    """What a prior for this tokenizer and this store is told."""
+    return PriorSpec(
+        grid=vqvae.grid,
+        codebook_size=vqvae.quantizer.codebook_size,
+        code_dim=vqvae.quantizer.dim,
+        stride=vqvae.stride,
+        action_space=store.meta.action_space,
+        stats=action_stats(arrays),
+        tokenizer=vqvae.fingerprint(),
+    )
+
+
+def action_stats(arrays: CodeArrays) -> ActionStats:
+    """Scale of actions and rewards over the training segments."""
+    following = np.ones(len(arrays.codes), bool)
+    following[arrays.starts[:-1]] = False
+    actions = arrays.actions[following].reshape(-1, arrays.actions.shape[-1]).astype(np.float64)
+    rewards = arrays.rewards[following]
+    return ActionStats(
+        tuple(actions.mean(axis=0).tolist()),
+        tuple(actions.std(axis=0).tolist()),
+        float(rewards.min()),
+        float(rewards.max()),
+    )

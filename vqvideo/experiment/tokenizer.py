@@ -1,0 +1,201 @@
+"""The training of the tokenizer, with optional terms that judge its reconstructions: from a store to a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from vqvideo.data.clips import Clip, Clips, stack_frames
+from vqvideo.data.config import StillsConfig
+from vqvideo.data.images import Images
+from vqvideo.data.store import Store
+from vqvideo.errors import InputError
+from vqvideo.evaluation import evaluate_tokenizer
+from vqvideo.evaluation.pictures import reconstruction_rows, save_media
+from vqvideo.experiment.config import Experiment, vqvae_folder
+from vqvideo.experiment.stage import Training, run_training
+from vqvideo.models.pixels import to_signed
+from vqvideo.models.tokenizer.discriminator import AdversarialConfig, NoAdversary
+from vqvideo.models.tokenizer.perceptual import NoPerceptual, PerceptualConfig
+from vqvideo.models.tokenizer.vqvae import VQVAE
+from vqvideo.storage.checkpoint import load_into, model_tensors
+from vqvideo.storage.records import flat_settings, to_plain
+from vqvideo.training.launch import make_accelerator
+from vqvideo.training.loader import Loader, WithStills
+from vqvideo.training.optimizers import Team
+from vqvideo.training.run_folder import RunFolder, show_picture
+
+
+class ObjectiveOutput(NamedTuple):
+    """What a training pass returns."""
+
+    loss: Tensor
+    """Scalar to minimise."""
+    metrics: dict[str, Tensor]
+    """Scalars to log."""
+
+
+class TokenizerObjective(nn.Module):
+    """A tokenizer with the terms of its training. Without optional terms it trains as the tokenizer alone does."""
+
+    def __init__(
+        self,
+        vqvae: VQVAE,
+        perceptual: PerceptualConfig | None = None,
+        adversarial: AdversarialConfig | None = None,
+    ) -> None:
+        super().__init__()
+        self.vqvae = vqvae
+        self.perceptual = (perceptual or NoPerceptual()).build()
+        self.adversary = (adversarial or NoAdversary()).build()
+
+    def forward(self, **batch: Tensor) -> ObjectiveOutput:
+        """One training pass over a batch of the tokenizer's; the further terms look at its clips, not at its stills."""
+        output = self.vqvae(**batch)
+        loss, metrics = output.loss, dict(output.metrics)
+        for term in (self.perceptual, self.adversary):
+            if term is not None:
+                added = term(output.reconstruction, to_signed(batch["frames"]))
+                loss, metrics = loss + added.loss, metrics | added.metrics
+        return ObjectiveOutput(loss, metrics)
+
+    def teams(self) -> dict[str, Team]:
+        """The discriminator has an optimizer of its own, and is not averaged."""
+        if self.adversary is None:
+            return {}
+        prefix, cfg = "adversary.discriminator.", self.adversary.cfg
+        parameters = {name: p for name, p in self.named_parameters() if name.startswith(prefix)}
+        return {"discriminator": Team(parameters, cfg.learning_rate, cfg.betas, averaged=False)}
+
+    def after_step(self) -> None:
+        """Called by the training loop after each optimizer step, on every rank."""
+        self.vqvae.after_step()
+        if self.adversary is not None:
+            self.adversary.after_step()
+
+    def window_metrics(self) -> dict[str, float]:
+        """Usage of the codes since the last call, over all ranks. Collective."""
+        return self.vqvae.quantizer.take_usage()
+
+    def window(self) -> dict[str, Tensor]:
+        """What `window_metrics` has counted up to now, over all ranks. Collective."""
+        return {"codes": self.vqvae.quantizer.counted_codes()}
+
+    def load_window(self, window: Mapping[str, Tensor]) -> None:
+        """Goes on from `window`; on one rank only."""
+        self.vqvae.quantizer.count_on(window["codes"])
+
+
+@dataclass(frozen=True)
+class ContinuedTokenizer:
+    """Where the first weights of a tokenizer come from."""
+
+    source: Path
+    """Folder of the other tokenizer."""
+    tokenizer: str
+    """Its fingerprint."""
+
+    def __str__(self) -> str:
+        return f"goes on from the tokenizer of {self.source}"
+
+
+def continue_tokenizer(vqvae: VQVAE, folder: Path) -> ContinuedTokenizer:
+    """Copies weights, codebook and data statistics of another tokenizer into `vqvae`, in place of `initialize`.
+
+    Args:
+        vqvae: changed in place.
+        folder: the other tokenizer's.
+
+    Raises:
+        InputError: no tokenizer there, or one that is made or quantizes differently; `vqvae` is as before.
+    """
+    other = VQVAE.from_pretrained(folder)
+    # Not by shapes alone: with other strides or levels the same weights can mean something else.
+    there, here = _make(other), _make(vqvae)
+    differing = [f"{name} {there.get(name)} -> {value}" for name, value in here.items() if there.get(name) != value]
+    if differing:
+        raise InputError(
+            f"vqvae.init: the tokenizer of {folder} is made otherwise than the one here ({', '.join(differing)}): name "
+            "one with the same settings of vqvae.model and the same frame size, or train anew without vqvae.init"
+        )
+    load_into(vqvae, model_tensors(other), folder)
+    return ContinuedTokenizer(folder, other.fingerprint())
+
+
+def _make(vqvae: VQVAE) -> dict[str, str | int | float | bool]:
+    """What its weights mean something for, by dotted name. The loss that they were trained with is no part of it."""
+    settings = flat_settings(vqvae.config())
+    return {
+        name.removeprefix("model."): value
+        for name, value in settings.items()
+        if not name.startswith("model.reconstruction.")
+    }
+
+
+def train_vqvae(
+    cfg: Experiment, store: Store, *, resume: bool = False, any_world_size: bool = False
+) -> dict[str, float]:
+    """Trains the tokenizer and exports it with its averaged weights. Returns its held-out figures.
+
+    Args:
+        cfg: the settings.
+        store: the episodes.
+        resume: go on from the newest checkpoint, if there is one.
+        any_world_size: also if it was written by another number of processes.
+    """
+    stage, train = cfg.vqvae, cfg.vqvae.train
+    accelerator = make_accelerator(train, cfg.folder / "vqvae", resume=resume)
+    torch.manual_seed(train.seed)
+    model = stage.model.build(store.meta.frame_size)
+    clips = Clips(store, "train", model.clip_length(stage.latent_steps))
+    held_out = Clips(store, "held_out", model.clip_length(stage.latent_steps))
+    start = continue_tokenizer(model, stage.init) if stage.init else None
+    plain = to_plain(stage)
+    identity = {name: plain[name] for name in ("model", "latent_steps", "stills", "perceptual", "adversarial")}
+    # No `init` without one: runs from before there was this choice must resume.
+    identity |= {"store": store.digest, **({"init": start.tokenizer} if start else {})}
+
+    def begin() -> None:
+        if start:
+            accelerator.print(start, flush=True)
+            return
+        # Every rank reads the same first clips, and rank 0's codebook counts.
+        count = max(train.batch, _clips_to_start(model, stage.latent_steps))
+        model.initialize(stack_frames(clips, clips.spread(count).tolist()).to(accelerator.device))
+
+    def evaluate(averaged: nn.Module, step: int) -> dict[str, float]:
+        rows = reconstruction_rows(model, stack_frames(held_out, held_out.spread(4).tolist()))
+        media = RunFolder(cfg.folder / "vqvae").media
+        picture, _ = save_media(media / f"reconstruction_{step:06d}", rows, store.meta.fps)
+        show_picture(accelerator, "reconstruction", picture, step)
+        return evaluate_tokenizer(model, held_out, stage.validation_clips)
+
+    batches: Loader | WithStills
+    batches = video = Loader(clips, train, accelerator, _frames_only)
+    if stage.stills.per_batch:
+        beside = replace(train, batch=stage.stills.per_batch)
+        batches = WithStills(video, Loader(_stills(stage.stills, store), beside, accelerator, _frames_only))
+    objective = TokenizerObjective(model, stage.perceptual, stage.adversarial)
+    training = Training(
+        "vqvae", train, objective, identity, begin, batches, evaluate, lambda: model.save_pretrained(vqvae_folder(cfg))
+    )
+    return run_training(cfg, training, accelerator, resume=resume, any_world_size=any_world_size)
+
+
+def _clips_to_start(model: VQVAE, latent_steps: int) -> int:
+    """Clips that hold as many latents as the quantizer wants to start from."""
+    return -(-model.quantizer.latents_to_start // (latent_steps * model.tokens))
+
+
+def _stills(cfg: StillsConfig, store: Store) -> Dataset:
+    return Clips(store, "train", 1) if cfg.folder is None else Images(cfg.folder, store.meta.frame_size)
+
+
+def _frames_only(clips: list[Clip]) -> dict[str, Tensor]:
+    return {"frames": torch.stack([clip["frames"] for clip in clips])}
