@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from vqvideo.data.episode import Episode
 from vqvideo.data.index import StoreMeta
@@ -58,6 +59,28 @@ def make_store(path: Path, lengths: Sequence[int] = (20, 20, 20), split: str = "
         for index, length in enumerate(lengths):
             writer.add(index, make_episode(length, index), split)
     return Store.open(path)
+
+
+class IndexTokenizer:
+    """A latent step's single code is the number of its last frame, which frames of `make_episode` show in red."""
+
+    grid = (1, 1)
+    codebook_size = 256
+
+    def __init__(self, stride: int) -> None:
+        self.stride = stride
+        self.encoded = 0
+
+    @property
+    def quantizer(self) -> IndexTokenizer:
+        return self
+
+    def clip_length(self, latent_steps: int) -> int:
+        return 1 + self.stride * (latent_steps - 1)
+
+    def encode(self, frames: Tensor) -> Tensor:
+        self.encoded += len(frames)
+        return frames[:, :: self.stride, 0, :1, :1].long()
 
 
 def flip(path: Path, byte: int, bit: int = 0) -> None:

@@ -8,7 +8,8 @@ from math import log
 from statistics import mean
 
 from vqvideo.data.clips import Clips
-from vqvideo.data.codes import CodeClips, cached_codes
+from vqvideo.data.code_cache import cached_codes
+from vqvideo.data.codes import CodeClips
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
 from vqvideo.evaluation import FrechetConfig, HorizonReport, evaluate_prior, evaluate_world, imagination_speed

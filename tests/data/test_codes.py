@@ -1,55 +1,21 @@
-"""Cached codes: aligned with actions and rewards, complete to the last frame, never stale."""
+"""Codes of episodes: aligned with actions and rewards, complete to the last frame, each step of equal weight."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import save
-from stores import flip, make_episode, make_meta, make_store
-from torch import Tensor
+from stores import IndexTokenizer, make_episode, make_store
 
-from vqvideo.data.codes import (
-    CodeArrays,
-    CodeClips,
-    cached_codes,
-    encode_episode,
-    encode_split,
-    segment_starts,
-)
+from vqvideo.data.codes import CodeClips, encode_episode, encode_split, joined, segment_starts
 from vqvideo.data.config import SegmentConfig
 from vqvideo.data.episode import Episode
-from vqvideo.data.store import Store, StoreWriter
 from vqvideo.errors import InputError
-from vqvideo.storage import files
 
 CPU = torch.device("cpu")
-
-
-class IndexTokenizer:
-    """A latent step's single code is the number of its last frame, which frames of `make_episode` show in red."""
-
-    grid = (1, 1)
-    codebook_size = 256
-
-    def __init__(self, stride: int) -> None:
-        self.stride = stride
-        self.encoded = 0
-
-    @property
-    def quantizer(self) -> IndexTokenizer:
-        return self
-
-    def clip_length(self, latent_steps: int) -> int:
-        return 1 + self.stride * (latent_steps - 1)
-
-    def encode(self, frames: Tensor) -> Tensor:
-        self.encoded += len(frames)
-        return frames[:, :: self.stride, 0, :1, :1].long()
 
 
 def counting_episode(length: int) -> Episode:
@@ -105,7 +71,7 @@ def test_an_episode_shorter_than_a_segment_makes_one_shorter_segment_at_each_end
 
 
 def test_arrays_have_the_promised_types(tmp_path: Path) -> None:
-    arrays = encode_split(IndexTokenizer(2), make_store(tmp_path), "train", SegmentConfig(5, 3), CPU)
+    arrays = joined(encode_split(IndexTokenizer(2), make_store(tmp_path), "train", SegmentConfig(5, 3), CPU))
     total = int(arrays.starts[-1])
     assert (arrays.codes.shape, arrays.codes.dtype) == ((total, 1, 1), np.int32)
     assert (arrays.actions.shape, arrays.actions.dtype) == ((total, 2, 1), np.float32)
@@ -115,12 +81,12 @@ def test_arrays_have_the_promised_types(tmp_path: Path) -> None:
 
 def test_a_split_joins_its_episodes_in_order(tmp_path: Path) -> None:
     store, cfg = make_store(tmp_path, [20, 1, 12]), SegmentConfig(5, 3)
-    whole = encode_split(IndexTokenizer(2), store, "train", cfg, CPU)
-    parts = [encode_episode(IndexTokenizer(2), store.episode(store.entries[i]), cfg, CPU) for i in (0, 2)]
+    whole = joined(encode_split(IndexTokenizer(2), store, "train", cfg, CPU))
+    one, two = (encode_episode(IndexTokenizer(2), store.episode(store.entries[i]), cfg, CPU) for i in (0, 2))
     for name in ("codes", "actions", "rewards", "terminated"):
-        assert np.array_equal(getattr(whole, name), np.concatenate([getattr(part, name) for part in parts]))
-    segments = np.concatenate([np.diff(part.starts) for part in parts])
-    assert np.array_equal(np.diff(whole.starts), segments)
+        assert np.array_equal(getattr(whole, name), np.concatenate([getattr(one, name), getattr(two, name)]))
+    assert whole.starts.tolist() == [*one.starts[:-1].tolist(), *(two.starts + one.starts[-1]).tolist()]
+    assert whole.firsts.tolist() == [*one.firsts.tolist(), *(two.firsts + 21).tolist()]
 
 
 def test_a_split_without_long_enough_episodes_is_refused(tmp_path: Path) -> None:
@@ -134,131 +100,10 @@ def test_impossible_segments_are_refused(settings: dict[str, int]) -> None:
         SegmentConfig(**settings)
 
 
-# ---------------------------------------------------------------- cache
-
-
-def from_cache(
-    tokenizer: IndexTokenizer, store: Store, fingerprint: str = "f" * 64, split: str = "train"
-) -> CodeArrays:
-    return cached_codes(tokenizer, fingerprint, store, split, SegmentConfig(5, 3), CPU)
-
-
-def caches(store: Store) -> list[Path]:
-    return sorted((store.path / "codes").iterdir())
-
-
-def test_a_store_is_encoded_once(tmp_path: Path) -> None:
-    store, tokenizer = make_store(tmp_path), IndexTokenizer(2)
-    made = from_cache(tokenizer, store)
-    count = tokenizer.encoded
-    read = from_cache(tokenizer, Store.open(tmp_path))
-    assert tokenizer.encoded == count > 0
-    assert all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(made, read, strict=True))
-    assert len(caches(store)) == 1
-
-
-def test_another_tokenizer_other_segments_and_a_longer_store_are_encoded_anew(tmp_path: Path) -> None:
-    store, tokenizer = make_store(tmp_path), IndexTokenizer(2)
-    first = from_cache(tokenizer, store)
-    from_cache(tokenizer, store, "e" * 64)
-    cached_codes(tokenizer, "f" * 64, store, "train", SegmentConfig(4, 3), CPU)
-    assert len(caches(store)) == 3
-    with StoreWriter.open(tmp_path, make_meta()) as writer:
-        writer.add(3, make_episode(20, 3), "train")
-    grown = from_cache(tokenizer, Store.open(tmp_path))
-    assert len(grown.codes) == len(first.codes) * 4 / 3
-    assert len(caches(store)) == 4
-
-
-def test_the_splits_have_caches_of_their_own(tmp_path: Path) -> None:
-    store = make_store(tmp_path, [20, 20])
-    with StoreWriter.open(tmp_path, make_meta()) as writer:
-        writer.add(2, make_episode(9, 2), "held_out")
-    store = Store.open(tmp_path)
-    assert len(from_cache(IndexTokenizer(2), store, split="held_out").codes) == 10
-    assert len(from_cache(IndexTokenizer(2), store).codes) > 10
-
-
-def test_a_damaged_cache_is_never_read(tmp_path: Path) -> None:
-    store = make_store(tmp_path)
-    from_cache(IndexTokenizer(2), store)
-    file = caches(store)[0] / "codes.safetensors"
-    flip(file, file.stat().st_size - 3)
-    with pytest.raises(InputError, match=r"codes.safetensors: sha256 is .* damaged"):
-        from_cache(IndexTokenizer(2), store)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"codes": lambda codes: codes - 1}, r"codes -1\.\.\d+ found, expected 0\.\.255"),
-        ({"codes": lambda codes: codes + 256}, r"codes 256\.\.\d+ found"),
-        ({"codes": lambda codes: codes + 2**30}, r"codes 1073741824\.\.\d+ found"),
-        ({"codes": lambda codes: codes.astype(np.int64)}, "codes are int64"),
-        ({"codes": lambda codes: codes[:, 0]}, "codes are int32"),
-        ({"actions": lambda actions: actions[:, :1]}, "actions are float32"),
-        ({"actions": lambda actions: actions + np.inf}, "not all finite"),
-        ({"starts": lambda starts: starts[::-1].copy()}, "segments do not cover the codes"),
-        ({"starts": lambda starts: starts[:0]}, r"starts are int64 \(0,\)"),
-        ({"firsts": lambda firsts: firsts + 10**15}, "segments begin with frames 1000000000000000"),
-        ({"firsts": lambda firsts: firsts - 1}, "segments begin with frames -1"),
-        ({"firsts": lambda firsts: firsts[None]}, "firsts are int64"),
-        ({"more": lambda _: np.zeros(1)}, "not the arrays of a cache"),
-        ({"rewards": lambda _: None}, "not the arrays of a cache"),
-    ],
-)
-def test_a_cache_with_a_good_digest_that_fits_no_tokenizer_is_refused(
-    tmp_path: Path, change: dict[str, Any], message: str
-) -> None:
-    store = make_store(tmp_path)
-    arrays = from_cache(IndexTokenizer(2), store)._asdict()
-    folder = caches(store)[0]
-    changed = arrays | {name: how(arrays.get(name)) for name, how in change.items()}
-    data = save({name: value for name, value in changed.items() if value is not None})
-    files.commit_folder(folder, {"codes.safetensors": data}, files.read_manifest(folder).info, replace=True)
-    with pytest.raises(InputError, match=rf"codes.safetensors: .*{message}"):
-        from_cache(IndexTokenizer(2), store)
-
-
-def test_the_cache_of_another_split_is_refused(tmp_path: Path) -> None:
-    store = make_store(tmp_path)
-    from_cache(IndexTokenizer(2), store)
-    folder = caches(store)[0]
-    contents = {"codes.safetensors": (folder / "codes.safetensors").read_bytes()}
-    info = files.read_manifest(folder).info | {"split": "held_out"}
-    files.commit_folder(folder, contents, info, replace=True)
-    with pytest.raises(InputError, match=r"manifest.json: made of another store or split"):
-        from_cache(IndexTokenizer(2), store)
-
-
-def test_missing_files_are_found_before_hours_of_encoding(tmp_path: Path) -> None:
-    store, tokenizer = make_store(tmp_path), IndexTokenizer(2)
-    (tmp_path / store.entries[-1].file).unlink()
-    with pytest.raises(InputError, match=r"000002.safetensors: no such file"):
-        from_cache(tokenizer, store)
-    assert tokenizer.encoded == 0
-
-
 def test_episodes_that_are_left_out_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         encode_split(IndexTokenizer(4), make_store(tmp_path, [20, 3, 2]), "train", SegmentConfig(3, 3), CPU)
     assert "2 of 3 episodes in split train are shorter than 4 steps: left out" in caplog.text
-
-
-def test_an_interrupted_cache_is_made_again(tmp_path: Path) -> None:
-    store = make_store(tmp_path)
-    made = from_cache(IndexTokenizer(2), store)
-    (caches(store)[0] / "manifest.json").unlink()
-    tokenizer = IndexTokenizer(2)
-    assert np.array_equal(from_cache(tokenizer, store).codes, made.codes)
-    assert tokenizer.encoded > 0
-
-
-def test_a_tokenizer_with_the_same_first_digits_is_told_apart(tmp_path: Path) -> None:
-    store = make_store(tmp_path)
-    from_cache(IndexTokenizer(2), store, "f" * 64)
-    with pytest.raises(InputError, match=r"was made by another tokenizer\. It is only a cache: remove "):
-        from_cache(IndexTokenizer(2), store, "f" * 63 + "0")
 
 
 # ---------------------------------------------------------------- clips
@@ -266,7 +111,7 @@ def test_a_tokenizer_with_the_same_first_digits_is_told_apart(tmp_path: Path) ->
 
 def test_clips_are_all_windows_inside_a_segment() -> None:
     arrays = encode_episode(IndexTokenizer(2), counting_episode(20), SegmentConfig(6, 5), CPU)
-    clips = CodeClips(arrays, 4)
+    clips = CodeClips([arrays], 4)
     segments = len(arrays.starts) - 1
     assert len(clips) == segments * 3
     for i in range(len(clips)):
@@ -280,7 +125,7 @@ def test_clips_are_all_windows_inside_a_segment() -> None:
 
 def test_clips_have_the_promised_types() -> None:
     arrays = encode_episode(IndexTokenizer(2), counting_episode(20), SegmentConfig(6, 5), CPU)
-    clip = CodeClips(arrays, 4)[0]
+    clip = CodeClips([arrays], 4)[0]
     assert {name: (tuple(value.shape), value.dtype) for name, value in clip.items()} == {
         "codes": ((4, 1, 1), torch.int64),
         "actions": ((3, 2, 1), torch.float32),
@@ -293,20 +138,20 @@ def test_clips_have_the_promised_types() -> None:
 def test_clips_longer_than_every_segment_are_refused() -> None:
     arrays = encode_episode(IndexTokenizer(2), counting_episode(20), SegmentConfig(6, 5), CPU)
     with pytest.raises(InputError, match=r"no segment of 7 latent steps; the longest has 6. Record longer episodes"):
-        CodeClips(arrays, 7)
+        CodeClips([arrays], 7)
 
 
 def test_shorter_segments_are_counted_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    arrays = encode_split(IndexTokenizer(2), make_store(tmp_path, [20, 5]), "train", SegmentConfig(5, 100), CPU)
+    parts = encode_split(IndexTokenizer(2), make_store(tmp_path, [20, 5]), "train", SegmentConfig(5, 100), CPU)
     with caplog.at_level(logging.INFO):
-        CodeClips(arrays, 4)
+        CodeClips(parts, 4)
     assert "2 of 4 segments are shorter than a clip of 4 latent steps: left out" in caplog.text
 
 
 def test_each_step_of_the_episodes_has_equal_weight_in_all_clips_together() -> None:
     """The last step is in one clip and others are in many; their weights make up for it."""
     arrays = encode_episode(IndexTokenizer(1), counting_episode(40), SegmentConfig(12, 5), CPU)
-    clips = CodeClips(arrays, 5)
+    clips = CodeClips([arrays], 5)
     per_frame: dict[int, float] = {}
     values = []
     for index in range(len(clips)):
@@ -320,8 +165,14 @@ def test_each_step_of_the_episodes_has_equal_weight_in_all_clips_together() -> N
     assert max(values) > 4 * min(values)
 
 
-def test_steps_of_two_episodes_are_not_taken_for_one(tmp_path: Path) -> None:
-    store = make_store(tmp_path, lengths=(20, 20))
-    arrays = encode_split(IndexTokenizer(1), store, "train", SegmentConfig(21, 7), CPU)
-    assert arrays.firsts.tolist() == [0, 21]
-    assert CodeClips(arrays, 21)[0]["weights"].unique().tolist() == [1.0]
+def test_clips_of_parts_are_those_of_the_whole(tmp_path: Path) -> None:
+    """Episodes apart or joined, and steps of two episodes are not taken for one."""
+    parts = encode_split(IndexTokenizer(2), make_store(tmp_path, [20, 9, 13]), "train", SegmentConfig(5, 3), CPU)
+    apart, together = CodeClips(parts, 4), CodeClips([joined(parts)], 4)
+    assert len(apart) == len(together) == 20
+    for index in range(len(apart)):
+        for name, value in together[index].items():
+            assert torch.equal(apart[index][name], value)
+    alone = CodeClips(parts[:1], 4)
+    ratio = apart.weights[: len(alone.weights)] / np.where(alone.weights, alone.weights, 1)
+    assert np.ptp(ratio[alone.weights > 0]) < 1e-5

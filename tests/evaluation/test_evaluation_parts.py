@@ -40,7 +40,7 @@ def code_clips(rewards: float = 1.0, ends: bool = False) -> CodeClips:
     alternating = (np.arange(12) % 2 * rewards).astype(np.float32)
     codes = np.random.default_rng(0).integers(16, size=(12, 2, 2), dtype=np.int32)
     actions, starts = np.zeros((12, 2, 1), np.float32), np.array([0, 12])
-    return CodeClips(CodeArrays(codes, actions, alternating, terminated, starts, np.zeros(1, np.int64)), 4)
+    return CodeClips([CodeArrays(codes, actions, alternating, terminated, starts, np.zeros(1, np.int64))], 4)
 
 
 def test_a_prior_that_knows_nothing_needs_log_k_nats_per_token() -> None:

@@ -25,7 +25,8 @@ from tiny_models import SIZE, tiny_episode, tiny_experiment, tiny_store, tiny_vq
 
 from reliability.outcome import Guarantee, Outcome
 from vqvideo.data.clips import Clips
-from vqvideo.data.codes import CodeArrays, cached_codes
+from vqvideo.data.code_cache import cached_codes
+from vqvideo.data.codes import CodeArrays
 from vqvideo.data.config import SegmentConfig
 from vqvideo.data.index import EpisodeEntry
 from vqvideo.data.store import Store, StoreWriter
@@ -306,7 +307,7 @@ def _is_told(path: Path, store: Store, healthy: tuple[EpisodeEntry, ...], told: 
 def _cache(vqvae: VQVAE, store: Store, other: Store) -> list[Subject]:
     print_ = vqvae.fingerprint()
 
-    def codes(of: Store) -> CodeArrays:
+    def codes(of: Store) -> list[CodeArrays]:
         with redirect_stderr(io.StringIO()):
             return cached_codes(vqvae, print_, of, "train", SegmentConfig(3, 3), torch.device("cpu"))
 
@@ -317,7 +318,7 @@ def _cache(vqvae: VQVAE, store: Store, other: Store) -> list[Subject]:
         found = codes(Store.open(store.path))
         # Without a manifest there is no cache: it is made again.
         made_again = (folder / MANIFEST).stat().st_mtime_ns > made
-        return made_again and all(np.array_equal(one, two) for one, two in zip(found, healthy, strict=True))
+        return made_again and all(map(np.array_equal, found[0], healthy[0]))
 
     (folder,) = (store.path / "codes").iterdir()
     (strange,) = (other.path / "codes").iterdir()

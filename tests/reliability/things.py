@@ -17,7 +17,8 @@ from stores import make_meta
 from tiny_models import SIZE, tiny_episode, tiny_vqvae, tiny_world
 
 from vqvideo.data.clips import Clips
-from vqvideo.data.codes import CodeArrays, CodeClips, cached_codes
+from vqvideo.data.code_cache import cached_codes
+from vqvideo.data.codes import CodeArrays, CodeClips
 from vqvideo.data.config import SegmentConfig
 from vqvideo.data.store import Store, StoreWriter
 from vqvideo.experiment.config import Experiment
@@ -79,7 +80,7 @@ class Things(NamedTuple):
         return RunFolder(self.root / "run").records()
 
 
-def read_codes(store: Path) -> CodeArrays:
+def read_codes(store: Path) -> list[CodeArrays]:
     """From the cache, or made and cached."""
     vqvae = tiny_vqvae()
     segments = SegmentConfig(3, 3)

@@ -1,4 +1,4 @@
-"""Cached codes: a store encoded once by one tokenizer, and the clips of codes that the prior trains on.
+"""Episodes as codes: the segments that they are encoded in, and the clips of codes that the prior trains on.
 
 Every episode is encoded in overlapping segments, each as a clip of its own. So the prior meets clips that have just
 begun (as every dream begins, from a few frames of context) as well as clips long under way, at every phase of the
@@ -8,16 +8,12 @@ temporal stride.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_arrays
-from safetensors.numpy import save as save_arrays
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
@@ -28,14 +24,10 @@ from vqvideo.data.episode import Episode
 from vqvideo.data.index import EpisodeEntry
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
-from vqvideo.storage import files
 
 logger = logging.getLogger(__name__)
-_FORMAT = 2
-"""Of the cache, in its name: a cache of another format is not found and made again."""
-_FILE = "codes.safetensors"
-_MAX_HEADER_BYTES = 2**16
-"""Of that file; safetensors itself would read up to 100 MB of one."""
+_BATCH = 16
+"""Segments that the tokenizer encodes at once."""
 
 
 class Codebook(Protocol):
@@ -59,7 +51,7 @@ class Tokenizer(Protocol):
 
 
 class CodeArrays(NamedTuple):
-    """All segments of a split, one after the other along S latent steps."""
+    """The segments of some episodes, one after the other along S latent steps."""
 
     codes: NDArray[np.int32]
     """(S, h, w)."""
@@ -72,7 +64,7 @@ class CodeArrays(NamedTuple):
     starts: NDArray[np.int64]
     """(segments + 1,): where each segment begins, and the end."""
     firsts: NDArray[np.int64]
-    """(segments,): the frame that each segment begins with, of all episodes of the split one after the other."""
+    """(segments,): the frame that each segment begins with, of all the episodes one after the other."""
 
     def check(self, tokenizer: Tokenizer, actions: int, frames: int) -> None:
         """Raises InputError unless these can be codes of `tokenizer`, beside flat actions of `actions` columns, of
@@ -118,7 +110,7 @@ def encode_episode(tokenizer: Tokenizer, episode: Episode, cfg: SegmentConfig, d
     length = tokenizer.clip_length(steps)
     firsts = segment_starts(len(episode.frames), length, cfg.every)
     clips = to_video(np.stack([episode.frames[i : i + length] for i in firsts]))
-    codes = torch.cat([tokenizer.encode(part.to(device)).cpu() for part in clips.split(16)])
+    codes = torch.cat([tokenizer.encode(part.to(device)).cpu() for part in clips.split(_BATCH)])
 
     def grouped(values: NDArray, empty: NDArray) -> NDArray:
         """(T, ...) per frame to (segments * steps, s, ...) per latent step."""
@@ -141,22 +133,16 @@ def encode_episode(tokenizer: Tokenizer, episode: Episode, cfg: SegmentConfig, d
 
 def encode_split(
     tokenizer: Tokenizer, store: Store, split: str, cfg: SegmentConfig, device: torch.device
-) -> CodeArrays:
-    """All segments of a split. InputError if no episode holds two latent steps."""
-    entries = _long_enough(tokenizer, store, split)
+) -> list[CodeArrays]:
+    """The segments of each episode of a split. InputError if no episode holds two latent steps."""
+    entries = long_enough(tokenizer, store, split)
     store.check_sizes(entries)
-    parts = list(_encode_all(tokenizer, store, entries, cfg, device))
-    offsets = np.cumsum([0, *(part.starts[-1] for part in parts)])
-    starts = [part.starts[:-1] + offset for part, offset in zip(parts, offsets, strict=False)]
-    frames = np.cumsum([0, *(entry.length + 1 for entry in entries)])
-    firsts = [part.firsts + offset for part, offset in zip(parts, frames, strict=False)]
-    codes, actions, rewards, terminated, *_ = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    ends = np.concatenate([*starts, offsets[-1:]]).astype(np.int64)
-    return CodeArrays(codes, actions, rewards, terminated, ends, np.concatenate(firsts))
+    shown = tqdm(entries, desc="encoding", unit="episode", leave=False)
+    return [encode_episode(tokenizer, store.episode(entry), cfg, device) for entry in shown]
 
 
-def _long_enough(tokenizer: Tokenizer, store: Store, split: str) -> list[EpisodeEntry]:
-    """The episodes that make two latent steps or more."""
+def long_enough(tokenizer: Tokenizer, store: Store, split: str) -> list[EpisodeEntry]:
+    """The episodes of a split that make two latent steps or more. InputError if there is none."""
     everything = store.split(split)
     entries = [entry for entry in everything if entry.length >= tokenizer.stride]
     if not entries:
@@ -169,114 +155,86 @@ def _long_enough(tokenizer: Tokenizer, store: Store, split: str) -> list[Episode
     return entries
 
 
-def _encode_all(
-    tokenizer: Tokenizer, store: Store, entries: list[EpisodeEntry], cfg: SegmentConfig, device: torch.device
-) -> Iterator[CodeArrays]:
-    for entry in tqdm(entries, desc="encoding", unit="episode", leave=False):
-        yield encode_episode(tokenizer, store.episode(entry), cfg, device)
+def joined(parts: Sequence[CodeArrays]) -> CodeArrays:
+    """The segments of all parts in their order."""
+    codes, actions, rewards, terminated, *_ = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return CodeArrays(codes, actions, rewards, terminated, *_segments(parts))
 
 
-def cached_codes(
-    tokenizer: Tokenizer,
-    fingerprint: str,
-    store: Store,
-    split: str,
-    cfg: SegmentConfig,
-    device: torch.device,
-) -> CodeArrays:
-    """The codes of a split, from the cache beside the store or encoded now and cached.
-
-    The cache is named after the tokenizer's fingerprint, the store's content and the segments, so stale codes are
-    never read: another tokenizer or a longer store makes another cache.
-    """
-    name = f"{fingerprint[:16]}-{store.digest[:8]}-{split}-{cfg.latent_steps}x{cfg.every}-v{_FORMAT}"
-    folder = Path(store.path) / "codes" / name
-    info = {"tokenizer": fingerprint, "store": store.digest, "split": split}
-    if not (folder / files.MANIFEST).is_file():
-        arrays = encode_split(tokenizer, store, split, cfg, device)
-        files.make_folder(folder.parent)
-        files.commit_folder(folder, {_FILE: save_arrays(arrays._asdict())}, info, replace=True)
-        return arrays
-    try:
-        arrays = _read_cache(folder, info)
-    except InputError as error:
-        raise InputError(f"{error}. It is only a cache: remove {folder}, and it is made again") from error
-    frames = sum(entry.length + 1 for entry in _long_enough(tokenizer, store, split))
-    try:
-        arrays.check(tokenizer, store.meta.action_space.size, frames)
-    except InputError as error:
-        raise InputError(f"{folder / _FILE}: {error}: the file is not ours; remove {folder}") from error
-    return arrays
+def _segments(parts: Sequence[CodeArrays]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """`starts` and `firsts` of all parts together."""
+    steps = np.cumsum([0, *(len(part.codes) for part in parts)])
+    # The last segment of an episode ends with its last frame, so this counts the frames.
+    lasts = [part.firsts[-1] + part.actions.shape[1] * (np.diff(part.starts)[-1] - 1) for part in parts]
+    frames = np.cumsum([0, *(last + 1 for last in lasts)])
+    starts = [part.starts[:-1] + step for part, step in zip(parts, steps, strict=False)]
+    firsts = [part.firsts + frame for part, frame in zip(parts, frames, strict=False)]
+    return np.concatenate([*starts, steps[-1:]]), np.concatenate(firsts)
 
 
-def _read_cache(folder: Path, info: dict[str, str]) -> CodeArrays:
-    """The arrays of a cache, checked against their digest, of a cache with this `info`."""
-    manifest = files.read_manifest(folder)
-    if manifest.info.get("tokenizer") != info["tokenizer"]:
-        raise InputError(f"{folder} was made by another tokenizer")
-    if manifest.info != info or _FILE not in manifest.files:
-        raise InputError(f"{folder / files.MANIFEST}: made of another store or split")
-    data = files.read_verified(folder / _FILE, manifest.files[_FILE])
-    if int.from_bytes(data[:8], "little") > _MAX_HEADER_BYTES:
-        raise InputError(f"{folder / _FILE}: not the arrays of a cache (its header is too large)")
-    try:
-        return CodeArrays(**load_arrays(data))
-    except (SafetensorError, TypeError, KeyError, ValueError) as error:
-        raise InputError(f"{folder / _FILE}: not the arrays of a cache ({error})") from error
-
-
-class CodeClips(Dataset):
+class CodeClips(Dataset[dict[str, Tensor]]):
     """Every window of `length` latent steps inside a segment, as training samples of the prior.
 
     A sample holds codes (t, h, w) int64, actions (t - 1, s, a), rewards (t - 1,), terminated (t - 1,), and weights
     (t - 1,), with which each step of the episodes counts alike in rewards and terminations however many clips it is in:
     an episode's last step is in one clip where others are in dozens. Their mean over all clips is 1.
+
+    Args:
+        parts: the segments; they are never joined in memory, so that parts of files stay on disk.
+        length: t.
+
+    Raises:
+        InputError: every segment is shorter.
     """
 
-    def __init__(self, arrays: CodeArrays, length: int) -> None:
-        self.arrays, self.length = arrays, length
-        sizes = np.diff(arrays.starts)
-        windows = [
-            np.arange(start, start + size - length + 1)
-            for start, size in zip(arrays.starts[:-1], sizes, strict=True)
-            if size >= length
-        ]
-        if not windows:
+    def __init__(self, parts: Sequence[CodeArrays], length: int) -> None:
+        self.parts, self.length = tuple(parts), length
+        starts, firsts = _segments(parts)
+        sizes = np.diff(starts)
+        fits = sizes >= length
+        if not fits.any():
             raise InputError(
                 f"no segment of {length} latent steps; the longest has {sizes.max()}. Record longer episodes or lower "
                 "--prior.latent-steps"
             )
-        if len(windows) < len(sizes):
-            counts = f"{len(sizes) - len(windows)} of {len(sizes)} segments"
+        if not fits.all():
+            counts = f"{(~fits).sum()} of {len(sizes)} segments"
             logger.info("%s are shorter than a clip of %d latent steps: left out", counts, length)
-        self.windows = np.concatenate(windows)
-        self.weights = self._weights()
+        ranges = zip(starts[:-1][fits], sizes[fits], strict=True)
+        self.windows = np.concatenate([np.arange(start, start + size - length + 1) for start, size in ranges])
+        self._ends = np.cumsum([len(part.codes) for part in parts])
+        step = np.arange(starts[-1]) - np.repeat(starts[:-1], sizes)
+        self.weights = self._weights(np.repeat(firsts, sizes) + step * parts[0].actions.shape[1])
 
     def __len__(self) -> int:
         return len(self.windows)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        first = self.windows[index]
-        past, following = slice(first, first + self.length), slice(first + 1, first + self.length)
+        first = int(self.windows[index])
+        number = int(np.searchsorted(self._ends, first, side="right"))
+        part = self.parts[number]
+        begin = first - int(self._ends[number]) + len(part.codes)
+        past, following = slice(begin, begin + self.length), slice(begin + 1, begin + self.length)
         return {
-            "codes": torch.from_numpy(self.arrays.codes[past].astype(np.int64)),
-            "actions": torch.from_numpy(self.arrays.actions[following]),
-            "rewards": torch.from_numpy(self.arrays.rewards[following]),
-            "terminated": torch.from_numpy(self.arrays.terminated[following]),
-            "weights": torch.from_numpy(self.weights[following]),
+            "codes": torch.from_numpy(part.codes[past].astype(np.int64)),
+            "actions": torch.from_numpy(part.actions[following].copy()),
+            "rewards": torch.from_numpy(part.rewards[following].copy()),
+            "terminated": torch.from_numpy(part.terminated[following].copy()),
+            "weights": torch.from_numpy(self.weights[first + 1 : first + self.length].copy()),
         }
 
-    def _weights(self) -> NDArray[np.float32]:
-        """(S,): one over the number of clips that hold the step which ends with the same frame."""
-        in_windows = np.zeros(len(self.arrays.codes) + 1, np.int64)
+    def _weights(self, frame: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(S,): one over the number of clips that hold the step which ends with the same frame, (S,) `frame`."""
+        # How many windows hold each step as one to predict: each adds one at its second step, and takes it away after
+        # its last, so that the running sum counts them all without a loop over windows.
+        in_windows = np.zeros(len(frame) + 1, np.int64)
         np.add.at(in_windows, self.windows + 1, 1)
         np.add.at(in_windows, self.windows + self.length, -1)
         in_windows = in_windows.cumsum()[:-1]
-        sizes = np.diff(self.arrays.starts)
-        step = np.arange(len(in_windows)) - np.repeat(self.arrays.starts[:-1], sizes)
-        frame = np.repeat(self.arrays.firsts, sizes) + step * self.arrays.actions.shape[1]
+        # Segments overlap: the same step of an episode is in several, so counts are per frame and not per latent step.
         counts = np.bincount(frame, weights=in_windows)[frame]
         seen = np.flatnonzero(in_windows)
         weights = np.zeros(len(in_windows), np.float32)
         weights[seen] = 1 / counts[seen]
+        # As often as a step is drawn: the mean over what training sees is 1, and the loss keeps its scale.
         return weights * (in_windows.sum() / (weights * in_windows).sum()).astype(np.float32)

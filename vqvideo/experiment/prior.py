@@ -7,15 +7,18 @@ on one trained backbone, or a slower head be trained where a fast one has shown 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from vqvideo.data.clips import Clips, stack_frames
-from vqvideo.data.codes import CodeArrays, CodeClips, cached_codes
+from vqvideo.data.code_cache import cached_codes
+from vqvideo.data.codes import CodeArrays, CodeClips
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
 from vqvideo.evaluation import evaluate_prior
@@ -154,7 +157,7 @@ def _ancestor(cfg: Experiment) -> str | None:
     return VQVAE.from_pretrained(cfg.vqvae.init).fingerprint() if cfg.vqvae.init else None
 
 
-def prior_spec(vqvae: VQVAE, store: Store, arrays: CodeArrays) -> PriorSpec:
+def prior_spec(vqvae: VQVAE, store: Store, codes: Sequence[CodeArrays]) -> PriorSpec:
     """What a prior for this tokenizer and this store is told."""
     return PriorSpec(
         grid=vqvae.grid,
@@ -162,20 +165,31 @@ def prior_spec(vqvae: VQVAE, store: Store, arrays: CodeArrays) -> PriorSpec:
         code_dim=vqvae.quantizer.dim,
         stride=vqvae.stride,
         action_space=store.meta.action_space,
-        stats=action_stats(arrays),
+        stats=action_stats(codes),
         tokenizer=vqvae.fingerprint(),
     )
 
 
-def action_stats(arrays: CodeArrays) -> ActionStats:
-    """Scale of actions and rewards over the training segments."""
-    following = np.ones(len(arrays.codes), bool)
-    following[arrays.starts[:-1]] = False
-    actions = arrays.actions[following].reshape(-1, arrays.actions.shape[-1]).astype(np.float64)
-    rewards = arrays.rewards[following]
+def action_stats(codes: Sequence[CodeArrays]) -> ActionStats:
+    """Scale of actions and rewards over the training segments; one part in memory at a time."""
+    count = sum(len(_actions(part)) for part in codes)
+    mean = sum(_actions(part).sum(axis=0) for part in codes) / count
+    variance = sum(np.square(_actions(part) - mean).sum(axis=0) for part in codes) / count
+    rewards = [part.rewards[_following(part)] for part in codes]
     return ActionStats(
-        tuple(actions.mean(axis=0).tolist()),
-        tuple(actions.std(axis=0).tolist()),
-        float(rewards.min()),
-        float(rewards.max()),
+        tuple(mean.tolist()),
+        tuple(np.sqrt(variance).tolist()),
+        float(min(part.min() for part in rewards)),
+        float(max(part.max() for part in rewards)),
     )
+
+
+def _following(part: CodeArrays) -> NDArray[np.bool_]:
+    """(S,): the steps that actions led to, which are all but the first of each segment."""
+    following = np.ones(len(part.codes), bool)
+    following[part.starts[:-1]] = False
+    return following
+
+
+def _actions(part: CodeArrays) -> NDArray[np.float64]:
+    return part.actions[_following(part)].reshape(-1, part.actions.shape[-1]).astype(np.float64)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vqvideo.data import codes
+from vqvideo.data import code_cache
 from vqvideo.data.codes import CodeArrays
 from vqvideo.errors import InputError
 from vqvideo.verification.findings import Thing
@@ -43,7 +43,7 @@ def check_cache(path: Path, work: Work) -> Thing:
 def _check_arrays(thing: Thing) -> None:
     file = thing.path / FILE
     found = layouts(file)
-    if set(found) != set(CodeArrays._fields) and not thing.path.name.endswith(f"-v{codes._FORMAT}"):
+    if set(found) != set(CodeArrays._fields) and not thing.path.name.endswith(f"-v{code_cache._FORMAT}"):
         thing.note("", "of a format that is not read any more", "nothing uses it: remove the folder when you like")
         return
     if set(found) != set(CodeArrays._fields):

@@ -1,0 +1,171 @@
+"""The cache of codes beside a store: each split encoded once by one tokenizer, in shards that any rank can write.
+
+A shard is a folder of its own, complete or absent, and holds a few episodes. Which ones follows from the store alone:
+any number of ranks makes the same shards, and a cache that was interrupted is completed and not begun again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import save as save_arrays
+from tqdm import tqdm
+
+from vqvideo.data.codes import CodeArrays, Tokenizer, encode_episode, joined, long_enough
+from vqvideo.data.config import SegmentConfig
+from vqvideo.data.index import EpisodeEntry
+from vqvideo.data.store import Store
+from vqvideo.errors import InputError
+from vqvideo.storage import files
+
+_FORMAT = 3
+"""Of the cache, in its name: a cache of another format is not found and made again."""
+_FILE = "codes.safetensors"
+_MAX_HEADER_BYTES = 2**16
+"""Of that file; ours has a few hundred."""
+_SHARD_FRAMES = 2**12
+"""A shard is full when its episodes have so many frames: a few MiB of codes, and enough shards to share among ranks."""
+_DTYPES = {"I32": np.int32, "I64": np.int64, "F32": np.float32, "BOOL": np.bool_}
+
+
+class CodeCache:
+    """The codes of a split. It is named after the tokenizer's fingerprint, the store's content and the segments, so
+    stale codes are never read: another tokenizer or a longer store makes another cache.
+
+    With several processes each one calls `encode_share`, waits until `missing_shards` finds none, and calls `read`.
+
+    Args:
+        tokenizer: what encodes.
+        fingerprint: what tells it from every other.
+        store: the episodes.
+        split: "train" or "held_out".
+        cfg: how episodes are cut up.
+
+    Raises:
+        InputError: no episode holds two latent steps.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, fingerprint: str, store: Store, split: str, cfg: SegmentConfig) -> None:
+        self.tokenizer, self.fingerprint = tokenizer, fingerprint
+        self.store, self.split, self.cfg = store, split, cfg
+        self._shards = list(_shards(long_enough(tokenizer, store, split)))
+
+    def missing_shards(self) -> list[int]:
+        """Numbers of the shards that are not there (yet). Only looks at the disk."""
+        return [n for n in range(len(self._shards)) if not (self._folder(n) / files.MANIFEST).is_file()]
+
+    def encode_share(self, device: torch.device, rank: int = 0, world: int = 1) -> None:
+        """Encodes and writes what is missing of this rank's share, every `world`-th shard.
+
+        Raises:
+            InputError: an episode is missing or damaged.
+            DiskError: no room.
+        """
+        # By the number and not by the place among the missing ones: those of another rank may just have come.
+        mine = [number for number in self.missing_shards() if number % world == rank]
+        episodes = [entry for number in mine for entry in self._shards[number]]
+        self.store.check_sizes(episodes)
+        with tqdm(total=len(episodes), desc="encoding", unit="episode", leave=False, disable=rank > 0) as bar:
+            for number in mine:
+                parts = []
+                for entry in self._shards[number]:
+                    parts.append(encode_episode(self.tokenizer, self.store.episode(entry), self.cfg, device))
+                    bar.update()
+                self._write(number, joined(parts))
+
+    def read(self) -> list[CodeArrays]:
+        """All shards in order. Their arrays stay on disk: what is used comes into memory, and may leave it again.
+
+        Raises:
+            InputError: a shard is missing, damaged, or of another tokenizer or store; names the folder to remove.
+        """
+        return [self._read(number) for number in range(len(self._shards))]
+
+    def _folder(self, number: int) -> Path:
+        cut = f"{self.cfg.latent_steps}x{self.cfg.every}"
+        name = f"{self.fingerprint[:16]}-{self.store.digest[:8]}-{self.split}-{cut}-v{_FORMAT}-{number:05d}"
+        return Path(self.store.path) / "codes" / name
+
+    def _info(self, number: int) -> dict[str, Any]:
+        episodes = [entry.index for entry in self._shards[number]]
+        return {"tokenizer": self.fingerprint, "store": self.store.digest, "split": self.split, "episodes": episodes}
+
+    def _write(self, number: int, arrays: CodeArrays) -> None:
+        folder = self._folder(number)
+        files.make_folder(folder.parent)
+        files.commit_folder(folder, {_FILE: save_arrays(arrays._asdict())}, self._info(number), replace=True)
+
+    def _read(self, number: int) -> CodeArrays:
+        folder, info = self._folder(number), self._info(number)
+        try:
+            manifest = files.read_manifest(folder)
+            if manifest.info.get("tokenizer") != info["tokenizer"]:
+                raise InputError(f"{folder} was made by another tokenizer")
+            if manifest.info != info or _FILE not in manifest.files:
+                raise InputError(f"{folder / files.MANIFEST}: made of another store or split")
+            files.verify_file(folder / _FILE, manifest.files[_FILE])
+            arrays = map_arrays(folder / _FILE)
+            self._check(arrays, number)
+        except InputError as error:
+            raise InputError(f"{error}. It is only a cache: remove {folder}, and it is made again") from error
+        return arrays
+
+    def _check(self, arrays: CodeArrays, number: int) -> None:
+        frames = sum(entry.length + 1 for entry in self._shards[number])
+        try:
+            arrays.check(self.tokenizer, self.store.meta.action_space.size, frames)
+        except InputError as error:
+            raise InputError(f"{self._folder(number) / _FILE}: {error}") from error
+
+
+def cached_codes(
+    tokenizer: Tokenizer, fingerprint: str, store: Store, split: str, cfg: SegmentConfig, device: torch.device
+) -> list[CodeArrays]:
+    """The codes of a split, read from the cache when it is complete; what is missing is encoded by this process."""
+    cache = CodeCache(tokenizer, fingerprint, store, split, cfg)
+    cache.encode_share(device)
+    return cache.read()
+
+
+def _shards(entries: list[EpisodeEntry]) -> Iterator[list[EpisodeEntry]]:
+    shard: list[EpisodeEntry] = []
+    for entry in entries:
+        shard.append(entry)
+        if sum(e.length + 1 for e in shard) >= _SHARD_FRAMES:
+            yield shard
+            shard = []
+    if shard:
+        yield shard
+
+
+class _Mapped(CodeArrays):
+    """Arrays of a file. To a process that is not forked their file's name is sent: pickled, they would be copied."""
+
+    file: Path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return map_arrays, (self.file,)
+
+
+def map_arrays(file: Path) -> CodeArrays:
+    """The arrays of a shard's file, mapped into memory. InputError if these are not the arrays of a shard."""
+    try:
+        data = np.asarray(np.memmap(file, np.uint8, "r"))
+        # A safetensors file: the size of its header, the header, and the arrays without a gap.
+        begin = 8 + int.from_bytes(data[:8].tobytes(), "little")
+        if begin > _MAX_HEADER_BYTES:
+            raise ValueError("its header is too large")
+        arrays = {}
+        for name, found in json.loads(data[8:begin].tobytes()).items():
+            first, stop = found["data_offsets"]
+            arrays[name] = data[begin + first : begin + stop].view(_DTYPES[found["dtype"]]).reshape(found["shape"])
+        mapped = _Mapped(**arrays)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{file}: not the arrays of a cache ({error})") from error
+    mapped.file = file
+    return mapped
