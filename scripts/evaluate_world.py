@@ -20,7 +20,7 @@ import tyro
 from vqvideo import cli
 from vqvideo.data.recording import snake_case
 from vqvideo.errors import InputError
-from vqvideo.models.prior.sampling import Sampling
+from vqvideo.models.prior import Sampling
 from vqvideo.scripts.rollout import Source, load_world, open_store
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ import tyro
 from vqvideo import cli
 from vqvideo.data.recording import snake_case
 from vqvideo.errors import InputError, suggest
-from vqvideo.models.prior.sampling import Sampling
+from vqvideo.models.prior import Sampling
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -62,7 +62,7 @@ def ship(options: Options) -> Path:
     from vqvideo.data.clips import Clips
     from vqvideo.data.store import Store
     from vqvideo.evaluation import evaluate_world
-    from vqvideo.models.prior.sampling import Sampling
+    from vqvideo.models.prior import Sampling
     from vqvideo.scripts.model_card import CardFacts, card
     from vqvideo.scripts.shipping import export_world, folder_bytes, origins, rounded, rounding_loss
     from vqvideo.training.hardware import configure_threads, default_device, describe

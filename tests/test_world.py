@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vqvideo.errors import InputError
 from vqvideo.models.prior.sampling import Sampling
-from vqvideo.models.tokenizer.backbones import FactorisedConv
+from vqvideo.models.tokenizer import FactorisedConv
 from vqvideo.models.tokenizer.losses import ReconstructionConfig
 from vqvideo.models.tokenizer.vqvae import VQVAE, VQVAEConfig
 from vqvideo.world import EnvFacts, Imagination, WorldModel, WorldStep

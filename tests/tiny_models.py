@@ -21,8 +21,8 @@ from vqvideo.envs.tiny_world import draw, first_state, next_state
 from vqvideo.experiment.config import Experiment, PriorStage, VQVAEStage
 from vqvideo.models.prior import ActionStats, Prior, PriorConfig, PriorSpec
 from vqvideo.models.quantizers import EMAVQConfig
-from vqvideo.models.tokenizer.backbones import FactorisedConv
-from vqvideo.models.tokenizer.vqvae import VQVAE, VQVAEConfig
+from vqvideo.models.tokenizer import FactorisedConv, VQVAEConfig
+from vqvideo.models.tokenizer.vqvae import VQVAE
 from vqvideo.spaces import ActionSpace
 from vqvideo.training.trainer import TrainConfig
 from vqvideo.world import EnvFacts, WorldModel

@@ -20,8 +20,8 @@ from vqvideo.models.quantizers import (
     ResidualVQConfig,
     SimVQConfig,
 )
-from vqvideo.models.tokenizer.backbones import BackboneConfig, ConvConfig, FactorisedConv
-from vqvideo.models.tokenizer.vqvae import VQVAE, VQVAEConfig
+from vqvideo.models.tokenizer import BackboneConfig, ConvConfig, FactorisedConv, VQVAEConfig
+from vqvideo.models.tokenizer.vqvae import VQVAE
 
 BACKBONES = get_args(BackboneConfig)
 QUANTIZERS = get_args(BuiltInConfig)

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from vqvideo.errors import InputError as InputError
     from vqvideo.models.prior import Prior as Prior
     from vqvideo.models.prior import PriorConfig as PriorConfig
-    from vqvideo.models.prior.sampling import Sampling as Sampling
+    from vqvideo.models.prior import Sampling as Sampling
     from vqvideo.models.quantizers import EMAVQConfig as EMAVQConfig
     from vqvideo.models.quantizers import FSQConfig as FSQConfig
+    from vqvideo.models.tokenizer import VQVAEConfig as VQVAEConfig
     from vqvideo.models.tokenizer.vqvae import VQVAE as VQVAE
-    from vqvideo.models.tokenizer.vqvae import VQVAEConfig as VQVAEConfig
     from vqvideo.spaces import ActionSpace as ActionSpace
     from vqvideo.world import WorldModel as WorldModel
 

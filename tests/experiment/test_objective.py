@@ -19,9 +19,10 @@ from vqvideo.errors import InputError
 from vqvideo.experiment.config import Experiment, vqvae_folder
 from vqvideo.experiment.tokenizer import TokenizerObjective, train_vqvae
 from vqvideo.models.pixels import to_signed
-from vqvideo.models.tokenizer.discriminator import AdversarialTerm, NoAdversary, PatchDiscriminator3D, hinge, lecam
+from vqvideo.models.tokenizer import EfficientNetLite0, NoAdversary, PatchDiscriminator3D
+from vqvideo.models.tokenizer.discriminator import AdversarialTerm, hinge, lecam
 from vqvideo.models.tokenizer.features import FeatureNet
-from vqvideo.models.tokenizer.perceptual import EfficientNetLite0, PerceptualTerm
+from vqvideo.models.tokenizer.perceptual import PerceptualTerm
 from vqvideo.models.tokenizer.vqvae import VQVAE
 from vqvideo.storage.checkpoint import TrainingState, load_training, training_checkpoints
 from vqvideo.storage.records import read_yaml, typed, write_yaml

@@ -9,8 +9,8 @@ import torch
 from tiny_models import FIVE, make_spec, noise_frames, tiny_prior, tiny_vqvae
 from torch import Tensor
 
-from vqvideo.models.prior import ConditioningConfig, HeadConfig
-from vqvideo.models.prior.sampling import Picker, Sampling
+from vqvideo.models.prior import ConditioningConfig, HeadConfig, Sampling
+from vqvideo.models.prior.sampling import Picker
 from vqvideo.storage.records import kind_of
 from vqvideo.world import EnvFacts, WorldModel, WorldState, WorldStep
 

@@ -10,9 +10,9 @@ from tiny_tokenizers import BACKBONES, STRIDES, name_of, small_backbone, wake
 from torch import Tensor, nn
 
 from vqvideo.errors import InputError
-from vqvideo.models.tokenizer.backbones import ConvConfig, Down, FactorisedConv, FrameConv, FullConv, ResidualBlock, Up
+from vqvideo.models.tokenizer import ConvConfig, FactorisedConv, FrameConv, FullConv, VQVAEConfig
+from vqvideo.models.tokenizer.backbones import Down, ResidualBlock, Up, make_decoder, make_encoder
 from vqvideo.models.tokenizer.causal import TimeState, TimeWalk
-from vqvideo.models.tokenizer.vqvae import VQVAEConfig
 
 each_backbone = pytest.mark.parametrize("kind", BACKBONES, ids=name_of)
 each_stride = pytest.mark.parametrize("stride", STRIDES)
@@ -27,7 +27,7 @@ def run(net: nn.Module, x: Tensor, state: TimeState | None = None) -> tuple[Tens
 def nets(kind: type[ConvConfig], stride: int) -> tuple[nn.Module, nn.Module]:
     torch.manual_seed(0)
     cfg = small_backbone(kind, stride)
-    return wake(cfg.encoder(5)), wake(cfg.decoder(5))
+    return wake(make_encoder(cfg, 5)), wake(make_decoder(cfg, 5))
 
 
 # ---------------------------------------------------------------- properties of every backbone
@@ -150,8 +150,8 @@ def test_levels_multiply_to_the_strides_and_fold_time_last(
     cfg = FactorisedConv(strides=strides, patch=patch, widths=widths)
     assert cfg.level_strides == folds
     t, h, w = strides
-    assert run(cfg.encoder(3), torch.randn(1, 3, t, h, 2 * w))[0].shape == (1, 3, 1, 1, 2)
-    assert run(cfg.decoder(3), torch.randn(1, 3, 1, 1, 2))[0].shape == (1, 3, t, h, 2 * w)
+    assert run(make_encoder(cfg, 3), torch.randn(1, 3, t, h, 2 * w))[0].shape == (1, 3, 1, 1, 2)
+    assert run(make_decoder(cfg, 3), torch.randn(1, 3, 1, 1, 2))[0].shape == (1, 3, t, h, 2 * w)
 
 
 @each_backbone

@@ -10,9 +10,9 @@ from tiny_models import make_spec, shake, tiny_prior
 from torch import Tensor
 
 from vqvideo.errors import InputError
-from vqvideo.models.prior import HeadConfig, Prior, PriorConfig
+from vqvideo.models.prior import HeadConfig, Prior, PriorConfig, Sampling
 from vqvideo.models.prior.backbone import Backbone
-from vqvideo.models.prior.sampling import Picker, Sampling, entropy
+from vqvideo.models.prior.sampling import Picker, entropy
 
 HEADS: tuple[type, ...] = get_args(HeadConfig)
 

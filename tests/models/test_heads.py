@@ -14,14 +14,15 @@ from torch import Tensor
 from vqvideo.errors import InputError
 from vqvideo.models.prior import (
     AutoregressiveHeadConfig,
+    Head,
     HeadConfig,
     MaskedHeadConfig,
     ParallelHeadConfig,
     Prior,
     PriorConfig,
+    Sampling,
 )
-from vqvideo.models.prior.heads import Head
-from vqvideo.models.prior.sampling import Picker, Sampling
+from vqvideo.models.prior.sampling import Picker
 
 KINDS: tuple[type, ...] = get_args(HeadConfig)
 GRID = (1, 4)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from vqvideo.errors import InputError
 from vqvideo.models.prior.outcomes import symexp, symlog, two_hot
-from vqvideo.models.tokenizer.losses import ReconstructionConfig, reconstruction_loss
+from vqvideo.models.tokenizer import ReconstructionConfig
+from vqvideo.models.tokenizer.losses import reconstruction_loss
 
 PLAIN = ReconstructionConfig()
 

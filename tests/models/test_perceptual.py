@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torchvision.models import vgg16
 
 from vqvideo.errors import InputError
-from vqvideo.models.tokenizer import features
+from vqvideo.models.tokenizer import VGG16, EfficientNetLite0, NoPerceptual, features
 from vqvideo.models.tokenizer.features import FeatureNet, Lite0Features, VGG16Features, resized
-from vqvideo.models.tokenizer.perceptual import VGG16, EfficientNetLite0, NoPerceptual, PerceptualTerm, unit_features
+from vqvideo.models.tokenizer.perceptual import PerceptualTerm, unit_features
 
 
 def vgg_weights(path: Path, prefix: str = "features.") -> Path:

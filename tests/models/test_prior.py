@@ -22,9 +22,10 @@ from vqvideo.models.prior import (
     PriorSpec,
     PriorState,
     RewardHead,
+    Sampling,
     TokenConfig,
 )
-from vqvideo.models.prior.sampling import Picker, Sampling
+from vqvideo.models.prior.sampling import Picker
 from vqvideo.spaces import ActionSpace
 from vqvideo.storage.records import kind_of
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from vqvideo.models.prior.sampling import Sampling, draw_from_nucleus, keep_top_p, sample
+from vqvideo.models.prior import Sampling
+from vqvideo.models.prior.sampling import draw_from_nucleus, keep_top_p, sample
 from vqvideo.models.rows import RowStreams, uniform
 
 CPU = torch.device("cpu")

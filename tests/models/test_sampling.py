@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from vqvideo.errors import InputError
-from vqvideo.models.prior.sampling import Sampling, draw, draw_from_nucleus, entropy, keep_top_k, keep_top_p, sample
+from vqvideo.models.prior import Sampling
+from vqvideo.models.prior.sampling import draw, draw_from_nucleus, entropy, keep_top_k, keep_top_p, sample
 
 LOGITS = torch.tensor([2.0, 0.5, 0.0, -1.0, -3.0])
 

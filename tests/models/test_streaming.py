@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from tiny_tokenizers import BACKBONES, small_quantizer, small_vqvae, wake
 from torch import Tensor
 
+from vqvideo.models.tokenizer import VQVAEConfig
 from vqvideo.models.tokenizer.causal import TimeState
-from vqvideo.models.tokenizer.vqvae import VQVAE, VQVAEConfig
+from vqvideo.models.tokenizer.vqvae import VQVAE
 
 ROUNDING = 1e-4
 """In frames, of 0 .. 1. These random networks amplify the rounding of sums in another order to up to 2e-5; what leaks

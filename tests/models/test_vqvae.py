@@ -25,9 +25,9 @@ from vqvideo.models.pixels import to_unit
 from vqvideo.models.quantizers import CosineVQConfig, EMAVQConfig, FSQConfig, ResidualVQConfig
 from vqvideo.models.quantizers.lookup_free import BitConfig
 from vqvideo.models.quantizers.usage import code_counts, usage
-from vqvideo.models.tokenizer.backbones import ConvConfig, FrameConv
+from vqvideo.models.tokenizer import ConvConfig, FrameConv, VQVAEConfig
 from vqvideo.models.tokenizer.causal import TimeState
-from vqvideo.models.tokenizer.vqvae import VQVAE, VQVAEConfig
+from vqvideo.models.tokenizer.vqvae import VQVAE
 
 each_backbone = pytest.mark.parametrize("backbone", BACKBONES, ids=name_of)
 each_quantizer = pytest.mark.parametrize("quantizer", QUANTIZERS, ids=name_of)

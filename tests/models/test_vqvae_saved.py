@@ -19,7 +19,7 @@ from tiny_tokenizers import (
 )
 
 from vqvideo.errors import InputError
-from vqvideo.models.tokenizer.backbones import ConvConfig
+from vqvideo.models.tokenizer import ConvConfig
 from vqvideo.models.tokenizer.vqvae import VQVAE
 from vqvideo.storage.files import commit_folder
 from vqvideo.storage.formats import SavedModel

@@ -15,11 +15,9 @@ from reliability.lies import with_header
 from reliability.mutations import as_json, as_sealed_json, deep, mutated, scrambled
 from reliability.things import Load, Things, loaded, reseal
 from vqvideo.experiment.config import Experiment
-from vqvideo.models.prior.conditioning import ConditioningConfig
-from vqvideo.models.prior.heads import HeadConfig
-from vqvideo.models.prior.pooling import PoolingConfig
+from vqvideo.models.prior import ConditioningConfig, HeadConfig, PoolingConfig
 from vqvideo.models.quantizers import BuiltInConfig
-from vqvideo.models.tokenizer.backbones import BackboneConfig
+from vqvideo.models.tokenizer import BackboneConfig
 from vqvideo.native_spaces import to_gymnasium
 from vqvideo.spaces import ActionSpace
 from vqvideo.storage import files

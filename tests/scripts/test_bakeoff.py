@@ -14,7 +14,7 @@ from tiny_models import tiny_experiment, tiny_store
 from vqvideo.errors import InputError
 from vqvideo.experiment.config import Experiment
 from vqvideo.models.quantizers import EMAVQConfig, FSQConfig, OutsideConfig, QuantizerConfig
-from vqvideo.models.tokenizer.backbones import FullConv
+from vqvideo.models.tokenizer import FullConv
 from vqvideo.scripts.benchmarks.suites import Suite, changed
 from vqvideo.storage.records import read_yaml, typed
 

@@ -30,8 +30,8 @@ from vqvideo.models.prior import (
     ParallelHeadConfig,
     Prior,
     PriorConfig,
+    Sampling,
 )
-from vqvideo.models.prior.sampling import Sampling
 from vqvideo.scripts.benchmarks import prior_trial
 from vqvideo.scripts.benchmarks.horizon_plot import HorizonCurves, plot_horizons
 from vqvideo.scripts.benchmarks.prior_trial import Trial, as_drawn, as_trained

@@ -18,8 +18,7 @@ from tiny_models import FIVE, SIZE, STEERING, tiny_store, tiny_world, vqvae_conf
 sys.path.insert(0, str(SCRIPTS))
 
 from vqvideo.errors import InputError
-from vqvideo.models.prior import PriorConfig
-from vqvideo.models.prior.sampling import Sampling
+from vqvideo.models.prior import PriorConfig, Sampling
 from vqvideo.scripts import benchmark
 from vqvideo.scripts.benchmark import EnvBenchmark
 from vqvideo.scripts.benchmarks.dreams import Untrained

@@ -18,8 +18,7 @@ sys.path.insert(0, str(SCRIPTS))
 
 from vqvideo.errors import InputError
 from vqvideo.evaluation import Dreaming
-from vqvideo.models.prior import HeadConfig, PriorConfig
-from vqvideo.models.prior.heads import AutoregressiveHeadConfig, MaskedHeadConfig
+from vqvideo.models.prior import AutoregressiveHeadConfig, HeadConfig, MaskedHeadConfig, PriorConfig
 from vqvideo.scripts import benchmark
 from vqvideo.scripts.benchmarks.dreams import (
     BASELINE,

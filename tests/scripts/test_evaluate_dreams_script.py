@@ -69,7 +69,7 @@ def test_tables_are_printed_and_everything_is_written_beside_the_world(measure: 
 
 def test_the_figures_are_those_of_the_library_under_the_same_options(measure: Script, home: Path) -> None:
     from vqvideo.data.store import Store
-    from vqvideo.models.prior.sampling import Sampling
+    from vqvideo.models.prior import Sampling
     from vqvideo.world import WorldModel
 
     code, shown = measure("--seed", 3, "--temperature", 0.5, "--json", "out/script.json")

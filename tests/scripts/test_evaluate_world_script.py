@@ -15,7 +15,7 @@ from tiny_models import tiny_store, tiny_world
 from vqvideo import cli
 from vqvideo.evaluation import evaluate_world as library
 from vqvideo.evaluation import frame_sets
-from vqvideo.models.prior.sampling import Sampling
+from vqvideo.models.prior import Sampling
 
 sys.path.insert(0, str(SCRIPTS))
 

@@ -22,7 +22,8 @@ from vqvideo import cli, pretrained
 from vqvideo.data.clips import Clips
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
-from vqvideo.models.tokenizer.vqvae import VQVAE, VQVAEConfig
+from vqvideo.models.tokenizer import VQVAEConfig
+from vqvideo.models.tokenizer.vqvae import VQVAE
 from vqvideo.scripts import ship_world, shipping
 from vqvideo.scripts.shipping import MAX_BYTES, export_world, folder_bytes, half_tensors, rounded, rounding_loss
 from vqvideo.storage import hub

@@ -11,11 +11,8 @@ from vqvideo.agents.config import AgentStage
 from vqvideo.data.config import SegmentConfig, StillsConfig
 from vqvideo.data.recording import RecordConfig
 from vqvideo.errors import InputError
-from vqvideo.models.prior import PriorConfig
-from vqvideo.models.prior.sampling import Sampling
-from vqvideo.models.tokenizer.discriminator import AdversarialConfig, NoAdversary
-from vqvideo.models.tokenizer.perceptual import NoPerceptual, PerceptualConfig
-from vqvideo.models.tokenizer.vqvae import VQVAEConfig
+from vqvideo.models.prior import PriorConfig, Sampling
+from vqvideo.models.tokenizer import AdversarialConfig, NoAdversary, NoPerceptual, PerceptualConfig, VQVAEConfig
 from vqvideo.storage.records import read_yaml, typed
 from vqvideo.training.trainer import TrainConfig
 

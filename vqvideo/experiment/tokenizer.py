@@ -21,8 +21,7 @@ from vqvideo.evaluation.pictures import reconstruction_rows, save_media
 from vqvideo.experiment.config import Experiment, vqvae_folder
 from vqvideo.experiment.stage import Training, run_training
 from vqvideo.models.pixels import to_signed
-from vqvideo.models.tokenizer.discriminator import AdversarialConfig, NoAdversary
-from vqvideo.models.tokenizer.perceptual import NoPerceptual, PerceptualConfig
+from vqvideo.models.tokenizer import AdversarialConfig, NoAdversary, NoPerceptual, PerceptualConfig
 from vqvideo.models.tokenizer.vqvae import VQVAE
 from vqvideo.storage.checkpoint import load_into, model_tensors
 from vqvideo.storage.records import flat_settings, to_plain

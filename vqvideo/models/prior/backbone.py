@@ -6,18 +6,16 @@ steps. At latent step k - 1 it reads its codes and the actions that lead on to s
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from vqvideo.models.prior.attention import KVCache, SpaceAttention, TimeAttention
 from vqvideo.models.prior.blocks import SpaceBlock, TimeBlock
 from vqvideo.models.prior.conditioning import ActionEncoder
+from vqvideo.models.prior.config import PriorConfig
 from vqvideo.models.prior.embedding import Singles, Squares, TokenEmbedding
 from vqvideo.models.prior.spec import PriorSpec
-
-if TYPE_CHECKING:
-    from vqvideo.models.prior.config import PriorConfig
 
 
 class Hidden(NamedTuple):

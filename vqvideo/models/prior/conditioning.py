@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -88,27 +86,11 @@ class Conditioning(nn.Module):
         return x
 
 
-@dataclass(frozen=True)
-class AddConfig:
-    """The action is added to every token."""
-
-    def build(self, dim: int) -> Add:
-        return Add()
-
-
 class Add(Conditioning):
     """The action is added to every token (as in Genie, Bruce et al. 2024, arXiv:2402.15391)."""
 
     def enter(self, x: Tensor, action: Tensor) -> Tensor:
         return x + action[:, :, None]
-
-
-@dataclass(frozen=True)
-class TokenConfig:
-    """The action is a token of its own beside those of the frame."""
-
-    def build(self, dim: int) -> Token:
-        return Token(dim)
 
 
 class Token(Conditioning):
@@ -127,18 +109,7 @@ class Token(Conditioning):
         return x[:, :, :-1]
 
 
-@dataclass(frozen=True)
-class AdaLNConfig:
-    """The action sets scale and shift of every norm."""
-
-    def build(self, dim: int) -> AdaLN:
-        return AdaLN()
-
-
 class AdaLN(Conditioning):
     """The action sets scale and shift of every norm."""
 
     norm = AdaptiveNorm
-
-
-ConditioningConfig = AddConfig | TokenConfig | AdaLNConfig

@@ -1,13 +1,153 @@
-"""Settings of a prior."""
+"""Settings of a prior, and of drawing from it. Without torch: a class is loaded when it is built."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from vqvideo.errors import InputError
-from vqvideo.models.prior.conditioning import AddConfig, ConditioningConfig
-from vqvideo.models.prior.heads import HeadConfig, ParallelHeadConfig
-from vqvideo.models.prior.pooling import MeanPoolingConfig, PoolingConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vqvideo.models.prior import (
+        AdaLN,
+        Add,
+        AttentionPooling,
+        AutoregressiveHead,
+        MaskedHead,
+        MeanPooling,
+        ParallelHead,
+        Prior,
+        PriorSpec,
+        Token,
+    )
+
+
+@dataclass(frozen=True)
+class ParallelHeadConfig:
+    """All tokens of a step at once, independent of each other given the past: the fastest."""
+
+    def build(self, dim: int, grid: tuple[int, int], codebook: Tensor) -> ParallelHead:
+        from vqvideo.models.prior import ParallelHead
+
+        return ParallelHead(dim, len(codebook))
+
+
+@dataclass(frozen=True)
+class MaskedHeadConfig:
+    """The tokens of a step in a few passes of a small bidirectional transformer; a pass sees what those before drew."""
+
+    passes: int = 4
+    """Passes K per latent step; 1 draws all tokens independently."""
+    layers: int = 2
+    """Layers of the head."""
+    heads: int = 4
+    """Its attention heads."""
+    mlp_ratio: float = 4.0
+    """Size of its feed-forward."""
+
+    def __post_init__(self) -> None:
+        if self.passes < 1 or self.layers < 1:
+            raise InputError(f"head.passes is {self.passes} and layers is {self.layers}, expected at least 1 of each")
+
+    def build(self, dim: int, grid: tuple[int, int], codebook: Tensor) -> MaskedHead:
+        from vqvideo.models.prior import MaskedHead
+
+        return MaskedHead(self, dim, grid, codebook)
+
+
+@dataclass(frozen=True)
+class AutoregressiveHeadConfig:
+    """One token after the other, in raster order, each given all before it."""
+
+    layers: int = 2
+    """Layers of the head."""
+    heads: int = 4
+    """Its attention heads."""
+    mlp_ratio: float = 4.0
+    """Size of its feed-forward."""
+
+    def __post_init__(self) -> None:
+        if self.layers < 1:
+            raise InputError(f"head.layers is {self.layers}, expected at least 1")
+
+    def build(self, dim: int, grid: tuple[int, int], codebook: Tensor) -> AutoregressiveHead:
+        from vqvideo.models.prior import AutoregressiveHead
+
+        return AutoregressiveHead(self, dim, grid, codebook)
+
+
+HeadConfig = ParallelHeadConfig | MaskedHeadConfig | AutoregressiveHeadConfig
+
+
+@dataclass(frozen=True)
+class AddConfig:
+    """The action is added to every token."""
+
+    def build(self, dim: int) -> Add:
+        from vqvideo.models.prior import Add
+
+        return Add()
+
+
+@dataclass(frozen=True)
+class TokenConfig:
+    """The action is a token of its own beside those of the frame."""
+
+    def build(self, dim: int) -> Token:
+        from vqvideo.models.prior import Token
+
+        return Token(dim)
+
+
+@dataclass(frozen=True)
+class AdaLNConfig:
+    """The action sets scale and shift of every norm."""
+
+    def build(self, dim: int) -> AdaLN:
+        from vqvideo.models.prior import AdaLN
+
+        return AdaLN()
+
+
+ConditioningConfig = AddConfig | TokenConfig | AdaLNConfig
+
+
+@dataclass(frozen=True)
+class MeanPoolingConfig:
+    """All places count alike: for rewards that the whole picture earns."""
+
+    def build(self, dim: int) -> MeanPooling:
+        """For places of width `dim`."""
+        from vqvideo.models.prior import MeanPooling
+
+        return MeanPooling()
+
+
+@dataclass(frozen=True)
+class AttentionPoolingConfig:
+    """Learned queries look for the places that matter: for rewards and ends that one small thing decides, which a mean
+    over all places would drown.
+    """
+
+    queries: int = 4
+    """Learned queries; each reads its own share of the width."""
+
+    def build(self, dim: int) -> AttentionPooling:
+        """For places of width `dim`.
+
+        Raises:
+            InputError: the queries do not divide the width.
+        """
+        if self.queries < 1 or dim % self.queries:
+            raise InputError(f"prior.pooling.queries is {self.queries}, expected a divisor of prior.dim {dim}")
+        from vqvideo.models.prior import AttentionPooling
+
+        return AttentionPooling(dim, self.queries)
+
+
+PoolingConfig = MeanPoolingConfig | AttentionPoolingConfig
 
 
 @dataclass(frozen=True)
@@ -23,7 +163,7 @@ class PriorConfig:
     layers: int = 4
     """Number of layers."""
     time_every: int = 2
-    """Every how manieth layer attends along time; the others attend in space."""
+    """Each group of this many layers ends with one that attends along time; the others attend in space."""
     window: int = 8
     """Latent steps that temporal attention looks back over, the newest included."""
     mlp_ratio: float = 4.0
@@ -60,7 +200,43 @@ class PriorConfig:
                 "multiple of 4 x heads"
             )
 
+    def build(self, spec: PriorSpec, codebook: Tensor) -> Prior:
+        """A prior for what `spec` says, which begins with the tokenizer's code vectors (k, c)."""
+        from vqvideo.models.prior import Prior
+
+        return Prior(self, spec, codebook)
+
     @property
     def token_dim(self) -> int:
         """e, the width of a token in the head."""
         return self.dim // self.patch
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to draw codes."""
+
+    temperature: float = 1.0
+    """Divides the logits; 0 takes the likeliest code."""
+    top_k: int = 0
+    """Keep only the k likeliest codes; 0 keeps all."""
+    top_p: float = 0.9
+    """Keep the smallest set of codes that holds this probability; 1 keeps all. Tokens are drawn independently of
+    each other, so the unlikely tail shows as specks."""
+    guidance: float = 1.0
+    """How strongly the actions count: 1 as learnt, more than 1 exaggerates them, 0 dreams without them."""
+
+    def __post_init__(self) -> None:
+        if not self.temperature >= 0:
+            raise InputError(f"temperature is {self.temperature}, expected 0 or more")
+        if self.top_k < 0:
+            raise InputError(f"top_k is {self.top_k}, expected 0 (all) or more")
+        if not 0 < self.top_p <= 1:
+            raise InputError(f"top_p is {self.top_p}, expected more than 0 and at most 1")
+        if not 0 <= self.guidance < float("inf"):
+            raise InputError(f"guidance is {self.guidance}, expected 0 (no actions), 1 (as learnt) or more")
+
+    @property
+    def compares(self) -> bool:
+        """Whether it takes two passes, with and without the actions."""
+        return self.guidance not in (0, 1)

@@ -18,7 +18,7 @@ from vqvideo.errors import InputError
 from vqvideo.models.prior.attention import KVCache
 from vqvideo.models.prior.backbone import Backbone, Hidden
 from vqvideo.models.prior.config import PriorConfig
-from vqvideo.models.prior.heads import Likelihood
+from vqvideo.models.prior.heads.base import Likelihood
 from vqvideo.models.prior.outcomes import RewardHead, termination_loss
 from vqvideo.models.prior.sampling import Picker, Sampling
 from vqvideo.models.prior.spec import PriorSpec

@@ -2,43 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from vqvideo.errors import InputError
+from vqvideo.models.prior.config import Sampling
 from vqvideo.models.rows import Randomness, uniform
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How to draw codes."""
-
-    temperature: float = 1.0
-    """Divides the logits; 0 takes the likeliest code."""
-    top_k: int = 0
-    """Keep only the k likeliest codes; 0 keeps all."""
-    top_p: float = 0.9
-    """Keep the smallest set of codes that holds this probability; 1 keeps all. Tokens are drawn independently of
-    each other, so the unlikely tail shows as specks."""
-    guidance: float = 1.0
-    """How strongly the actions count: 1 as learnt, more than 1 exaggerates them, 0 dreams without them."""
-
-    def __post_init__(self) -> None:
-        if not self.temperature >= 0:
-            raise InputError(f"temperature is {self.temperature}, expected 0 or more")
-        if self.top_k < 0:
-            raise InputError(f"top_k is {self.top_k}, expected 0 (all) or more")
-        if not 0 < self.top_p <= 1:
-            raise InputError(f"top_p is {self.top_p}, expected more than 0 and at most 1")
-        if not 0 <= self.guidance < float("inf"):
-            raise InputError(f"guidance is {self.guidance}, expected 0 (no actions), 1 (as learnt) or more")
-
-    @property
-    def compares(self) -> bool:
-        """Whether it takes two passes, with and without the actions."""
-        return self.guidance not in (0, 1)
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:

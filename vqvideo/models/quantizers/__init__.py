@@ -1,34 +1,57 @@
-"""Quantizers: continuous latents to codes and back, behind one contract, one file per kind.
+"""Quantizers: continuous latents to codes and back, behind one contract.
 
-A new one is a class with the contract of `base.Quantizer`, a frozen config with `build`, and its line in the union.
-One from elsewhere is passed as a module: see `outside`.
+A new one has its settings and its line of the union in `config.py`, and a file of its own with a class that keeps the
+contract of `base.Quantizer`. One from elsewhere is passed as a module: see `outside`.
 """
 
-from vqvideo.models.quantizers.base import (
-    Quantized,
-    Quantizer,
-    cluster_sums,
-    k_means,
-    nearest,
-    rotated,
-    straight_through,
-)
-from vqvideo.models.quantizers.ema_vq import EMAVQ, CosineVQ, CosineVQConfig, EMAVQConfig
-from vqvideo.models.quantizers.fsq import FSQ, FSQConfig
-from vqvideo.models.quantizers.gradient_vq import GradientVQ, GradientVQConfig
-from vqvideo.models.quantizers.lookup_free import BSQ, LFQ, BSQConfig, LFQConfig
-from vqvideo.models.quantizers.outside import Adapted, OutsideConfig
-from vqvideo.models.quantizers.residual_vq import ResidualVQ, ResidualVQConfig
-from vqvideo.models.quantizers.sim_vq import SimVQ, SimVQConfig
-from vqvideo.models.quantizers.usage import CodeUsage
+from typing import TYPE_CHECKING
 
-BuiltInConfig = (
-    EMAVQConfig | CosineVQConfig | GradientVQConfig | FSQConfig | LFQConfig | BSQConfig | SimVQConfig | ResidualVQConfig
+from vqvideo.models import on_first_use
+from vqvideo.models.quantizers.config import (
+    BSQConfig,
+    BuiltInConfig,
+    CosineVQConfig,
+    EMAVQConfig,
+    FSQConfig,
+    GradientVQConfig,
+    LFQConfig,
+    OutsideConfig,
+    QuantizerConfig,
+    ResidualVQConfig,
+    SimVQConfig,
 )
-"""The quantizers that can be built from their settings."""
-QuantizerConfig = BuiltInConfig | OutsideConfig
-"""What the settings of a tokenizer may say."""
 
+if TYPE_CHECKING:
+    from vqvideo.models.quantizers.base import (
+        Quantized,
+        Quantizer,
+        cluster_sums,
+        k_means,
+        nearest,
+        rotated,
+        straight_through,
+    )
+    from vqvideo.models.quantizers.ema_vq import EMAVQ, CosineVQ
+    from vqvideo.models.quantizers.fsq import FSQ
+    from vqvideo.models.quantizers.gradient_vq import GradientVQ
+    from vqvideo.models.quantizers.lookup_free import BSQ, LFQ
+    from vqvideo.models.quantizers.outside import Adapted
+    from vqvideo.models.quantizers.residual_vq import ResidualVQ
+    from vqvideo.models.quantizers.sim_vq import SimVQ
+    from vqvideo.models.quantizers.usage import CodeUsage
+
+_HOMES = {
+    "base": ("Quantized", "Quantizer", "cluster_sums", "k_means", "nearest", "rotated", "straight_through"),
+    "ema_vq": ("CosineVQ", "EMAVQ"),
+    "fsq": ("FSQ",),
+    "gradient_vq": ("GradientVQ",),
+    "lookup_free": ("BSQ", "LFQ"),
+    "outside": ("Adapted",),
+    "residual_vq": ("ResidualVQ",),
+    "sim_vq": ("SimVQ",),
+    "usage": ("CodeUsage",),
+}
+__getattr__ = on_first_use(__name__, _HOMES)
 __all__ = [
     "BSQ",
     "EMAVQ",

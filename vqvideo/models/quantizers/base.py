@@ -9,17 +9,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from itertools import chain
 from math import log2
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqvideo.errors import InputError
+from vqvideo.models.quantizers.config import Gradient
 from vqvideo.models.quantizers.usage import CodeUsage
-
-Gradient = Literal["straight_through", "rotation"]
-"""How a gradient passes a nearest-neighbour quantizer."""
 
 
 class Quantized(NamedTuple):

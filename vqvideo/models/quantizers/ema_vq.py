@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vqvideo.errors import InputError
 from vqvideo.models.quantizers.base import (
     LATENTS_PER_CODE,
-    Gradient,
     Quantized,
     Quantizer,
     cluster_sums,
@@ -21,41 +17,11 @@ from vqvideo.models.quantizers.base import (
     nearest,
     pass_gradient,
 )
+from vqvideo.models.quantizers.config import CosineVQConfig, EMAVQConfig
 from vqvideo.models.quantizers.ranks import broadcast_from_first, gather_from_ranks, sum_over_ranks
 
 _LARGEST_POOL = 2**16
 """Latents kept for revival; a loop that never calls `update` must not fill the memory."""
-
-
-@dataclass(frozen=True)
-class EMAVQConfig:
-    """Nearest code vector, codebook kept as moving averages (van den Oord et al. 2017, appendix A.1)."""
-
-    codebook_size: int = 1024
-    """Number of codes k."""
-    dim: int = 8
-    """Width d of a code vector; small widths keep the whole codebook in use."""
-    decay: float = 0.95
-    """Decay of the moving averages, per optimizer step."""
-    commitment: float = 0.25
-    """Weight beta of the commitment loss, a mean over all elements."""
-    revive_below: float = 0.2
-    """A code used less than this share of the average use is replaced by a latent of the batch; 0 never."""
-    revive_at_most: float = 0.05
-    """Largest share of the codebook replaced in one step."""
-    gradient: Gradient = "straight_through"
-    """How the gradient passes the quantizer: straight_through or rotation."""
-    seed: int = 0
-    """Seed of k-means start and revival."""
-
-    def __post_init__(self) -> None:
-        if self.codebook_size < 2 or self.dim < 1:
-            raise InputError(f"quantizer: codebook_size {self.codebook_size} and dim {self.dim}: too small")
-        if not 0 <= self.decay < 1:
-            raise InputError(f"quantizer.decay is {self.decay}, expected 0 <= decay < 1")
-
-    def build(self) -> EMAVQ:
-        return EMAVQ(self)
 
 
 class EMAVQ(Quantizer):
@@ -171,14 +137,6 @@ class EMAVQ(Quantizer):
 
     def _generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(self.cfg.seed * 1_000_003 + int(self.steps))
-
-
-@dataclass(frozen=True)
-class CosineVQConfig(EMAVQConfig):
-    """EMA vector quantizer on the unit sphere: the code of the largest cosine (Yu et al. 2021, arXiv:2110.04627)."""
-
-    def build(self) -> CosineVQ:
-        return CosineVQ(self)
 
 
 class CosineVQ(EMAVQ):

@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 
 import torch
 from torch import Tensor
 
-from vqvideo.errors import InputError
 from vqvideo.models.quantizers.base import Quantized, fp32, straight_through
+from vqvideo.models.quantizers.config import FSQConfig
 from vqvideo.models.quantizers.whitening import WhitenedQuantizer
-
-
-@dataclass(frozen=True)
-class FSQConfig:
-    """Finite scalar quantization (Mentzer et al. 2023, arXiv:2309.15505): no codebook to collapse."""
-
-    levels: tuple[int, ...] = (8, 5, 5, 5)
-    """Number of values of each latent dimension; k is their product, d their number."""
-    whiten: bool = True
-    """Keep the latents centred, uncorrelated and of unit size by moving averages; false: as they come, as published."""
-
-    def __post_init__(self) -> None:
-        if not self.levels or min(self.levels) < 2:
-            raise InputError(f"quantizer.levels {self.levels}: expected a list of numbers of at least 2")
-
-    def build(self) -> FSQ:
-        return FSQ(self)
 
 
 class FSQ(WhitenedQuantizer):

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqvideo.errors import InputError
 from vqvideo.models.quantizers.base import (
     LATENTS_PER_CODE,
-    Gradient,
     Quantized,
     Quantizer,
     enough_latents,
@@ -21,30 +18,8 @@ from vqvideo.models.quantizers.base import (
     nearest,
     pass_gradient,
 )
+from vqvideo.models.quantizers.config import GradientVQConfig
 from vqvideo.models.quantizers.ranks import broadcast_from_first
-
-
-@dataclass(frozen=True)
-class GradientVQConfig:
-    """Nearest code vector, codebook learnt by gradient: equation 3 of the paper."""
-
-    codebook_size: int = 1024
-    """Number of codes k."""
-    dim: int = 8
-    """Width d of a code vector."""
-    commitment: float = 0.25
-    """Weight beta of the commitment loss; the codebook loss has weight 1. Both are means over all elements."""
-    gradient: Gradient = "straight_through"
-    """How the gradient passes the quantizer: straight_through or rotation."""
-    seed: int = 0
-    """Seed of the start."""
-
-    def __post_init__(self) -> None:
-        if self.codebook_size < 2 or self.dim < 1:
-            raise InputError(f"quantizer: codebook_size {self.codebook_size} and dim {self.dim}: too small")
-
-    def build(self) -> LearntVQ:
-        return GradientVQ(self)
 
 
 class LearntVQ(Quantizer):

@@ -3,39 +3,18 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vqvideo.errors import InputError
 from vqvideo.models.quantizers.base import Quantized, fp32, straight_through
+from vqvideo.models.quantizers.config import BitConfig
 from vqvideo.models.quantizers.ranks import mean_over_ranks
 from vqvideo.models.quantizers.whitening import WhitenedQuantizer
 
 _GROUP = 16
 """Bits whose joint use is measured exactly; the cost doubles with every one."""
-
-
-@dataclass(frozen=True)
-class BitConfig:
-    """What the bit quantizers share."""
-
-    bits_per_token: int = 10
-    """Number of latent dimensions; k = 2 ** bits."""
-    commitment: float = 0.1
-    """Weight of the commitment loss, a mean over all elements."""
-    entropy: float = 0.02
-    """Weight of the entropy term: each latent sure of its bits, each bit used evenly over the batch."""
-    inverse_temperature: float = 10.0
-    """Sharpness of the soft assignment in the entropy term."""
-    whiten: bool = True
-    """Keep the latents centred, uncorrelated and of unit size by moving averages; false: as they come, as published."""
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.bits_per_token <= 24:
-            raise InputError(f"quantizer.bits_per_token is {self.bits_per_token}, expected 1 to 24")
 
 
 class BitQuantizer(WhitenedQuantizer):
@@ -122,19 +101,6 @@ def _joint_entropy(ones: Tensor, *, together: bool) -> Tensor:
     return -(p * p.clamp(min=1e-20).log()).sum()
 
 
-@dataclass(frozen=True)
-class LFQConfig(BitConfig):
-    """Lookup-free quantization (Yu et al. 2023, MAGVIT-v2, arXiv:2310.05737): the sign of each dimension."""
-
-    commitment: float = 0.02
-    """Weight of the commitment loss, a mean over all elements; little, since latents are not bounded here."""
-    inverse_temperature: float = 1.0
-    """Sharpness of the soft assignment in the entropy term: a latent of unit size is sure of its bit by 98 %."""
-
-    def build(self) -> LFQ:
-        return LFQ(self)
-
-
 class LFQ(BitQuantizer):
     """Code vectors have components +1 and -1."""
 
@@ -144,14 +110,6 @@ class LFQ(BitQuantizer):
 
     def bound(self, z: Tensor) -> Tensor:
         return z
-
-
-@dataclass(frozen=True)
-class BSQConfig(BitConfig):
-    """Binary spherical quantization (Zhao et al. 2024, arXiv:2406.07548): signs of latents on the unit sphere."""
-
-    def build(self) -> BSQ:
-        return BSQ(self)
 
 
 class BSQ(BitQuantizer):

@@ -11,32 +11,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from vqvideo.errors import InputError
 from vqvideo.models.quantizers.base import Quantized, Quantizer, fp32
-
-
-@dataclass(frozen=True)
-class OutsideConfig:
-    """A quantizer that the caller passes as a module; what a saved model remembers of it."""
-
-    name: str
-    """Qualified name of its class, or of the adapted module's class."""
-    codebook_size: int
-    """Number of codes k."""
-    dim: int
-    """Width d of the latents."""
-
-    def build(self) -> NoReturn:
-        raise InputError(
-            f"the quantizer {self.name} is not one of vqvideo's: pass the module, VQVAE.from_pretrained(path, "
-            "quantizer=module) or VQVAE(cfg, frame_size, quantizer=module)"
-        )
+from vqvideo.models.quantizers.config import OutsideConfig
 
 
 class Adapted(Quantizer):

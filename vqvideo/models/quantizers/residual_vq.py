@@ -2,36 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from math import log2
-
 import torch
 from torch import Tensor, nn
 
-from vqvideo.errors import InputError
 from vqvideo.models.quantizers.base import Quantized, Quantizer, fp32, pass_gradient
-from vqvideo.models.quantizers.ema_vq import EMAVQ, EMAVQConfig
-
-
-@dataclass(frozen=True)
-class ResidualVQConfig:
-    """A few small codebooks, one after the other."""
-
-    stages: int = 2
-    """Number of codebooks."""
-    stage: EMAVQConfig = field(default_factory=lambda: EMAVQConfig(codebook_size=32))
-    """Every one of them; together they have codebook_size ** stages codes."""
-
-    def __post_init__(self) -> None:
-        # In logarithms: the number itself may have more digits than there is memory.
-        if self.stages < 1 or self.stages * log2(self.stage.codebook_size) > 24:
-            raise InputError(
-                f"quantizer: {self.stages} stages of {self.stage.codebook_size} codes, expected at least one stage and "
-                "at most 2^24 codes together"
-            )
-
-    def build(self) -> ResidualVQ:
-        return ResidualVQ(self)
+from vqvideo.models.quantizers.config import ResidualVQConfig
+from vqvideo.models.quantizers.ema_vq import EMAVQ
 
 
 class ResidualVQ(Quantizer):

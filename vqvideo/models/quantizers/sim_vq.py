@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
 from vqvideo.models.quantizers.base import LATENTS_PER_CODE
-from vqvideo.models.quantizers.gradient_vq import GradientVQConfig, LearntVQ
+from vqvideo.models.quantizers.config import SimVQConfig
+from vqvideo.models.quantizers.gradient_vq import LearntVQ
 from vqvideo.models.quantizers.ranks import broadcast_from_first
 
 _BASE_SIZE = 4.0
 """Standard deviation of the fixed codebook. Adam moves the map by the learning rate whatever the gradient, and so the
 codes by that times their size: at size 1 they cannot keep up with the encoder, and few of them stay in use."""
-
-
-@dataclass(frozen=True)
-class SimVQConfig(GradientVQConfig):
-    """Nearest code vector of a linearly mapped random codebook: every gradient moves every code."""
-
-    def build(self) -> SimVQ:
-        return SimVQ(self)
 
 
 class SimVQ(LearntVQ):

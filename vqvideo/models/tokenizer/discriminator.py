@@ -7,7 +7,6 @@ is a constant: it is not adapted to the ratio of gradients as VQGAN does (Esser 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -16,7 +15,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from vqvideo.errors import InputError
+from vqvideo.models.tokenizer.config import PatchDiscriminator3D
 
 
 class PatchDiscriminator(nn.Module):
@@ -121,49 +120,3 @@ def lecam(real: Tensor, fake: Tensor, level_real: Tensor, level_fake: Tensor) ->
     are moving averages of the logits (Tseng et al. 2021, arXiv:2104.03310).
     """
     return (real - level_fake).square().mean() + (fake - level_real).square().mean()
-
-
-@dataclass(frozen=True)
-class NoAdversary:
-    """No adversarial term."""
-
-    def build(self) -> None:
-        return None
-
-
-@dataclass(frozen=True)
-class PatchDiscriminator3D:
-    """A 3-D patch discriminator with hinge loss and an optimizer of its own."""
-
-    weight: float = 0.01
-    """Weight of the generator's term beside the reconstruction loss. Its gradient grows while the discriminator learns,
-    and that of the reconstruction loss shrinks.
-    """
-    start_step: int = 1000
-    """Step from which on the generator's term counts. The discriminator learns from the first step on."""
-    learning_rate: float = 2e-4
-    """Peak learning rate of the discriminator's AdamW; warm-up and decay are the tokenizer's."""
-    betas: tuple[float, float] = (0.5, 0.9)
-    """AdamW's betas for the discriminator."""
-    width: int = 32
-    """Channels of the first layer; the second and third have twice and four times as many."""
-    lecam_weight: float = 0.001
-    """Weight of the LeCam regularisation; 0 leaves it out."""
-    lecam_decay: float = 0.99
-    """Decay of its moving averages, per optimizer step."""
-
-    def __post_init__(self) -> None:
-        for name in ("weight", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"adversarial.{name} is {getattr(self, name)}, expected more than 0")
-        for name, least in (("start_step", 0), ("width", 1), ("lecam_weight", 0)):
-            if not getattr(self, name) >= least:
-                raise InputError(f"adversarial.{name} is {getattr(self, name)}, expected at least {least}")
-        if not 0 <= self.lecam_decay < 1:
-            raise InputError(f"adversarial.lecam_decay is {self.lecam_decay}, expected 0 <= decay < 1")
-
-    def build(self) -> AdversarialTerm:
-        return AdversarialTerm(self)
-
-
-AdversarialConfig = NoAdversary | PatchDiscriminator3D

@@ -2,35 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch.nn.functional as F
 from torch import Tensor
 
-from vqvideo.errors import InputError
-
-
-@dataclass(frozen=True)
-class ReconstructionConfig:
-    """What counts as a good reconstruction: squared error, plus further terms by weight. All are relative to the spread
-    of the data, so that one set of weights fits dark and bright worlds.
-    """
-
-    l1: float = 0.1
-    """Weight of the absolute error."""
-    difference: float = 0.5
-    """Weight of the squared error of the change from frame to frame: flicker and lost motion."""
-    moving: float = 0.0
-    """Extra weight of the squared error of the pixels that change."""
-    moving_threshold: float = 0.05
-    """A pixel changes if one of its channels moves by more than this share of the full range."""
-    worst: float = 0.0
-    """Weight of the squared error of each frame's worst pixel: small things that the mean forgets."""
-
-    def __post_init__(self) -> None:
-        for name in ("l1", "difference", "moving", "worst"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"reconstruction.{name} is {getattr(self, name)}, expected a weight of at least 0")
+from vqvideo.models.tokenizer.config import ReconstructionConfig
 
 
 def reconstruction_loss(predicted: Tensor, target: Tensor, variance: Tensor, cfg: ReconstructionConfig) -> Tensor:

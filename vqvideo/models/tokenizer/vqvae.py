@@ -10,7 +10,7 @@ been shown before it. Whole clips and streams run the same code.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -19,32 +19,17 @@ from torch import Tensor, nn
 
 from vqvideo.errors import InputError
 from vqvideo.models.pixels import from_signed, to_signed
-from vqvideo.models.quantizers import EMAVQConfig, OutsideConfig, Quantizer, QuantizerConfig
+from vqvideo.models.quantizers import OutsideConfig, Quantizer
 from vqvideo.models.quantizers.base import fp32
 from vqvideo.models.quantizers.outside import checked, outside_config
-from vqvideo.models.tokenizer.backbones import BackboneConfig, FactorisedConv
+from vqvideo.models.tokenizer.backbones import make_decoder, make_encoder
 from vqvideo.models.tokenizer.causal import TimeState, TimeWalk
-from vqvideo.models.tokenizer.losses import ReconstructionConfig, reconstruction_loss
+from vqvideo.models.tokenizer.config import VQVAEConfig
+from vqvideo.models.tokenizer.losses import reconstruction_loss
 from vqvideo.storage.checkpoint import WEIGHTS, load_into
 from vqvideo.storage.formats import SavedModel
 from vqvideo.storage.hub import HubModel
 from vqvideo.storage.records import kind_of, to_plain, typed, without_defaults
-
-
-@dataclass(frozen=True)
-class VQVAEConfig:
-    """The tokenizer: backbone, quantizer, loss."""
-
-    backbone: BackboneConfig = field(default_factory=FactorisedConv)
-    """Encoder and decoder."""
-    quantizer: QuantizerConfig = field(default_factory=EMAVQConfig)
-    """Codebook."""
-    reconstruction: ReconstructionConfig = field(default_factory=ReconstructionConfig)
-    """Terms of the reconstruction loss."""
-
-    def build(self, frame_size: tuple[int, int]) -> VQVAE:
-        """A tokenizer for frames of (h, w) pixels."""
-        return VQVAE(self, frame_size)
 
 
 class VQVAEOutput(NamedTuple):
@@ -95,8 +80,8 @@ class VQVAE(HubModel):
                 "change backbone.strides or record with another --frame-size"
             )
         self.grid = (frame_size[0] // sh, frame_size[1] // sw)
-        self.encoder = cfg.backbone.encoder(self.quantizer.dim)
-        self.decoder = cfg.backbone.decoder(self.quantizer.dim)
+        self.encoder = make_encoder(cfg.backbone, self.quantizer.dim)
+        self.decoder = make_decoder(cfg.backbone, self.quantizer.dim)
         self.register_buffer("variance", torch.ones(()))
 
     def config(self) -> dict[str, Any]:

@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from vqvideo.errors import InputError
 from vqvideo.models.prior.attention import SpaceAttention, attend, rotate
 from vqvideo.models.prior.blocks import SpaceBlock
 from vqvideo.models.prior.conditioning import PlainNorm
+from vqvideo.models.prior.config import AutoregressiveHeadConfig
 from vqvideo.models.prior.embedding import TokenEmbedding
-from vqvideo.models.prior.heads.base import Head, HeadConfig, HeadOutput, Likelihood, nats, top1
+from vqvideo.models.prior.heads.base import Head, HeadOutput, Likelihood, nats, top1
 from vqvideo.models.prior.sampling import Picker
-
-
-@dataclass(frozen=True)
-class AutoregressiveHeadConfig(HeadConfig):
-    """One token after the other, in raster order, each given all before it."""
-
-    layers: int = 2
-    """Layers of the head."""
-    heads: int = 4
-    """Its attention heads."""
-    mlp_ratio: float = 4.0
-    """Size of its feed-forward."""
-
-    def __post_init__(self) -> None:
-        if self.layers < 1:
-            raise InputError(f"head.layers is {self.layers}, expected at least 1")
-
-    def build(self, dim: int, grid: tuple[int, int], codebook: Tensor) -> AutoregressiveHead:
-        return AutoregressiveHead(self, dim, grid, codebook)
 
 
 class RasterAttention(SpaceAttention):

@@ -47,14 +47,6 @@ class Head(nn.Module, ABC):
         """Of codes (b, t, n) given hidden (b, t, n, e)."""
 
 
-class HeadConfig(ABC):
-    """Settings of a head."""
-
-    @abstractmethod
-    def build(self, dim: int, grid: tuple[int, int], codebook: Tensor) -> Head:
-        """The head for hidden vectors of width `dim`, a grid of tokens and the tokenizer's code vectors (k, c)."""
-
-
 def top1(logits: Tensor, codes: Tensor) -> Tensor:
     """1 where the likeliest code is right: (..., k), (...) -> (...)."""
     # By the largest logit and not its index, which takes much longer to find in half precision on CPUs.

@@ -3,41 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from vqvideo.errors import InputError
 from vqvideo.models.prior.attention import SpaceAttention
 from vqvideo.models.prior.blocks import SpaceBlock
 from vqvideo.models.prior.conditioning import PlainNorm
+from vqvideo.models.prior.config import MaskedHeadConfig
 from vqvideo.models.prior.embedding import TokenEmbedding
-from vqvideo.models.prior.heads.base import Head, HeadConfig, HeadOutput, Likelihood, nats, top1
+from vqvideo.models.prior.heads.base import Head, HeadOutput, Likelihood, nats, top1
 from vqvideo.models.prior.sampling import Picker
-
-
-@dataclass(frozen=True)
-class MaskedHeadConfig(HeadConfig):
-    """The tokens of a step in a few passes of a small bidirectional transformer; a pass sees what those before drew."""
-
-    passes: int = 4
-    """Passes K per latent step; 1 draws all tokens independently."""
-    layers: int = 2
-    """Layers of the head."""
-    heads: int = 4
-    """Its attention heads."""
-    mlp_ratio: float = 4.0
-    """Size of its feed-forward."""
-
-    def __post_init__(self) -> None:
-        if self.passes < 1 or self.layers < 1:
-            raise InputError(f"head.passes is {self.passes} and layers is {self.layers}, expected at least 1 of each")
-
-    def build(self, dim: int, grid: tuple[int, int], codebook: Tensor) -> MaskedHead:
-        return MaskedHead(self, dim, grid, codebook)
 
 
 class MaskedHead(Head):

