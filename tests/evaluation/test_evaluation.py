@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from fake_gpu import GPU, FakeGpu
 from stores import make_meta
 from tiny_models import noise_frames, tiny_prior, tiny_store, tiny_vqvae, tiny_world
 from torch import Tensor
@@ -72,7 +73,7 @@ class Teller:
         assert not blind
         return Likelihood(actions[:, :, 0, 0], "bound")
 
-    def __call__(self, codes: Tensor, actions: Tensor, rewards: Tensor, terminated: Tensor) -> Told:
+    def __call__(self, codes: Tensor, actions: Tensor, rewards: Tensor, terminated: Tensor, **_: Any) -> Told:
         return Told(actions[:, :, 0, 0] / 2)
 
 
@@ -204,6 +205,13 @@ def test_a_prior_that_cannot_do_without_actions_leaves_that_baseline_out(tmp_pat
     assert report.token_nats.no_actions is None
     assert report.to_json()["psnr_no_actions_db"] is None
     assert "no actions" not in report.table() + report.tables()
+
+
+def test_a_world_is_measured_on_a_gpu_without_float64(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = brightness_report(tmp_path / "cpu", Brightness()).to_json()
+    monkeypatch.setattr(Brightness, "device", GPU)
+    with FakeGpu(monkeypatch):
+        assert without_nan(brightness_report(tmp_path / "gpu", Brightness()).to_json()) == without_nan(expected)
 
 
 # ---------------------------------------------------------------- a tiny world

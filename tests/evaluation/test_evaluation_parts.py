@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from fake_gpu import GPU, FakeGpu
 from tiny_models import make_spec, tiny_prior, tiny_store, tiny_vqvae, tiny_world
 from torch import Tensor
 
@@ -31,6 +33,15 @@ def test_the_tokenizers_figures_are_means_over_all_frames(tmp_path: Path) -> Non
     assert figures["codes_used"] == pytest.approx(len(p) / 16)
     assert figures["effective_bits"] == pytest.approx(-(p * p.log2()).sum().item(), abs=1e-6)
     assert figures["perplexity"] == pytest.approx(2 ** figures["effective_bits"])
+
+
+def test_a_tokenizer_is_measured_on_a_gpu_without_float64(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clips = Clips(tiny_store(tmp_path), "held_out", 5)
+    expected = evaluate_tokenizer(tiny_vqvae(), clips, 6, batch=4)
+    with FakeGpu(monkeypatch):
+        vqvae = tiny_vqvae().to(GPU)
+        assert vqvae.device == GPU
+        assert evaluate_tokenizer(vqvae, clips, 6, batch=4) == pytest.approx(expected)
 
 
 def code_clips(rewards: float = 1.0, ends: bool = False) -> CodeClips:
@@ -75,10 +86,8 @@ def test_a_prediction_is_judged_by_its_bias_and_its_slope(monkeypatch: pytest.Mo
     prior, clips = tiny_prior(), code_clips(rewards=2.0)
     forward = Prior.forward
 
-    def halved(
-        self: Prior, codes: Tensor, actions: Tensor, rewards: Tensor, terminated: Tensor, weights: Tensor
-    ) -> PriorOutput:
-        output = forward(self, codes, actions, rewards, terminated, weights)
+    def halved(self: Prior, *, rewards: Tensor, **others: Any) -> PriorOutput:
+        output = forward(self, rewards=rewards, **others)
         return output._replace(reward=0.5 * rewards + 3, termination=torch.full_like(rewards, -20.0))
 
     monkeypatch.setattr(Prior, "forward", halved)
@@ -100,12 +109,24 @@ def test_bits_per_dim_are_bits_per_frame_over_its_channels_and_need_its_size() -
 @pytest.mark.parametrize(
     ("head", "kind"), [(ParallelHeadConfig(), "exact"), (MaskedHeadConfig(layers=1, heads=2), "bound")]
 )
-def test_the_bits_of_every_kind_of_likelihood_are_numbers_and_repeat(head: HeadConfig, kind: str) -> None:
-    prior, clips = tiny_prior(head=head), code_clips()
+def test_the_figures_of_every_head_repeat_and_leave_the_randomness_of_a_training_alone(
+    head: HeadConfig, kind: str
+) -> None:
+    prior, clips = tiny_prior(head=head), code_clips(ends=True)
+    before = torch.get_rng_state()
     one, two = (evaluate_prior(prior, clips, 9) for _ in range(2))
-    assert one["bits_per_frame"] == two["bits_per_frame"] > 0
+    assert torch.equal(torch.get_rng_state(), before)
+    assert one == two
+    assert one["bits_per_frame"] > 0
     assert all(isinstance(value, float) for value in one.values())
     assert likelihood_kind(prior, clips) == kind
+
+
+def test_a_prior_is_measured_on_a_gpu_without_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    prior, clips = tiny_prior(head=MaskedHeadConfig(layers=1, heads=2)), code_clips(ends=True)
+    expected = evaluate_prior(prior, clips, 9)
+    with FakeGpu(monkeypatch):
+        assert evaluate_prior(prior.to(GPU), clips, 9) == pytest.approx(expected)
 
 
 def test_the_speed_of_imagination_is_measured() -> None:

@@ -40,7 +40,7 @@ def test_psnr_averages_over_the_pixels_of_a_frame() -> None:
 
 
 def changed_psnr(predicted: torch.Tensor, target: torch.Tensor) -> float:
-    return metrics.changed_pixel_psnr(*metrics.changed_pixel_error(predicted, target))
+    return metrics.changed_pixel_psnr(*(v.sum() for v in metrics.changed_pixel_errors(predicted, target)))
 
 
 def test_only_changed_pixels_count_for_the_changed_pixel_psnr() -> None:
@@ -80,7 +80,7 @@ def test_the_changed_pixel_psnr_does_not_depend_on_how_clips_are_batched() -> No
     generator = torch.Generator().manual_seed(0)
     predicted, target = (torch.rand(4, 3, 3, 4, 4, generator=generator) for _ in range(2))
     target[0] = target[0, :1]  # a still clip counts for nothing, not as a clip of its own
-    parts = [metrics.changed_pixel_error(p[None], t[None]) for p, t in zip(predicted, target, strict=True)]
+    parts = [metrics.changed_pixel_errors(p[None], t[None]) for p, t in zip(predicted, target, strict=True)]
     error, count = (torch.stack(values).sum() for values in zip(*parts, strict=True))
     assert metrics.changed_pixel_psnr(error, count) == pytest.approx(changed_psnr(predicted, target), rel=1e-6)
 
@@ -151,13 +151,12 @@ def test_effective_bits_is_the_entropy(counts: list[int], bits: float) -> None:
     assert effective_bits(torch.tensor(counts)) == pytest.approx(bits)
 
 
-def test_repeat_rate_counts_the_steps_that_do_not_move() -> None:
+def test_a_step_repeats_the_one_before_if_it_hardly_moves() -> None:
     frames = torch.zeros(2, 4, 3, 4, 4)
     frames[0] = 0.1 * torch.arange(4)[:, None, None, None]
     frames[1, 2:] = 0.5
-    assert metrics.repeat_rate(frames) == pytest.approx(2 / 6)
-    assert metrics.repeat_rate(frames, threshold=0.2) == pytest.approx(5 / 6)
     assert metrics.repeats(frames).tolist() == [[False, False, False], [True, False, True]]
+    assert metrics.repeats(frames, threshold=0.2).tolist() == [[True, True, True], [True, False, True]]
 
 
 # ---------------------------------------------------------------- average precision

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from vqvideo.data.codes import CodeClips
+from vqvideo.evaluation.metrics import to_double
 from vqvideo.models.prior import Likelihood, Prior
 
 _MOST_LOGITS = 2**24
@@ -38,12 +39,10 @@ def step_likelihood(prior: Prior, codes: Tensor, actions: Tensor, seed: int, *, 
 @torch.no_grad()
 def step_rewards(prior: Prior, codes: Tensor, actions: Tensor, rewards: Tensor) -> Tensor:
     """Expected reward (b, t - 1) of each latent step, given the real steps before it. Arguments as of `Prior`."""
-    found = []
-    gpus = [codes.device] if codes.is_cuda else []
-    # Its loss, which nobody asks for here, draws from the global source of randomness.
-    with torch.random.fork_rng(devices=gpus):
-        for z, a, r in _rows(prior, codes, actions, rewards):
-            found.append(prior(z, a, r, torch.zeros_like(r, dtype=torch.bool)).reward)
+    # For the loss, which nobody asks for here.
+    generator = torch.Generator(codes.device)
+    rows = _rows(prior, codes, actions, rewards)
+    found = [prior(z, a, r, torch.zeros_like(r, dtype=torch.bool), generator=generator).reward for z, a, r in rows]
     return torch.cat(found)
 
 
@@ -52,10 +51,16 @@ def code_bits(prior: Prior, clips: CodeClips, picks: list[int], batch: int = 16)
     """Bits per frame that the codes of clips cost under a prior, and whether that is exact or a bound."""
     generator = torch.Generator(prior.device).manual_seed(0)
     total, steps, kind = 0.0, 0, ""
-    for part in DataLoader(Subset(clips, picks), batch_size=batch):
+    for part in batches_of(clips, picks, batch):
         found = prior.likelihood(part["codes"].to(prior.device), part["actions"].to(prior.device), generator)
-        total, steps, kind = total + found.nats.double().sum().item(), steps + found.nats.numel(), found.kind
+        total, steps, kind = total + to_double(found.nats).sum().item(), steps + found.nats.numel(), found.kind
     return total / log(2) / steps / prior.spec.stride, kind
+
+
+def batches_of(clips: CodeClips, picks: list[int], batch: int) -> DataLoader[dict[str, Tensor]]:
+    """Chosen clips, a few at a time."""
+    # Even in order a loader draws a seed, and by default from the randomness of a training that is under way.
+    return DataLoader(Subset(clips, picks), batch_size=batch, generator=torch.Generator())
 
 
 def _rows(prior: Prior, *clips: Tensor) -> Iterator[tuple[Tensor, ...]]:

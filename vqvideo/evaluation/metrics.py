@@ -8,13 +8,18 @@ from torch import Tensor
 from vqvideo.models.tokenizer.losses import moving_pixels
 
 
+def to_double(values: Tensor) -> Tensor:
+    """float64 on the CPU, where figures are added up: GPUs of Apple have no such numbers."""
+    return values.cpu().double()
+
+
 def psnr(predicted: Tensor, target: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB, one per frame: (..., c, h, w) -> (...). Capped at 100 dB."""
     mse = (predicted.float() - target.float()).square().mean(dim=(-3, -2, -1))
     return -10 * mse.clamp(min=1e-10).log10()
 
 
-def changed_pixel_error(predicted: Tensor, target: Tensor, threshold: float = 0.05) -> tuple[Tensor, Tensor]:
+def changed_pixel_errors(predicted: Tensor, target: Tensor, threshold: float = 0.05) -> tuple[Tensor, Tensor]:
     """Sum and number of the squared errors at the pixels that changed since the frame before, where quality shows.
 
     Args:
@@ -22,22 +27,16 @@ def changed_pixel_error(predicted: Tensor, target: Tensor, threshold: float = 0.
         threshold: a pixel changed if a channel moved by more than this.
 
     Returns:
-        Two scalars; add them up over batches, then `changed_pixel_psnr`.
+        Two tensors (b, t - 1), of each frame but the first; add them up over clips, then `changed_pixel_psnr`.
     """
-    error, count = changed_pixel_errors(predicted, target, threshold)
-    return error.sum(), count.sum()
-
-
-def changed_pixel_errors(predicted: Tensor, target: Tensor, threshold: float = 0.05) -> tuple[Tensor, Tensor]:
-    """As `changed_pixel_error`, of each frame but the first: two tensors (b, t - 1)."""
     moved = moving_pixels(target, threshold)
     error = (predicted[:, 1:] - target[:, 1:]).square()
     pixels = (-3, -2, -1)
-    return (error * moved).double().sum(dim=pixels), moved.sum(dim=pixels) * error.shape[2]
+    return (error * moved).sum(dim=pixels), moved.sum(dim=pixels) * error.shape[2]
 
 
 def changed_pixel_psnr(error: Tensor, count: Tensor) -> float:
-    """PSNR in dB of the sums of `changed_pixel_error`; nan if no pixel changed."""
+    """PSNR in dB of the sums of `changed_pixel_errors`; nan if no pixel changed."""
     return (-10 * (error / count).clamp(min=1e-10).log10()).item()
 
 
@@ -77,18 +76,13 @@ def _sliding(window: Tensor, size: int) -> Tensor:
     return torch.zeros(places, size).scatter_(1, at, window.expand(places, -1))
 
 
-def repeat_rate(frames: Tensor, threshold: float = 1 / 255) -> float:
-    """Share of imagined steps that merely repeat the step before.
+def repeats(frames: Tensor, threshold: float = 1 / 255) -> Tensor:
+    """Whether imagined steps merely repeat the step before: (b, t - 1) bool.
 
     Args:
         frames: (b, t, c, h, w), the last frame of each latent step.
         threshold: a step whose mean absolute change is below this is a repeat.
     """
-    return repeats(frames, threshold).double().mean().item()
-
-
-def repeats(frames: Tensor, threshold: float = 1 / 255) -> Tensor:
-    """As `repeat_rate`, of each step but the first: (b, t - 1) bool."""
     return (frames[:, 1:] - frames[:, :-1]).abs().mean(dim=(-3, -2, -1)) < threshold
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch.utils.data import DataLoader, Subset
 
 from vqvideo.data.codes import CodeClips
 from vqvideo.evaluation import metrics
-from vqvideo.evaluation.likelihood import code_bits
+from vqvideo.evaluation.likelihood import batches_of, code_bits
 from vqvideo.models.prior import Prior
 
 
@@ -15,7 +14,8 @@ from vqvideo.models.prior import Prior
 def evaluate_prior(
     prior: Prior, clips: CodeClips, count: int, batch: int = 16, frame_size: tuple[int, int] | None = None
 ) -> dict[str, float]:
-    """Held-out figures of a prior, teacher-forced, over `count` evenly spread clips of codes.
+    """Held-out figures of a prior, teacher-forced, over `count` evenly spread clips of codes. What is drawn, such as
+    the tokens that a masked head must fill in, is the same at every call.
 
     Args:
         prior: the prior.
@@ -40,8 +40,9 @@ def evaluate_prior(
     picks = torch.linspace(0, len(clips) - 1, min(count, len(clips))).round().long().tolist()
     sums = dict.fromkeys(("token_nats", "top1"), 0.0)
     rewards, predicted, ends, scores, counted = [], [], [], [], []
-    for part in DataLoader(Subset(clips, picks), batch_size=batch):
-        output = prior(**{key: value.to(device) for key, value in part.items()})
+    generator = torch.Generator(device).manual_seed(0)
+    for part in batches_of(clips, picks, batch):
+        output = prior(**{key: value.to(device) for key, value in part.items()}, generator=generator)
         for key in sums:
             sums[key] += output.metrics[key].item() * len(part["codes"]) / len(picks)
         rewards.append(part["rewards"].flatten())

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from statistics import median
+from typing import Any
 
 import torch
+import torch.distributed as dist
+from torch import Tensor
 
 from vqvideo.data.clips import Clips, stack_frames
 from vqvideo.evaluation import metrics
 from vqvideo.models.pixels import to_unit
-from vqvideo.models.quantizers.ranks import sum_over_ranks
 from vqvideo.models.quantizers.usage import CodeUsage
 from vqvideo.models.tokenizer.vqvae import VQVAE
 
@@ -33,28 +35,34 @@ def evaluate_tokenizer(
         psnr_db and ssim (means over frames), changed_psnr_db (over the pixels that changed), codes_used (share),
         effective_bits (per token), perplexity.
     """
-    device = vqvae.variance.device
-    usage = CodeUsage(vqvae.quantizer.codebook_size, device)
-    frame_sums = torch.zeros(3, dtype=torch.float64, device=device)
-    changed = torch.zeros(2, dtype=torch.float64, device=device)
+    usage = CodeUsage(vqvae.quantizer.codebook_size)
+    sums = torch.zeros(5, dtype=torch.float64)
     picks = clips.spread(count)[rank::world].tolist()
     for start in range(0, len(picks), batch):
-        frames = stack_frames(clips, picks[start : start + batch]).to(device)
+        frames = stack_frames(clips, picks[start : start + batch]).to(vqvae.device)
         codes = vqvae.encode(frames)
         decoded, target = vqvae.decode(codes), to_unit(frames)
         usage.add(codes)
-        psnr, ssim = metrics.psnr(decoded, target).double(), metrics.ssim(decoded, target).double()
-        frame_sums += torch.stack([psnr.sum(), ssim.sum(), torch.ones_like(psnr).sum()])
-        changed += torch.stack(metrics.changed_pixel_error(decoded, target))
+        figures = (metrics.psnr(decoded, target), metrics.ssim(decoded, target))
+        changed = metrics.changed_pixel_errors(decoded, target)
+        frames_seen = torch.tensor(float(frames.shape[0] * frames.shape[1]))
+        sums += torch.stack([metrics.to_double(values).sum() for values in (*figures, *changed, frames_seen)])
     if world > 1:
-        sum_over_ranks(frame_sums, changed)
-        usage = usage.reduce()
+        sums, usage.counts = _over_ranks(sums), _over_ranks(usage.counts)
+    psnr, ssim, error, changes, number = sums
     return {
-        "psnr_db": (frame_sums[0] / frame_sums[2]).item(),
-        "ssim": (frame_sums[1] / frame_sums[2]).item(),
-        "changed_psnr_db": metrics.changed_pixel_psnr(*changed),
+        "psnr_db": (psnr / number).item(),
+        "ssim": (ssim / number).item(),
+        "changed_psnr_db": metrics.changed_pixel_psnr(error, changes),
         **usage.summary(),
     }
+
+
+def _over_ranks(sums: Tensor) -> Tensor:
+    """Sums (n,) on the CPU, added up over all ranks: as objects, since GPUs add up no tensors of the CPU."""
+    parts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, sums)
+    return torch.stack(parts).sum(dim=0)
 
 
 @torch.no_grad()

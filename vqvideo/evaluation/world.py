@@ -115,8 +115,9 @@ def _compared(videos: dict[str, Tensor], real: Tensor, s: int) -> Rows:
     rows: dict[str, dict[str, list[Tensor]]] = {}
 
     def add(figure: str, name: str, values: Tensor, how: str = "mean") -> None:
-        step = reduce(values.double(), "b (m s) -> b m", how, s=s) if figure != "repeats" else values.double()
-        rows.setdefault(figure, {}).setdefault(name, []).append(step.cpu())
+        values = metrics.to_double(values)
+        step = reduce(values, "b (m s) -> b m", how, s=s) if figure != "repeats" else values
+        rows.setdefault(figure, {}).setdefault(name, []).append(step)
 
     for window in _windows(real.shape[1], s):
         y = to_unit(real[:, window])
@@ -146,9 +147,9 @@ def _outcomes(world: Imaginer, scene: Scene, dreams: dict[str, Imagination], cod
     told = step_rewards(world.prior, codes, scene.grouped(scene.actions), scene.rewards)
     predicted["teacher_forced"] = told[:, -m:]
     return {
-        "entropy": {name: dream.entropy.double().cpu() for name, dream in dreams.items()},
-        "reward_error": {name: (reward - real).double().cpu() for name, reward in predicted.items()},
-        "reward": {"real": real.double().cpu()},
+        "entropy": {name: metrics.to_double(dream.entropy) for name, dream in dreams.items()},
+        "reward_error": {name: metrics.to_double(reward - real) for name, reward in predicted.items()},
+        "reward": {"real": metrics.to_double(real)},
     }
 
 
@@ -160,7 +161,7 @@ def _nats(world: Imaginer, scene: Scene, codes: Tensor, seed: int) -> tuple[Rows
     nats = {"imagined": own.nats, "other_actions": step_likelihood(prior, codes, lent, seed).nats}
     if prior.can_guide:
         nats["no_actions"] = step_likelihood(prior, codes, true, seed, blind=True).nats
-    return {"nats": {name: (n[:, -m:].double() / prior.spec.tokens).cpu() for name, n in nats.items()}}, own.kind
+    return {"nats": {name: metrics.to_double(n[:, -m:]) / prior.spec.tokens for name, n in nats.items()}}, own.kind
 
 
 def _joined(parts: Sequence[Rows]) -> Rows:

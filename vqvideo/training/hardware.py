@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 
 log = logging.getLogger(__name__)
+_YES = ("1", "true", "yes", "on", "y", "t")
+"""What Accelerate reads as true."""
 
 
 def available_cores() -> int:
@@ -23,9 +25,11 @@ def available_cores() -> int:
 
 def describe() -> str:
     """One line for a table of results: processor or accelerator, cores, threads, library version."""
+    device = default_device()
+    if device.type != "cpu":
+        name = torch.cuda.get_device_name() if device.type == "cuda" else f"{device.type} of {_cpu_name()}"
+        return f"{name}, torch {torch.__version__}"
     threads = f"{torch.get_num_threads()} thread(s)"
-    if torch.cuda.is_available():
-        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
     return f"{_cpu_name()}, {available_cores()} core(s), {threads}, torch {torch.__version__}"
 
 
@@ -37,8 +41,12 @@ def _cpu_name() -> str:
 
 
 def default_device() -> torch.device:
-    """The GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Where models go: to the accelerator of this machine, such as cuda or mps; to the CPU where there is none, or
+    where ACCELERATE_USE_CPU=true asks for it, as in `accelerate launch --cpu`.
+    """
+    if os.environ.get("ACCELERATE_USE_CPU", "").lower() in _YES:
+        return torch.device("cpu")
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
 def configure_threads(threads: int | None, local_world: int = 1, *, on_cpu: bool | None = None) -> int:
@@ -50,9 +58,9 @@ def configure_threads(threads: int | None, local_world: int = 1, *, on_cpu: bool
     Args:
         threads: how many, or None to measure.
         local_world: processes on this machine.
-        on_cpu: whether the work is done by the CPU; by default if there is no GPU.
+        on_cpu: whether the work is done by the CPU; by default if that is the `default_device`.
     """
-    on_cpu = not torch.cuda.is_available() if on_cpu is None else on_cpu
+    on_cpu = default_device().type == "cpu" if on_cpu is None else on_cpu
     share = max(1, available_cores() // local_world)
     if threads is None:
         threads = _faster_thread_count(share) if on_cpu and share > 1 else 1
@@ -61,10 +69,12 @@ def configure_threads(threads: int | None, local_world: int = 1, *, on_cpu: bool
 
 
 def best_precision(*, on_cpu: bool) -> str:
-    """ "bf16" where the hardware is faster with it, otherwise "no", or "fp16" on GPUs without bf16."""
-    if not on_cpu:
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    return "bf16" if _bf16_is_faster() else "no"
+    """ "bf16" where the hardware is faster with it, otherwise "no", or "fp16" on CUDA GPUs without bf16."""
+    if on_cpu:
+        return "bf16" if _bf16_is_faster() else "no"
+    if not torch.cuda.is_available():
+        return "no"
+    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
 
 
 @cache

@@ -7,11 +7,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from vqvideo.errors import InputError
 from vqvideo.storage.checkpoint import newest_progress
-from vqvideo.training.hardware import best_precision, configure_threads
+from vqvideo.training.hardware import best_precision, configure_threads, default_device
 from vqvideo.training.signals import stop_with_launcher
 from vqvideo.training.trainer import TrainConfig
 
@@ -55,11 +53,10 @@ def join_processes() -> PartialState:
         InputError: the launcher was asked for more processes than work together.
     """
     from accelerate import PartialState
-    from accelerate.utils import parse_flag_from_env
 
     # Left alone, `PartialState` takes the processes of a launch on CPUs for strangers: each would be the main one.
     stop_with_launcher()
-    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
+    state = PartialState(cpu=default_device().type == "cpu")
     check_processes(state.num_processes)
     return state
 

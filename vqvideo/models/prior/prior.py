@@ -114,6 +114,8 @@ class Prior(nn.Module):
         rewards: Tensor,
         terminated: Tensor,
         weights: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
     ) -> PriorOutput:
         """One training pass.
 
@@ -124,10 +126,11 @@ class Prior(nn.Module):
             terminated: (b, t - 1) bool, whether the episode ends in the step.
             weights: (b, t - 1), how much the reward and the end of each step count: clips overlap, and so show the
                 middle of an episode more often than its end. None: all alike.
+            generator: of the tokens that the head hides, if it does.
         """
         flat = self._checked_clip(codes, actions)
         hidden = self.backbone(self._corrupted(flat[:, :-1]), actions, self._known(actions))
-        tokens = self.head(hidden.tokens, flat[:, 1:])
+        tokens = self.head(hidden.tokens, flat[:, 1:], generator)
         reward_logits, termination = self._outcome(hidden)
         reward_loss = self.reward.loss(reward_logits, rewards, weights)
         end_loss = termination_loss(termination, terminated, weights)

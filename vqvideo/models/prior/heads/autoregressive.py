@@ -71,7 +71,7 @@ class AutoregressiveHead(Head):
             x = block(x)
         return self.out(self.norm(x))
 
-    def forward(self, hidden: Tensor, codes: Tensor) -> HeadOutput:
+    def forward(self, hidden: Tensor, codes: Tensor, generator: torch.Generator | None = None) -> HeadOutput:
         logits = self.logits(hidden, codes)
         return HeadOutput(nats(logits, codes).mean(), top1(logits, codes).mean(), logits)
 

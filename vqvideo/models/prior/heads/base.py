@@ -35,8 +35,10 @@ class Head(nn.Module, ABC):
     """Draws the tokens of a latent step."""
 
     @abstractmethod
-    def forward(self, hidden: Tensor, codes: Tensor) -> HeadOutput:
-        """One training pass: hidden (b, t, n, e) and the codes (b, t, n) that it should lead to."""
+    def forward(self, hidden: Tensor, codes: Tensor, generator: torch.Generator | None = None) -> HeadOutput:
+        """One training pass: hidden (b, t, n, e) and the codes (b, t, n) that it should lead to; what is drawn comes
+        from `generator`.
+        """
 
     @abstractmethod
     def sample(self, hidden: Tensor, pick: Picker) -> Tensor:

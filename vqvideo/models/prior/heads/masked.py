@@ -49,8 +49,9 @@ class MaskedHead(Head):
         """(..., e) -> (..., k)."""
         return self.out(self.norm(x))
 
-    def forward(self, hidden: Tensor, codes: Tensor) -> HeadOutput:
-        masked = _random_mask(codes, torch.cos(torch.rand(codes.shape[:2], device=codes.device) * math.pi / 2))
+    def forward(self, hidden: Tensor, codes: Tensor, generator: torch.Generator | None = None) -> HeadOutput:
+        angle = torch.rand(codes.shape[:2], device=codes.device, generator=generator) * math.pi / 2
+        masked = _random_mask(codes, torch.cos(angle), generator)
         logits = self.logits(self.trunk(hidden, codes, masked))
         weight = masked / masked.sum()
         return HeadOutput((nats(logits, codes) * weight).sum(), (top1(logits, codes) * weight).sum(), logits)

@@ -22,7 +22,7 @@ class ParallelHead(Head):
         """(..., e) -> (..., k)."""
         return self.out(self.norm(hidden))
 
-    def forward(self, hidden: Tensor, codes: Tensor) -> HeadOutput:
+    def forward(self, hidden: Tensor, codes: Tensor, generator: torch.Generator | None = None) -> HeadOutput:
         logits = self.logits(hidden)
         return HeadOutput(nats(logits, codes).mean(), top1(logits, codes).mean(), logits)
 
