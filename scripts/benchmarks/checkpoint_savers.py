@@ -54,7 +54,7 @@ class Shapes:
     def state(self) -> TrainingState:
         """The training state of such a model, as the training loop hands it over."""
         model, average = self.tensors("model"), self.tensors("average")
-        return TrainingState(model, self.tensors("optimizer"), average, {"step": 1}, window={})
+        return TrainingState(model, self.tensors("optimizer"), average, {"step": 1})
 
     def tensors(self, part: str) -> dict[str, Tensor]:
         """What a part of the state consists of: copies of the model's parameters, for the optimizer two of each."""

@@ -1,4 +1,4 @@
-"""Usage of a codebook: one count behind all figures, over batches, ranks and a window of training."""
+"""Usage of a codebook: one count behind all figures, over batches, ranks and the steps between two log lines."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import pytest
 import torch
 import torch.distributed as dist
 from processes import on_two_ranks
-from tiny_models import tiny_store, tiny_vqvae
-from tiny_tokenizers import QUANTIZERS, latents, name_of, observe, ready
+from tiny_models import same_tensors, tiny_store, tiny_vqvae
+from tiny_tokenizers import QUANTIZERS, name_of, noise, small_vqvae
 
 from vqvideo.data.clips import Clips
 from vqvideo.data.store import Store
 from vqvideo.evaluation import evaluate_tokenizer
 from vqvideo.models.quantizers import CodeUsage
+from vqvideo.models.tokenizer import VQVAE
 
 MINUTE = timedelta(minutes=1)
 """Processes that wait for each other in vain fail after this time."""
@@ -51,38 +52,35 @@ def test_nothing_counted_is_no_usage() -> None:
     assert torch.tensor([summary["effective_bits"], summary["perplexity"]]).isnan().all()
 
 
-# ---------------------------------------------------------------- the window of training
+# ---------------------------------------------------------------- between two lines of the log
 
 
 @each_quantizer
-def test_a_quantizer_counts_the_codes_of_its_training_passes_since_the_last_question(kind: type) -> None:
-    quantizer = ready(kind)
-    expected = CodeUsage(quantizer.codebook_size)
+def test_a_tokenizer_counts_the_codes_of_its_training_passes_since_the_last_question(kind: type) -> None:
+    vqvae = small_vqvae(quantizer=kind)
+    expected = CodeUsage(vqvae.quantizer.codebook_size)
     for seed in range(2):
-        z = latents(quantizer, 200, seed)
-        expected.add(quantizer.encode(z))
-        observe(quantizer, z)
-    assert quantizer.take_usage() == expected.summary()
-    assert quantizer.take_usage()["codes_used"] == 0
+        frames = noise(4, 5, seed)
+        expected.add(vqvae.eval().encode(frames))
+        vqvae.train()(frames)
+    assert vqvae.take_usage() == expected.summary()
+    assert vqvae.take_usage()["codes_used"] == 0
 
 
-@each_quantizer
-def test_passes_that_do_not_train_are_not_counted(kind: type) -> None:
-    quantizer = ready(kind)
-    quantizer(latents(quantizer, 50))
-    quantizer.encode(latents(quantizer, 50).requires_grad_())
-    quantizer.eval()(latents(quantizer, 50).requires_grad_())
-    assert quantizer.take_usage()["codes_used"] == 0
+def test_passes_that_do_not_train_are_not_counted() -> None:
+    vqvae = small_vqvae().train()
+    with torch.no_grad():
+        vqvae(noise(2, 5))
+    vqvae.encode(noise(2, 5))
+    vqvae.eval()(noise(2, 5))
+    assert vqvae.take_usage()["codes_used"] == 0
 
 
-@each_quantizer
-def test_counting_is_no_part_of_a_checkpoint(kind: type) -> None:
-    quantizer = ready(kind)
-    before = copy.deepcopy(quantizer.state_dict())
-    observe(quantizer, latents(quantizer, 200))
-    after = quantizer.state_dict()
-    assert before.keys() == after.keys()
-    assert all(torch.equal(before[name], after[name]) for name in before)
+def test_counting_is_no_part_of_a_checkpoint() -> None:
+    vqvae = small_vqvae().train()
+    before = copy.deepcopy(vqvae.state_dict())
+    vqvae(noise(2, 5))
+    assert same_tensors(vqvae.state_dict(), before)
 
 
 # ---------------------------------------------------------------- ranks
@@ -91,14 +89,14 @@ def test_counting_is_no_part_of_a_checkpoint(kind: type) -> None:
 def _count_on_a_rank(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=MINUTE)
-    quantizer = ready()
-    observe(quantizer, latents(quantizer, 300).chunk(2)[rank])
+    counted = small_vqvae().train()
+    counted(noise(8, 5).chunk(2)[rank])
     clips = Clips(Store.open(Path(folder) / "store"), "held_out", 5)
     vqvae = tiny_vqvae()
     found = {
-        "window": quantizer.take_usage(),
+        "trained": counted.take_usage(),
         # A rank that saw nothing still takes part in the sum.
-        "unequal": quantizer.take_usage() if rank else _after_one_more(quantizer),
+        "unequal": counted.take_usage() if rank else _after_one_more(counted),
         "together": evaluate_tokenizer(vqvae, clips, 5, batch=2, rank=rank, world=2),
         "alone": evaluate_tokenizer(vqvae, clips, 5, batch=2) if rank == 0 else {},
         "few": evaluate_tokenizer(vqvae, clips, 1, rank=rank, world=2),
@@ -107,18 +105,18 @@ def _count_on_a_rank(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-def _after_one_more(quantizer: torch.nn.Module) -> dict[str, float]:
-    observe(quantizer, latents(quantizer, 10))
-    return quantizer.take_usage()
+def _after_one_more(vqvae: VQVAE) -> dict[str, float]:
+    vqvae(noise(2, 5))
+    return vqvae.take_usage()
 
 
 def test_two_ranks_report_the_figures_of_one(tmp_path: Path) -> None:
     clips = Clips(tiny_store(tmp_path / "store"), "held_out", 5)
     on_two_ranks(_count_on_a_rank, str(tmp_path))
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
-    alone = ready()
-    observe(alone, latents(alone, 300))
-    assert first["window"] == second["window"] == alone.take_usage()
+    alone = small_vqvae().train()
+    alone(noise(8, 5))
+    assert first["trained"] == second["trained"] == alone.take_usage()
     assert first["unequal"] == second["unequal"]
     assert first["unequal"]["codes_used"] > 0
     expected = evaluate_tokenizer(tiny_vqvae(), clips, 5, batch=2)

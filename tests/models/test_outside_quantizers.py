@@ -84,7 +84,7 @@ def test_a_tokenizer_trains_with_a_quantizer_from_outside(make: Any) -> None:
     codes = vqvae.eval().encode(frames)
     assert codes.dtype == torch.int64
     assert vqvae.decode(codes).shape == frames.shape
-    assert vqvae.quantizer.take_usage()["effective_bits"] > 0
+    assert vqvae.take_usage()["effective_bits"] > 0
 
 
 @each_maker

@@ -336,7 +336,7 @@ class _Torn:
 
 def _training_state(step: int) -> TrainingState:
     tensors = {"w": torch.full((3,), float(step))}
-    return TrainingState(tensors, {}, tensors, {"step": step}, {})
+    return TrainingState(tensors, {}, tensors, {"step": step})
 
 
 GUARANTEES = (

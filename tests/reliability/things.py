@@ -96,7 +96,7 @@ def make_things(root: Path) -> Things:
     things.checkpoint.parent.mkdir(parents=True)
     for step in (5, 10):
         weights = {"layer.weight": torch.full((3, 4), float(step))}
-        state = TrainingState(weights, {"layer.weight/exp_avg": torch.ones(3, 4)}, weights, {"step": step}, weights)
+        state = TrainingState(weights, {"layer.weight/exp_avg": torch.ones(3, 4)}, weights, {"step": step})
         save_training(things.checkpoint.parent, step, state, keep=2)
     RunFolder(root / "run").log({"step": 5, "split": "train", "loss": 1.0})
     tiny_vqvae().save_pretrained(root / "vqvae")

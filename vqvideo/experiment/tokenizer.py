@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -80,15 +79,7 @@ class TokenizerObjective(nn.Module):
 
     def window_metrics(self) -> dict[str, float]:
         """Usage of the codes since the last call, over all ranks. Collective."""
-        return self.vqvae.quantizer.take_usage()
-
-    def window(self) -> dict[str, Tensor]:
-        """What `window_metrics` has counted up to now, over all ranks. Collective."""
-        return {"codes": self.vqvae.quantizer.counted_codes()}
-
-    def load_window(self, window: Mapping[str, Tensor]) -> None:
-        """Goes on from `window`; on one rank only."""
-        self.vqvae.quantizer.count_on(window["codes"])
+        return self.vqvae.take_usage()
 
 
 @dataclass(frozen=True)

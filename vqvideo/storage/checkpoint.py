@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 """Files of a model folder, beside the manifest and what else the writer adds."""
-_PARTS = ("model", "optimizer", "average", "window")
+_PARTS = ("model", "optimizer", "average")
 """Of a training checkpoint: a safetensors file each."""
 _OS_ERROR = re.compile(r"code: (\d+)")
 _STEP = re.compile(r"step-(\d{8})")
@@ -190,8 +190,6 @@ class TrainingState(NamedTuple):
     average: dict[str, Tensor]
     progress: dict[str, Any]
     """JSON: step, seconds, world size, configuration, scale of the loss in fp16."""
-    window: dict[str, Tensor]
-    """What the model has counted since the last log line."""
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -256,12 +254,11 @@ def load_training(path: Path) -> TrainingState:
         InputError: a file is missing or damaged; names it.
     """
     manifest = files.read_manifest(path)
-    # Checkpoints from before there was a window have none.
-    parts = [part for part in _PARTS if part != "window" or f"{part}.safetensors" in manifest.files]
-    names = [f"{part}.safetensors" for part in parts]
+    # Not all that is there: older checkpoints also kept what was counted since the last log line.
+    names = [f"{part}.safetensors" for part in _PARTS]
     data = files.read_members(path, manifest, *names)
-    tensors = {part: parse_tensors(b, path / n) for part, b, n in zip(parts, data, names, strict=True)}
-    return TrainingState(**({"window": {}} | tensors), progress=manifest.info)
+    tensors = {part: parse_tensors(b, path / n) for part, b, n in zip(_PARTS, data, names, strict=True)}
+    return TrainingState(**tensors, progress=manifest.info)
 
 
 def newest_progress(folder: Path) -> dict[str, Any]:

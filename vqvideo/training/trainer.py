@@ -2,7 +2,7 @@
 
 A model gives the loop `forward(**batch) -> .loss, .metrics` and `after_step()`. It may have `teams()` (parameters with
 optimizer settings of their own, see `optimizers`), and `window_metrics()` (figures over the steps since the last log
-line; called on every rank) with `window()` and `load_window()`, which take what was counted to a checkpoint and back.
+line; called on every rank. What a resumed run had counted before its checkpoint is not carried over).
 Data order and randomness are keyed by (seed, step, micro step, rank), never carried along, so that a resumed run
 continues as if it had never stopped.
 """
@@ -199,9 +199,6 @@ class Trainer:
         if self.accelerator.scaler is not None and "scaler" in state.progress:
             self.accelerator.scaler.load_state_dict(state.progress["scaler"])
             self._skips = state.progress["skips"]
-        # One rank takes over what all had counted, or it would be counted once for each.
-        if state.window and self.accelerator.is_main_process:
-            self.model.load_window(state.window)  # type: ignore[operator]
 
     def _rewind(self) -> None:
         self.run.rewind(self.step)
@@ -345,7 +342,7 @@ class Trainer:
         save_training(self.run.checkpoints, self.step, state, self.cfg.keep)
 
     def _state(self) -> TrainingState:
-        """All that the run needs to go on. Collective."""
+        """All that the run needs to go on."""
         progress: dict[str, Any] = {
             "step": self.step,
             "seconds": self.seconds,
@@ -361,7 +358,6 @@ class Trainer:
             optimizer=optimizer_tensors(self.model, getattr(self.optimizer, "optimizer", self.optimizer)),
             average=self.average.values,
             progress=progress,
-            window=self.model.window() if hasattr(self.model, "window") else {},  # type: ignore[operator]
         )
 
     def _checkpoint_bytes(self) -> int:

@@ -7,7 +7,6 @@ nearest codes at k = 1024, d = 8 in bf16) and breaks the straight-through sum.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from itertools import chain
 from math import log2
 from typing import NamedTuple
 
@@ -17,7 +16,6 @@ from torch import Tensor, nn
 
 from vqvideo.errors import InputError
 from vqvideo.models.quantizers.config import Gradient
-from vqvideo.models.quantizers.usage import CodeUsage
 
 
 class Quantized(NamedTuple):
@@ -40,35 +38,12 @@ class Quantizer(nn.Module, ABC):
     """d, the width of the latents it takes."""
     codebook_size: int
     """k, the number of codes."""
-    _usage: CodeUsage | None = None
-
-    def __call__(self, z: Tensor) -> Quantized:
-        """`forward`, and the codes of training passes are counted, whatever the kind of quantizer."""
-        quantized: Quantized = super().__call__(z)
-        if self.learns_from(z):
-            self._window().add(quantized.indices)
-        return quantized
 
     def learns_from(self, z: Tensor) -> bool:
         """Whether statistics of latents z are to be gathered. Training mode alone is not enough: a frozen tokenizer may
         be put into training mode along with a prior.
         """
         return self.training and z.requires_grad
-
-    def take_usage(self) -> dict[str, float]:
-        """Usage of the codes in the training passes of all ranks since the last call (see `CodeUsage.summary`).
-        Collective.
-        """
-        window, self._usage = self._window(), None
-        return window.reduce().summary()
-
-    def counted_codes(self) -> Tensor:
-        """(k,) int64: what `take_usage` would sum up now, over all ranks. Collective."""
-        return self._window().reduce().counts
-
-    def count_on(self, counts: Tensor) -> None:
-        """Goes on from `counted_codes`; on one rank only, or they would be counted once for each."""
-        self._window().counts.copy_(counts)
 
     @property
     def latents_to_start(self) -> int:
@@ -99,13 +74,6 @@ class Quantizer(nn.Module, ABC):
     @torch.no_grad()
     def update(self) -> None:
         """Applies the statistics of the forward passes since the last call. Nothing to do by default."""
-
-    def _window(self) -> CodeUsage:
-        if self._usage is None:
-            # On the device of the ranks' other tensors; a quantizer may have none of its own.
-            own = next(chain(self.buffers(), self.parameters()), torch.zeros(()))
-            self._usage = CodeUsage(self.codebook_size, own.device)
-        return self._usage
 
     def check(self, indices: Tensor) -> None:
         """Raises InputError if a code is outside 0 .. k - 1."""

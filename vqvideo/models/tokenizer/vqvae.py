@@ -22,6 +22,7 @@ from vqvideo.models.pixels import from_signed, to_signed
 from vqvideo.models.quantizers import OutsideConfig, Quantizer
 from vqvideo.models.quantizers.base import fp32
 from vqvideo.models.quantizers.outside import checked, outside_config
+from vqvideo.models.quantizers.usage import CodeUsage
 from vqvideo.models.tokenizer.backbones import make_decoder, make_encoder
 from vqvideo.models.tokenizer.causal import TimeState, TimeWalk
 from vqvideo.models.tokenizer.config import VQVAEConfig
@@ -83,6 +84,7 @@ class VQVAE(HubModel):
         self.encoder = make_encoder(cfg.backbone, self.quantizer.dim)
         self.decoder = make_decoder(cfg.backbone, self.quantizer.dim)
         self.register_buffer("variance", torch.ones(()))
+        self._usage: CodeUsage | None = None
 
     def config(self) -> dict[str, Any]:
         return {"model": to_plain(self.cfg), "frame_size": list(self.frame_size)}
@@ -172,6 +174,8 @@ class VQVAE(HubModel):
         target = self._signed(frames)
         z, _ = self._latents(target, self.init_state(len(target)))
         quantized = self.quantizer(z)
+        if self.quantizer.learns_from(z):
+            self._counted().add(quantized.indices)
         decoded, _ = self._frames(quantized.values, self.init_state(len(target)))
         decoded = decoded[:, self.stride - 1 :].float()
         reconstruction = reconstruction_loss(decoded, target, self.variance, self.cfg.reconstruction)
@@ -249,6 +253,13 @@ class VQVAE(HubModel):
         """Called by the training loop after each optimizer step, on every rank."""
         self.quantizer.update()
 
+    def take_usage(self) -> dict[str, float]:
+        """Usage of the codes in the training passes of all ranks since the last call (see `CodeUsage.summary`).
+        Collective.
+        """
+        usage, self._usage = self._counted(), None
+        return usage.reduce().summary()
+
     def checked(self, frames: Tensor) -> Tensor:
         """The same frames (b, t, 3, h, w); InputError if they have another shape, type or range."""
         if frames.dtype != torch.uint8 and not frames.is_floating_point():
@@ -261,6 +272,11 @@ class VQVAE(HubModel):
             low, high = float(frames.min()), float(frames.max())
             raise InputError(f"float frames from {low:.4g} to {high:.4g}, expected 0..1 (or uint8 in 0..255)")
         return frames
+
+    def _counted(self) -> CodeUsage:
+        if self._usage is None:
+            self._usage = CodeUsage(self.quantizer.codebook_size, self.variance.device)
+        return self._usage
 
     def _signed(self, frames: Tensor) -> Tensor:
         return to_signed(self.checked(frames)).to(self.variance.dtype)
