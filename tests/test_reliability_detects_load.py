@@ -190,11 +190,6 @@ def test_a_pass_that_cannot_open_enough_files_is_reported(tmp_path: Path, monkey
         assert told(outcome, f"{workers} workers: ", "Error", "Too many open files")
 
 
-def test_readers_that_are_all_kept_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vqvideo.data.store.MAX_OPEN_READERS", 10_000)
-    assert told(load_data.few_files(tmp_path, 260, 0), "0 workers: ", "mapped regions became")
-
-
 # ---------------------------------------------------------------- shared memory
 
 

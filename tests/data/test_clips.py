@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,15 @@ def test_the_cache_stays_within_its_memory(tmp_path: Path) -> None:
     clips = Clips(make_store(tmp_path, [20] * 5), "train", 5, cache_gib=2.5 * size / 2**30)
     for i in range(len(clips)):
         clips[i]
-    assert sum(frames.nbytes for frames in clips._cache.values()) == 2 * size
+    assert sum(frames.nbytes for frames, _ in clips._cache.values()) == 2 * size
+
+
+def test_a_second_pass_over_cached_clips_opens_no_file(tmp_path: Path) -> None:
+    clips = Clips(make_store(tmp_path, [6] * 80), "train", 5)
+    first = [clips[i] for i in range(len(clips))]
+    shutil.rmtree(tmp_path / "episodes")
+    for index in np.random.default_rng(0).permutation(len(clips)).tolist():
+        assert all(torch.equal(value, first[index][name]) for name, value in clips[index].items())
 
 
 def test_an_episode_of_exactly_the_clip_length_is_one_clip(tmp_path: Path) -> None:

@@ -49,21 +49,13 @@ def test_a_very_long_episode_survives_its_file(tmp_path: Path) -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 40), st.integers(1, 41))
-def test_any_window_of_frames_is_what_was_recorded(start: int, size: int) -> None:
-    reader, episode = _opened()
+def test_any_window_of_frames_is_what_was_recorded(
+    tmp_path_factory: pytest.TempPathFactory, start: int, size: int
+) -> None:
+    episode, file = make_episode(40), tmp_path_factory.mktemp("e") / "e"
+    file.write_bytes(episode_to_bytes(episode))
     stop = min(41, start + size)
-    assert np.array_equal(reader.frames(start, stop), episode.frames[start:stop])
-
-
-def _opened(cache: dict[str, Any] = {}) -> tuple[EpisodeReader, Episode]:  # noqa: B006
-    if not cache:
-        import tempfile
-
-        with tempfile.NamedTemporaryFile() as file:
-            file.write(episode_to_bytes(make_episode(40)))
-            file.flush()
-            cache["it"] = EpisodeReader(file.name), make_episode(40)
-    return cache["it"]
+    assert np.array_equal(EpisodeReader(file).frames(start, stop), episode.frames[start:stop])
 
 
 def test_a_window_decodes_only_the_chunks_that_hold_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +63,7 @@ def test_a_window_decodes_only_the_chunks_that_hold_it(tmp_path: Path, monkeypat
     reader = EpisodeReader(tmp_path / "e")
     decoded: list[int] = []
     chunk = reader._chunk
-    monkeypatch.setattr(reader, "_chunk", lambda index: (decoded.append(index), chunk(index))[1])
+    monkeypatch.setattr(reader, "_chunk", lambda file, index: (decoded.append(index), chunk(file, index))[1])
     reader.frames(15, 33)
     assert decoded == [0, 1, 2]
     reader.frames(16, 32)
@@ -136,7 +128,7 @@ def test_an_impossible_episode_is_refused(change: dict[str, Any], message: str) 
 
 def test_actions_must_be_finite_even_in_an_unknown_space() -> None:
     with pytest.raises(InputError, match="actions: step 0 is"):
-        episode_to_bytes(make_episode(5, actions=np.full((5, 3), np.inf)))
+        make_episode(5, actions=np.full((5, 3), np.inf)).validate()
 
 
 # ---------------------------------------------------------------- hostile files

@@ -6,6 +6,7 @@ import copy
 import json
 import logging
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -153,8 +154,16 @@ def test_opening_touches_no_episode(tmp_path: Path) -> None:
     assert len(Store.open(tmp_path).entries) == 10_000
 
 
-def test_few_files_stay_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "MAX_OPEN_READERS", 3)
+def test_no_file_of_hundreds_is_opened_a_second_time_for_its_steps(tmp_path: Path) -> None:
+    store = make_store(tmp_path, [5] * 80)
+    read = [store.reader(entry).steps for entry in store.entries]
+    shutil.rmtree(tmp_path / "episodes")
+    for steps, entry in zip(read, store.entries, strict=True):
+        assert store.reader(entry).steps is steps
+
+
+def test_what_is_kept_of_episodes_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "MAX_READERS", 3)
     store = make_store(tmp_path, [5] * 8)
     for entry in store.entries:
         store.reader(entry)
@@ -164,13 +173,12 @@ def test_few_files_stay_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert store.reader(store.entries[5]) is first
 
 
-def test_a_forked_or_copied_store_opens_its_own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copied_store_reads_its_own(tmp_path: Path) -> None:
     store = make_store(tmp_path, [5])
     reader = store.reader(store.entries[0])
     other = copy.deepcopy(store)
+    assert not other._readers
     assert np.array_equal(other.episode(other.entries[0]).frames, reader.episode().frames)
-    monkeypatch.setattr(os, "getpid", lambda: -5)
-    assert store.reader(store.entries[0]) is not reader
 
 
 # ---------------------------------------------------------------- continuing
@@ -297,7 +305,7 @@ def test_each_file_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     hashed: list[str] = []
     verify = store_module.verify_file
     monkeypatch.setattr(store_module, "verify_file", lambda p, r: (hashed.append(p.name), verify(p, r)))
-    monkeypatch.setattr(store_module, "MAX_OPEN_READERS", 1)
+    monkeypatch.setattr(store_module, "MAX_READERS", 1)
     for entry in store.entries * 3:
         store.reader(entry)
     assert hashed == ["000000.safetensors", "000001.safetensors"]

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from reliability.outcome import Guarantee, Outcome
 from reliability.usage import MIB, Watch, unshared_memory, usage_now
 from vqvideo.data.clips import Clips
-from vqvideo.data.store import MAX_OPEN_READERS, Store, StoreWriter
+from vqvideo.data.store import Store, StoreWriter
 from vqvideo.errors import InputError
 from vqvideo.scripts.benchmarks.memory import in_fresh_process
 from vqvideo.training.loader import StepBatches
@@ -129,7 +129,7 @@ def _read_all(path: Path, seed: int, workers: int, most: int) -> list[str]:
     order = np.random.default_rng(seed).permutation(clips.spread(len(store.split("train")))).tolist()
     what, batches = f"{workers} workers: ", -(-len(order) // BATCH)
     # By then as many episodes are open as will ever be.
-    watch = Watch(min(2 * MAX_OPEN_READERS // BATCH, batches // 2), batches)
+    watch = Watch(min(2 * MOST_FILES // BATCH, batches // 2), batches)
     with _limited_files(most):
         try:
             for number, _ in enumerate(_loader(clips, workers, batch_size=BATCH, sampler=order), 1):
@@ -138,7 +138,7 @@ def _read_all(path: Path, seed: int, workers: int, most: int) -> list[str]:
             return [f"{what}{type(error).__name__}: {error!s:.300}"]
     failures = watch.failures(WORKERS_MIB, what)
     first, *_, last = watch.seen.values()
-    if last.maps - first.maps > MAX_OPEN_READERS:
+    if last.maps - first.maps > MOST_FILES:
         failures.append(f"{what}{first.maps} mapped regions became {last.maps}")
     return failures
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from vqvideo.data.episode import Steps
 from vqvideo.data.index import EpisodeEntry
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
@@ -59,7 +60,7 @@ class Clips(Dataset[Clip]):
         self._windows = np.array([e.length + 2 - length for e in self._entries], dtype=np.int64)
         self._apart = (self._windows - 1) // length + 1
         self._ends = np.cumsum(self._windows)
-        self._cache: dict[int, NDArray[np.uint8]] = {}
+        self._cache: dict[int, tuple[NDArray[np.uint8], Steps]] = {}
         self._room = int(cache_gib * 2**30)
 
     def _long_enough(self, entries: tuple[EpisodeEntry, ...], split: str) -> list[EpisodeEntry]:
@@ -83,9 +84,9 @@ class Clips(Dataset[Clip]):
     def __getitem__(self, index: int) -> Clip:
         episode, start = self.locate(index)
         stop = start + self.length
-        steps = self.store.reader(self._entries[episode]).steps
+        frames, steps = self._read(episode, start, stop)
         return {
-            "frames": to_video(self._frames(episode, start, stop)),
+            "frames": to_video(frames),
             "actions": torch.from_numpy(steps.actions[start : stop - 1].astype(np.float32)),
             "rewards": torch.from_numpy(steps.rewards[start : stop - 1].copy()),
             "terminated": torch.from_numpy(steps.terminated[start : stop - 1].copy()),
@@ -128,17 +129,18 @@ class Clips(Dataset[Clip]):
                 count -= len(taken)
         return shares
 
-    def _frames(self, episode: int, start: int, stop: int) -> NDArray[np.uint8]:
-        entry = self._entries[episode]
+    def _read(self, episode: int, start: int, stop: int) -> tuple[NDArray[np.uint8], Steps]:
+        """Frames start..stop-1 of an episode, and all its steps."""
         if episode not in self._cache:
-            reader = self.store.reader(entry)
+            reader = self.store.reader(self._entries[episode])
             size = int(np.prod(reader.shape, dtype=np.int64))
             if size > self._room:
-                return reader.frames(start, stop)
-            self._cache[episode] = reader.frames(0, reader.shape[0])
+                return reader.frames(start, stop), reader.steps
+            self._cache[episode] = reader.frames(0, reader.shape[0]), reader.steps
             self._room -= size
+        frames, steps = self._cache[episode]
         # A copy: whoever changes a clip in place must not change the next epoch's.
-        return self._cache[episode][start:stop].copy()
+        return frames[start:stop].copy(), steps
 
 
 def _scattered(size: int, number: int) -> NDArray[np.int64]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
 import reprlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -135,8 +138,7 @@ def check_frame_size(size: tuple[int, ...], where: str) -> None:
 
 
 def episode_to_bytes(episode: Episode) -> bytes:
-    """The content of an episode's file; the same episode always gives the same bytes."""
-    episode.validate()
+    """The content of an episode's file; the same episode always gives the same bytes. It must be a valid one."""
     compressor = zstandard.ZstdCompressor(level=_LEVEL)
     starts = range(0, len(episode.frames), CHUNK)
     chunks = [compressor.compress(episode.frames[s : s + CHUNK].tobytes()) for s in starts]
@@ -157,9 +159,9 @@ def episode_to_bytes(episode: Episode) -> bytes:
 
 
 class EpisodeReader:
-    """Random access to one episode's file; opening reads its header only.
+    """Random access to one episode's file. Opening it checks the header and reads everything but the frames.
 
-    A reader must not be shared with a forked child that also uses it: open one per process.
+    No file stays open: of thousands of episodes each is read a little at a time, in forked processes too.
 
     Raises:
         InputError: no such file, another format, or declared sizes that do not fit together.
@@ -167,31 +169,24 @@ class EpisodeReader:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
-        self._check_header_size()
+        text = self._read_header()
         try:
-            self._file = safe_open(self.path, framework="np")
-            header = (self._file.metadata() or {}).get("vqvideo")
-        except (SafetensorError, OSError, ValueError) as error:
+            with safe_open(self.path, framework="np") as file:  # refuses tensors that overlap or leave the file
+                header = json.loads(text)
+                self._read_facts(header.pop("__metadata__", {}).get("vqvideo"))
+                self._check_layout(header)
+                self._offsets: NDArray[np.int64] = file.get_tensor("chunk_offsets")
+                self.steps = Steps(*(file.get_tensor(name) for name in _FIELDS))
+        except (SafetensorError, OSError) as error:
             raise InputError(f"{self.path}: not a readable episode ({error}); it is damaged") from error
-        if header is None:
-            raise InputError(f"{self.path}: a safetensors file, but not one of our episodes")
-        self._read_header(parse_json(header.encode(), self.path))
-        self._check_layout()
-        self._offsets = self._read_offsets()
-        self._steps: Steps | None = None
+        first, stop = header["frames"]["data_offsets"]
+        self._check_offsets(stop - first)
+        self._frames_begin = 8 + len(text) + first
 
     @property
     def length(self) -> int:
         """T, the number of actions."""
         return self.shape[0] - 1
-
-    @property
-    def steps(self) -> Steps:
-        """The small arrays of the episode, read on first use and kept."""
-        if self._steps is None:
-            arrays = [self._slice(name, 0, self.length) for name in _FIELDS]
-            self._steps = Steps(*arrays)
-        return self._steps
 
     def frames(self, start: int, stop: int) -> NDArray[np.uint8]:
         """Frames start..stop-1 as (stop-start, h, w, 3) uint8; decodes only the chunks that hold them.
@@ -202,10 +197,11 @@ class EpisodeReader:
         if not 0 <= start < stop <= self.shape[0]:
             raise InputError(f"{self.path}: frames {start}..{stop} asked, it has 0..{self.shape[0]}")
         result = self._room(stop - start)
-        for index in range(start // CHUNK, -(-stop // CHUNK)):
-            first = index * CHUNK
-            begin, end = max(start, first), min(stop, first + CHUNK)
-            result[begin - start : end - start] = self._chunk(index)[begin - first : end - first]
+        with self._opened() as file:
+            for index in range(start // CHUNK, -(-stop // CHUNK)):
+                first = index * CHUNK
+                begin, end = max(start, first), min(stop, first + CHUNK)
+                result[begin - start : end - start] = self._chunk(file, index)[begin - first : end - first]
         return result
 
     def episode(self) -> Episode:
@@ -228,17 +224,26 @@ class EpisodeReader:
         except MemoryError as error:
             raise InputError(f"{self.path}: {count} frames of {self.shape[1:]} do not fit into memory") from error
 
-    def _check_header_size(self) -> None:
-        check_regular(self.path)
+    @contextmanager
+    def _opened(self) -> Iterator[io.FileIO]:
         try:
-            with open(self.path, "rb") as file:
-                size = int.from_bytes(file.read(8), "little")
+            with open(self.path, "rb", buffering=0) as file:
+                yield file
         except OSError as error:
             raise InputError(f"{self.path}: cannot be read ({error})") from error
-        if size > _MAX_HEADER_BYTES:
-            raise InputError(f"{self.path}: not a readable episode (a header of {size} bytes); it is damaged")
 
-    def _read_header(self, header: Any) -> None:
+    def _read_header(self) -> bytes:
+        check_regular(self.path)
+        with self._opened() as file:
+            size = int.from_bytes(file.read(8), "little")
+            if size > _MAX_HEADER_BYTES:
+                raise InputError(f"{self.path}: not a readable episode (a header of {size} bytes); it is damaged")
+            return file.read(size)
+
+    def _read_facts(self, text: str | None) -> None:
+        if text is None:
+            raise InputError(f"{self.path}: a safetensors file, but not one of our episodes")
+        header = parse_json(text.encode(), self.path)
         try:
             version, shape = header["format_version"], tuple(header["shape"])
             self.seed, self.action_size = header["seed"], header["actions"]
@@ -254,7 +259,7 @@ class EpisodeReader:
         check_frame_size(shape[1:3], self.path)
         self.shape = (shape[0], shape[1], shape[2], 3)
 
-    def _check_layout(self) -> None:
+    def _check_layout(self, found: dict[str, Any]) -> None:
         steps, size = self.length, self.action_size
         expected = {
             "chunk_offsets": ("I64", [-(-self.shape[0] // CHUNK) + 1]),
@@ -263,35 +268,30 @@ class EpisodeReader:
             "terminated": ("BOOL", [steps]),
             "truncated": ("BOOL", [steps]),
         }
-        found = {name: self._file.get_slice(name) for name in self._file.keys()}  # noqa: SIM118
         if set(found) != {"frames", *expected}:
             raise InputError(f"{self.path}: holds {sorted(found)}, expected {sorted(['frames', *expected])}")
         for name, (dtype, shape) in expected.items():
-            got = found[name].get_dtype(), list(found[name].get_shape())
+            got = found[name]["dtype"], found[name]["shape"]
             if got != (dtype, shape):
                 raise InputError(f"{self.path}: {name} is {got}, the header declares {(dtype, shape)}")
-        if found["frames"].get_dtype() != "U8" or len(found["frames"].get_shape()) != 1:
+        if found["frames"]["dtype"] != "U8" or len(found["frames"]["shape"]) != 1:
             raise InputError(f"{self.path}: frames are not a row of bytes")
-        self._blob_size: int = found["frames"].get_shape()[0]
 
-    def _read_offsets(self) -> NDArray[np.int64]:
-        offsets = self._slice("chunk_offsets", 0, None)
-        if offsets[0] != 0 or offsets[-1] != self._blob_size or (np.diff(offsets) <= 0).any():
+    def _check_offsets(self, size: int) -> None:
+        sizes = np.diff(self._offsets)
+        if self._offsets[0] != 0 or self._offsets[-1] != size or (sizes <= 0).any():
             raise InputError(f"{self.path}: chunk_offsets do not cover the frames: the file is damaged")
         # All chunks but the last are full.
-        if (np.diff(offsets)[:-1] * _MOST_ZSTD < CHUNK * math.prod(self.shape[1:])).any():
+        if (sizes[:-1] * _MOST_ZSTD < CHUNK * math.prod(self.shape[1:])).any():
             raise InputError(
                 f"{self.path}: chunks too small for the frames that the header declares: the file is damaged"
             )
-        return offsets
 
-    def _slice(self, name: str, start: int, stop: int | None) -> NDArray[Any]:
-        return self._file.get_slice(name)[start:stop]
-
-    def _chunk(self, index: int) -> NDArray[np.uint8]:
-        count = min(CHUNK, self.shape[0] - index * CHUNK)
-        shape = (count, *self.shape[1:])
-        blob = self._slice("frames", int(self._offsets[index]), int(self._offsets[index + 1])).tobytes()
+    def _chunk(self, file: io.FileIO, index: int) -> NDArray[np.uint8]:
+        shape = (min(CHUNK, self.shape[0] - index * CHUNK), *self.shape[1:])
+        begin, end = (int(offset) for offset in self._offsets[index : index + 2])
+        file.seek(self._frames_begin + begin)
+        blob = file.read(end - begin)
         try:
             # zstd allocates what the chunk itself declares, so that is compared before decoding.
             declared = zstandard.get_frame_parameters(blob).content_size

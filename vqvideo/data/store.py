@@ -53,7 +53,9 @@ from vqvideo.storage.files import (
 )
 from vqvideo.storage.locks import FolderLock
 
-MAX_OPEN_READERS = 64
+MAX_READERS = 4096
+"""Episodes whose actions, rewards and ends stay in memory, a few KiB each. Clips are drawn at random: with fewer, most
+would read and check a header again."""
 
 logger = logging.getLogger(__name__)
 
@@ -203,7 +205,7 @@ def _refuse_other(path: Path, recorded: StoreMeta, asked: StoreMeta) -> None:
 class Store:
     """Reads a store. Opening reads the meta and the manifest only; each file is checked when first used.
 
-    Safe to use in forked and spawned workers: open files are never shared between processes.
+    Safe to use in forked and spawned workers: no file stays open.
     """
 
     def __init__(self, path: Path, meta: StoreMeta, entries: tuple[EpisodeEntry, ...]) -> None:
@@ -213,7 +215,6 @@ class Store:
         """All episodes, sorted by index."""
         self._readers: OrderedDict[int, EpisodeReader] = OrderedDict()
         self._verified: set[int] = set()
-        self._pid = os.getpid()
 
     @classmethod
     def open(cls, path: AnyPath) -> Store:
@@ -241,7 +242,7 @@ class Store:
         return cls(path, meta, tuple(entries))
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_readers": OrderedDict(), "_pid": -1}
+        return vars(self) | {"_readers": OrderedDict()}
 
     @cached_property
     def digest(self) -> str:
@@ -258,17 +259,15 @@ class Store:
         return tuple(entry for entry in self.entries if entry.split == name)
 
     def reader(self, entry: EpisodeEntry) -> EpisodeReader:
-        """Random access to an episode; the last `MAX_OPEN_READERS` stay open.
+        """Random access to an episode; the last `MAX_READERS` are kept.
 
         Raises:
             InputError: the file is missing, its digest is not the recorded one, or it does not fit the
                 store; names the file.
         """
-        if self._pid != os.getpid():
-            self._readers, self._pid = OrderedDict(), os.getpid()
         if entry.index not in self._readers:
             self._readers[entry.index] = self._open(entry)
-            if len(self._readers) > MAX_OPEN_READERS:
+            if len(self._readers) > MAX_READERS:
                 self._readers.popitem(last=False)
         self._readers.move_to_end(entry.index)
         return self._readers[entry.index]
