@@ -21,7 +21,16 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from vqvideo.data.episode import CHUNK
-from vqvideo.data.index import EPISODES, MANIFEST, META, EpisodeEntry, read_meta, recorded_files
+from vqvideo.data.index import (
+    EPISODES,
+    MANIFEST,
+    META,
+    EpisodeEntry,
+    read_manifest,
+    read_meta,
+    recorded_files,
+    refuse_lost_lines,
+)
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
 from vqvideo.storage import files
@@ -145,10 +154,12 @@ def _head(path: Path) -> bytes:
 
 
 def _check_store(path: Path, deep: bool) -> Iterator[str]:
-    if not recorded_files(path) and not (path / MANIFEST).exists():
+    recorded = recorded_files(path)
+    if not recorded and not read_manifest(path / MANIFEST)[0]:
         read_meta(path)  # a recording in its first episode
         return
     store = Store.open(path)
+    refuse_lost_lines(path, recorded - {entry.index for entry in store.entries})
     for entry in store.entries:
         yield from _complaints(path / entry.file, partial(_read_episode, store, entry, deep))
 
