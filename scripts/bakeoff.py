@@ -11,20 +11,19 @@ do (--record.out). Interrupted, it goes on where it stopped.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vqvideo import cli
-from vqvideo.scripts.benchmarks.results import Results, Row, markdown
-from vqvideo.scripts.train_vqvae import open_store
+from vqvideo.scripts import require_benchmarks
 
 if TYPE_CHECKING:
     from vqvideo.data.store import Store
     from vqvideo.experiment.config import Experiment
+    from vqvideo.scripts.benchmarks.results import Row
 
 CONFIG = Path(__file__).parents[1] / "configs" / "bakeoff.yaml"
-SUITE = CONFIG.parent / "bakeoff" / "tokenizer.yaml"
 
 COLUMNS = {
     "bits_per_pixel": ".4f", "psnr_db": ".2f", "ssim": ".4f", "changed_psnr_db": ".2f", "codes_used": ".0%",
@@ -58,31 +57,26 @@ def measure(cfg: Experiment, store: Store) -> Row:
 
 
 def table(rows: Mapping[str, Mapping[int, Row]]) -> str:
-    """Means over seeds as a Markdown table, with half the range of the seeds where it matters."""
-    return markdown(rows, COLUMNS, WITH_SPREAD)
+    """Means over seeds, with half the range of the seeds where it matters."""
+    from vqvideo.scripts.benchmarks.results import means
+
+    return means(rows, COLUMNS, WITH_SPREAD)
 
 
 def main() -> None:
     """Reads the settings and runs the variants."""
+    require_benchmarks()
+    from vqvideo.experiment.config import parse
+    from vqvideo.scripts.benchmarks.bakeoff_options import BakeoffOptions
+
+    cfg = parse(BakeoffOptions, CONFIG, __doc__ or "")
     from vqvideo.data.recording import snake_case
-    from vqvideo.experiment.config import Experiment, parse
+    from vqvideo.scripts.benchmarks.results import Results
     from vqvideo.scripts.benchmarks.suites import Suite
+    from vqvideo.scripts.train_vqvae import open_store
 
-    @dataclass(frozen=True)
-    class Options(Experiment):
-        """Settings of the experiment."""
-
-        suite: Path = SUITE
-        """The variants to compare."""
-        only: tuple[str, ...] = ()
-        """Names of the variants to run; all by default."""
-        seeds: tuple[int, ...] = (0,)
-        """Training seeds, one run of each variant for each."""
-
-    cfg = parse(Options, CONFIG, __doc__ or "")
     suite = Suite.read(cfg.suite)
-    chosen = suite.chosen(cfg.only)
-    variants = {name: suite.experiment(cfg, name) for name in chosen}
+    variants = {name: suite.experiment(cfg, name) for name in suite.chosen(cfg.only)}
     store = open_store(cfg)
     results = Results(cfg.folder / suite.name / "results.json")
     for seed in cfg.seeds:

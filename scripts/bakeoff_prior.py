@@ -11,30 +11,26 @@ A suite is a YAML file with a line per variant; what all share is the experiment
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING
 
-import tyro
-
 from vqvideo import cli
-from vqvideo.data.recording import snake_case
 from vqvideo.errors import InputError
-from vqvideo.scripts.benchmarks.results import Results, Row, markdown
-from vqvideo.scripts.benchmarks.trial_config import TrialConfig
-from vqvideo.scripts.train_vqvae import open_store
+from vqvideo.scripts import require_benchmarks
 
 if TYPE_CHECKING:
     from vqvideo.data.store import Store
     from vqvideo.experiment.config import Experiment
-    from vqvideo.scripts.benchmarks.horizon_plot import HorizonCurves
+    from vqvideo.scripts.benchmarks.bakeoff_options import PriorBakeoffOptions
+    from vqvideo.scripts.benchmarks.plots import HorizonCurves
     from vqvideo.scripts.benchmarks.prior_trial import Trial
+    from vqvideo.scripts.benchmarks.results import Results, Row
+    from vqvideo.scripts.benchmarks.suites import Suite
 
 CONFIG = Path(__file__).parents[1] / "configs" / "bakeoff_prior.yaml"
-SUITE = CONFIG.parent / "bakeoff" / "prior_heads.yaml"
-TOKENIZER = Path("runs") / "car_racing" / "vqvae" / "model"
 
 COLUMNS = {
     "token_nats": ".3f", "likelihood": "s", "bits_per_frame": ".1f", "gain_db": ".2f", "controllability_db": ".2f",
@@ -82,6 +78,7 @@ def add_row(results: Results, bench: Bench, variants: Mapping[str, Experiment], 
     """Adds the row of a variant, unless the very same is there. What differs from an earlier variant only in how codes
     are drawn shares its training.
     """
+    from vqvideo.data.recording import snake_case
     from vqvideo.scripts.benchmarks.prior_trial import as_trained
 
     def with_seed(variant: Experiment) -> Experiment:
@@ -115,13 +112,15 @@ def fingerprint(variant: Experiment, bench: Bench) -> str:
 
 
 def table(rows: Mapping[str, Mapping[int, Row]]) -> str:
-    """Means over seeds as a Markdown table, with half the range of the seeds where it matters."""
-    return markdown(rows, COLUMNS, WITH_SPREAD)
+    """Means over seeds, with half the range of the seeds where it matters."""
+    from vqvideo.scripts.benchmarks.results import means
+
+    return means(rows, COLUMNS, WITH_SPREAD)
 
 
 def curves(by_seed: Mapping[int, Row]) -> HorizonCurves:
     """The curves of a variant, means over its seeds."""
-    from vqvideo.scripts.benchmarks.horizon_plot import HorizonCurves
+    from vqvideo.scripts.benchmarks.plots import HorizonCurves
 
     found = [row["curves"] for row in by_seed.values()]
     gains = [mean(steps) for steps in zip(*(curve["gain_db"] for curve in found), strict=True)]
@@ -129,61 +128,56 @@ def curves(by_seed: Mapping[int, Row]) -> HorizonCurves:
     return HorizonCurves(gains, dict(zip(found[0]["fd_last_steps"], distances, strict=True)))
 
 
-def main() -> None:
-    """Reads the settings and runs the variants."""
-    from vqvideo.evaluation.frame_sets import lite0_missing
-    from vqvideo.experiment.config import Experiment, parse
+def prepared(cfg: PriorBakeoffOptions, suite: Suite) -> tuple[dict[str, Experiment], Bench]:
+    """All variants of the suite, and what they share."""
     from vqvideo.models.tokenizer.vqvae import VQVAE
-    from vqvideo.scripts.benchmarks.horizon_plot import plot_horizons
-    from vqvideo.scripts.benchmarks.plots import require_matplotlib
-    from vqvideo.scripts.benchmarks.prior_trial import FIRST_STEPS, Trial
-    from vqvideo.scripts.benchmarks.suites import Suite
+    from vqvideo.scripts.benchmarks.prior_trial import Trial
+    from vqvideo.scripts.train_vqvae import open_store
     from vqvideo.training.hardware import default_device
 
-    @dataclass(frozen=True)
-    class Options(Experiment):
-        """Settings of the experiment."""
+    variants: dict[str, Experiment] = {name: suite.experiment(cfg, name) for name in suite.variants}
+    store = open_store(cfg)
+    vqvae = VQVAE.from_pretrained(cfg.tokenizer).to(default_device())
+    stages = [variant.prior for variant in variants.values()]
+    trial = Trial(cfg.trial, vqvae, store, stages, cfg.prior.model.window)
+    return variants, Bench(cfg.folder / suite.name, cfg.tokenizer, store, trial)
 
-        suite: Path = SUITE
-        """The variants to compare."""
-        only: tuple[str, ...] = ()
-        """Names of the variants to run; all by default."""
-        seeds: tuple[int, ...] = (0,)
-        """Training seeds, one run of each variant for each."""
-        tokenizer: Path = TOKENIZER
-        """Folder of the trained tokenizer."""
-        trial: tyro.conf.OmitArgPrefixes[TrialConfig] = field(default_factory=TrialConfig)
-        """How they are measured."""
-        plot: Path | None = None
-        """Draws gain and Fréchet distance over the horizon into this PNG."""
 
-    cfg = parse(Options, CONFIG, __doc__ or "")
+def main() -> None:
+    """Reads the settings and runs the variants."""
+    require_benchmarks()
+    from vqvideo.experiment.config import parse
+    from vqvideo.scripts.benchmarks.bakeoff_options import PriorBakeoffOptions
+
+    cfg = parse(PriorBakeoffOptions, CONFIG, __doc__ or "")
+    from vqvideo.evaluation.frame_sets import lite0_missing
+    from vqvideo.scripts.benchmarks.plots import plot_horizons
+    from vqvideo.scripts.benchmarks.prior_trial import FIRST_STEPS
+    from vqvideo.scripts.benchmarks.results import Results
+    from vqvideo.scripts.benchmarks.suites import Suite
+    from vqvideo.scripts.fidelity_plot import require_matplotlib
+
     if cfg.plot:
         require_matplotlib()
     if not cfg.tokenizer.is_dir():
         raise InputError(f"no tokenizer in {cfg.tokenizer}: train one (scripts/train_vqvae.py), or name it --tokenizer")
     suite = Suite.read(cfg.suite)
     chosen = suite.chosen(cfg.only)
-    variants = {name: suite.experiment(cfg, name) for name in suite.variants}
-    stages = [variant.prior for variant in variants.values()]
     missing = lite0_missing() if cfg.trial.frechet_frames else "--frechet-frames 0"
-    store, window = open_store(cfg), cfg.prior.model.window
-    vqvae = VQVAE.from_pretrained(cfg.tokenizer).to(default_device())
-    trial = Trial(cfg.trial, vqvae, store, stages, window)
-    bench = Bench(cfg.folder / suite.name, cfg.tokenizer, store, trial)
-    results = Results(bench.folder / "results.json")
+    variants, bench = prepared(cfg, suite)
+    results, store, trial = Results(bench.folder / "results.json"), bench.store, bench.trial
     for seed in cfg.seeds:
         for name in chosen:
             add_row(results, bench, variants, name, seed)
             print(table({name: results.rows[name]}), flush=True)
     print(
         f"suite {suite.name}, seeds {list(cfg.seeds)}, {trial.count} held-out clips of {store.path}; gain: first "
-        f"{FIRST_STEPS} of {cfg.trial.horizon} latent steps, window: {window}; fd: squared Fréchet distance, "
+        f"{FIRST_STEPS} of {cfg.trial.horizon} latent steps, window: {trial.window}; fd: squared Fréchet distance, "
         f"EfficientNet-Lite0{f' (not measured: {missing})' if missing else ''}\n{table(results.rows)}"
     )
     if cfg.plot:
         title = f"{store.meta.env_id}, {suite.name}, {trial.count} held-out clips"
-        plot_horizons({name: curves(rows) for name, rows in results.rows.items()}, window, title, cfg.plot)
+        plot_horizons({name: curves(rows) for name, rows in results.rows.items()}, trial.window, title, cfg.plot)
         print(f"plot {cfg.plot}")
 
 

@@ -7,63 +7,44 @@
     python scripts/benchmark.py imagine --world runs/car_racing/world
     python scripts/benchmark.py env                             what an imagined environment costs over its world
     python scripts/benchmark.py env --world runs/tiny_world/world --store data/tiny_world
-    python scripts/benchmark.py checkpoint                      what it costs that checkpoints are durable and checked
 
 Contestants take turns in one run. Other work on the machine shows in wall-clock figures: the load is printed.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import tyro
 
 from vqvideo import cli
-from vqvideo.scripts.benchmarks.checkpoints import CheckpointBenchmark
-from vqvideo.scripts.benchmarks.imagine import ImagineBenchmark
-from vqvideo.scripts.benchmarks.imagined_env import ImaginedEnvBenchmark
-from vqvideo.scripts.benchmarks.subject import Benchmark
-from vqvideo.scripts.benchmarks.tokenizer import TokenizerBenchmark
+from vqvideo.scripts import require_benchmarks
 
-
-@dataclass(frozen=True)
-class EnvBenchmark(ImaginedEnvBenchmark):
-    """Imagined steps/s of an environment beside bare stepping and peers; cost of a reset and of the start; memory."""
-
-    def real_env(self, name: str) -> Any:
-        from vqvideo import envs
-
-        return envs.make(envs.resolve(name))
-
-    def side_by_side(self, makers: Sequence[Callable[[], Any]]) -> Any:
-        from gymnasium.vector import AutoresetMode, SyncVectorEnv
-
-        return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
-
-
-SUBJECTS: dict[str, type[Benchmark]] = {
-    "tokenizer": TokenizerBenchmark,
-    "imagine": ImagineBenchmark,
-    "env": EnvBenchmark,
-    "checkpoint": CheckpointBenchmark,
-}
-"""What can be measured. A new subject is its options with `measure`, and a line here."""
+if TYPE_CHECKING:
+    from vqvideo.scripts.benchmarks.subject import Benchmark
 
 
 def main() -> None:
     """Reads the command line, measures, prints and writes."""
-    benchmark = tyro.extras.subcommand_cli_from_dict(SUBJECTS, description=__doc__)
-    from vqvideo.storage import files
-    from vqvideo.storage.records import without_nan
+    require_benchmarks()
+    from vqvideo.scripts.benchmarks.env import EnvBenchmark
+    from vqvideo.scripts.benchmarks.imagine import ImagineBenchmark
+    from vqvideo.scripts.benchmarks.tokenizer import TokenizerBenchmark
+
+    # A new subject is its options with `measure`, and a line here.
+    subjects: dict[str, Callable[..., Benchmark]] = {
+        "tokenizer": TokenizerBenchmark,
+        "imagine": ImagineBenchmark,
+        "env": EnvBenchmark,
+    }
+    benchmark = tyro.extras.subcommand_cli_from_dict(subjects, description=__doc__)
+    from vqvideo.scripts.benchmarks.results import write_figures
 
     report = benchmark.measure()
     print(report)
     if benchmark.json is not None:
-        text = json.dumps(without_nan(report.to_json()), indent=2, allow_nan=False) + "\n"
-        files.write_file(benchmark.json, text.encode())
+        write_figures(benchmark.json, report.to_json())
         print(f"\nfigures {benchmark.json}")
 
 

@@ -64,11 +64,10 @@ class Options(Source):
 def evaluate(options: Options) -> dict[str, Any]:
     """Measures, prints, draws and writes; returns what is written."""
     from vqvideo.evaluation import evaluate_fidelity
-    from vqvideo.scripts.benchmarks.plots import require_matplotlib
-    from vqvideo.scripts.benchmarks.report import hardware, versions
+    from vqvideo.scripts.fidelity_plot import require_matplotlib
     from vqvideo.storage import files
     from vqvideo.storage.records import to_plain
-    from vqvideo.training.hardware import configure_threads
+    from vqvideo.training.hardware import configure_threads, hardware, versions
 
     if options.plot:
         require_matplotlib()
@@ -110,7 +109,7 @@ def evaluate(options: Options) -> dict[str, Any]:
 
 def draw(report: FidelityReport, title: str, path: Path) -> None:
     """Writes the picture."""
-    from vqvideo.scripts.benchmarks.fidelity_plot import plot_fidelity
+    from vqvideo.scripts.fidelity_plot import plot_fidelity
 
     path.parent.mkdir(parents=True, exist_ok=True)
     plot_fidelity(report, title, path)

@@ -70,10 +70,9 @@ class Options(Source):
 
 def evaluate(options: Options) -> dict[str, Any]:
     """Measures, prints and writes; returns what is written."""
-    from vqvideo.scripts.benchmarks.report import hardware, versions
     from vqvideo.storage import files
     from vqvideo.storage.records import to_plain, without_nan
-    from vqvideo.training.hardware import configure_threads
+    from vqvideo.training.hardware import configure_threads, hardware, versions
 
     configure_threads(options.threads)
     name = options.name or snake_case(options.env)

@@ -9,7 +9,6 @@ Writes rate_distortion.json and rate_distortion.png.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from itertools import chain
 from math import isnan
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vqvideo import cli
+from vqvideo.scripts import require_benchmarks
 from vqvideo.scripts.train_vqvae import CONFIG
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ COMPARED = ("tokenizer", "its PSNR", "codec", "codec's PSNR", "difference")
 
 def main() -> None:
     """Reads the settings, measures, prints and writes."""
+    require_benchmarks()
     from vqvideo.experiment.config import Experiment, parse
 
     @dataclass(frozen=True)
@@ -49,22 +50,20 @@ def main() -> None:
 
     options = parse(Options, CONFIG, __doc__ or "")
     from vqvideo.data.store import Store
-    from vqvideo.errors import InputError
     from vqvideo.experiment.config import vqvae_folder
-    from vqvideo.scripts.benchmarks.plots import plot_rate_distortion, require_matplotlib
+    from vqvideo.scripts.benchmarks.plots import plot_rate_distortion
     from vqvideo.scripts.benchmarks.rate_distortion import measure
-    from vqvideo.scripts.benchmarks.report import hardware, versions
-    from vqvideo.storage import files
-    from vqvideo.storage.records import without_nan
-    from vqvideo.training.hardware import configure_threads
+    from vqvideo.scripts.benchmarks.results import write_figures
+    from vqvideo.scripts.benchmarks.subject import at_least
+    from vqvideo.scripts.fidelity_plot import require_matplotlib
+    from vqvideo.training.hardware import configure_threads, hardware, versions
 
-    if min(options.episodes, options.table_episodes + 1) < 1:
-        raise InputError("--episodes is at least 1 and --table-episodes at least 0")
+    at_least(options, episodes=1, table_episodes=0)
     require_matplotlib()
     configure_threads(options.threads)
     store = Store.open(options.record.folder)
     found = measure(store, options.models or (vqvae_folder(options),), options.episodes, options.table_episodes)
-    print(table(found))
+    print(tables(found))
     out = options.out or options.folder / "rate_distortion"
     picture, figures = out / "rate_distortion.png", options.json or out / "rate_distortion.json"
     record = {
@@ -74,33 +73,29 @@ def main() -> None:
         "versions": versions(),
         **found.to_json(),
     }
-    figures.parent.mkdir(parents=True, exist_ok=True)
-    files.write_file(figures, (json.dumps(without_nan(record), indent=2, allow_nan=False) + "\n").encode())
+    write_figures(figures, record)
     h, w = found.frame_size
     title = f"{store.meta.env_id}, {found.sequences} held-out episodes, {h}x{w}, {store.meta.fps:g} frames/s"
     plot_rate_distortion(found, title, picture)
     print(f"\nplot    {picture}\nfigures {figures}")
 
 
-def table(found: RateDistortion) -> str:
+def tables(found: RateDistortion) -> str:
     """The tokenizers' points and the codecs' curves, then each tokenizer against the codecs at its rate."""
+    from vqvideo.evaluation.tables import table
+
     h, w = found.frame_size
-    lines = [f"{found.sequences} held-out episodes, {found.frames} frames of {h}x{w}", *rows(COLUMNS)]
-    points = chain(found.ours, *found.hulls.values())
-    lines += ["| " + " | ".join(cells(point)) + " |" for point in points]
-    lines += ["", "At the tokenizer's rate, dB: mean of PSNR (PSNR of mean MSE)", *rows(COMPARED)]
+    compared = []
     for point in found.ours:
         for family, figures in found.compared(point).items():
             peer = both(figures["psnr_db_at_same_rate"], figures["psnr_of_mean_mse_db_at_same_rate"])
             gain = both(figures["difference_db"], figures["difference_of_mean_mse_db"], "+")
-            own = both(point.psnr_db, point.psnr_of_mean_mse_db)
-            lines.append(f"| {point.name} | {own} | {family} | {peer} | {gain} |")
-    return "\n".join(lines)
-
-
-def rows(columns: tuple[str, ...]) -> list[str]:
-    """Head of a Markdown table."""
-    return ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+            compared.append((point.name, both(point.psnr_db, point.psnr_of_mean_mse_db), family, peer, gain))
+    return (
+        f"{found.sequences} held-out episodes, {found.frames} frames of {h}x{w}\n\n"
+        f"{table(COLUMNS, map(cells, chain(found.ours, *found.hulls.values())))}\n\n"
+        f"At the tokenizer's rate, dB: mean of PSNR (PSNR of mean MSE)\n\n{table(COMPARED, compared)}"
+    )
 
 
 def both(mean: float, of_mean: float, sign: str = "") -> str:

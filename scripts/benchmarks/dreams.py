@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from vqvideo.errors import InputError, suggest
 from vqvideo.evaluation import Dreaming
@@ -141,7 +141,7 @@ class Dreams:
         # A graph writes its results to the same place each time, and the state is one of them.
         torch.compiler.cudagraph_mark_step_begin()
         step = dreaming()
-        dreaming.state = cloned(dreaming.state)
+        dreaming.state = tree_map_only(Tensor, Tensor.clone, dreaming.state)
         return step
 
     def autocast(self, device: torch.device) -> torch.autocast:
@@ -149,29 +149,11 @@ class Dreams:
         return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
 
-def tensors(state: Any) -> Iterator[Tensor]:
-    """All tensors in nested tuples."""
-    if isinstance(state, Tensor):
-        yield state
-    elif isinstance(state, tuple):
-        for item in state:
-            yield from tensors(item)
-
-
-def cloned(state: Any) -> Any:
-    """The same nested tuples with copies of their tensors."""
-    if isinstance(state, Tensor):
-        return state.clone()
-    if not isinstance(state, tuple):
-        return state
-    items = [cloned(item) for item in state]
-    return type(state)(*items) if hasattr(state, "_fields") else tuple(items)
-
-
 def state_bytes(state: Any) -> int:
-    """Bytes of all tensors in nested tuples, each counted once however often it occurs."""
-    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors(state)}
-    return sum(storages.values())
+    """Bytes of all tensors in nested tuples. What several share counts once, and of a view all that it keeps alive."""
+    tensors = [leaf for leaf in tree_leaves(state) if isinstance(leaf, Tensor)]
+    storages = [tensor.untyped_storage() for tensor in tensors]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
 def _compile(world: WorldModel, mode: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vqvideo.errors import InputError
-from vqvideo.scripts.benchmarks.subject import Benchmark
+from vqvideo.scripts.benchmarks.subject import Benchmark, at_least, check_streams
 
 if TYPE_CHECKING:
     import torch
@@ -41,19 +41,15 @@ class ImagineBenchmark(Benchmark):
     """How long a turn lasts at least; short calls are repeated."""
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 20), ("rounds", 1)):
-            if getattr(self, name) < least:
-                raise InputError(f"--{name} is {getattr(self, name)}, expected at least {least}")
-        if not self.streams or min(self.streams) < 1:
-            raise InputError(f"--streams is {self.streams}, expected numbers of at least 1")
+        at_least(self, steps=20, rounds=1)
+        check_streams(self.streams)
         if self.world and self.heads:
             raise InputError("--heads with --world: a trained world has one head, the one that it learnt with")
 
     def measure(self) -> Report:
-        import torch
-
         from vqvideo.experiment.config import Experiment
         from vqvideo.scripts.benchmarks.report import Report
+        from vqvideo.scripts.benchmarks.timing import devices
         from vqvideo.storage.records import read_yaml, to_plain, typed
 
         cfg = self._quick() if self.quick else self
@@ -61,21 +57,20 @@ class ImagineBenchmark(Benchmark):
         worlds = cfg._worlds(experiment)
         sampling = to_plain(experiment.sampling)
         settings = {**asdict(replace(cfg, json=None)), "config": self.config.name, "sampling": sampling}
-        report = Report("imagine", settings, {}, [])
+        report = Report("imagine", settings)
         report.notes.append("frames stay on the device; the shares are of a step, the rest is checks and outcomes")
-        for kind in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
-            cfg._measure_on(torch.device(kind), worlds, experiment, report)
+        for device in devices():
+            cfg._measure_on(device, worlds, experiment, report)
         return report
 
     def _measure_on(
         self, device: torch.device, worlds: dict[str, Trained | Untrained], experiment: Experiment, report: Report
     ) -> None:
         from vqvideo.scripts.benchmarks.imagine_speed import measure_imagination, table
-        from vqvideo.scripts.benchmarks.long_dream import measure_long_dream
-        from vqvideo.training.hardware import available_cores
+        from vqvideo.scripts.benchmarks.streaming import measure_long_run
+        from vqvideo.scripts.benchmarks.timing import thread_counts
 
-        counts = sorted({1, 1 if self.quick else max(1, available_cores())}) if device.type == "cpu" else [1]
-        records = []
+        counts, records = thread_counts(device, quick=self.quick), []
         for count in counts:
             own = []
             for streams in self.streams:
@@ -87,7 +82,8 @@ class ImagineBenchmark(Benchmark):
             if record["reason"]:
                 report.notes.append(f"{record['head']} {record['precision']} {record['mode']}: {record['reason']}")
         first = self._entries(device, worlds, experiment, streams=1)[0]
-        long_dream, long_table = measure_long_dream(first, self.steps, counts[-1], device)
+        long_dream, long_table = measure_long_run(first, self.steps, counts[-1], device)
+        long_dream |= {"head": first.head, "precision": first.precision}
         report.tables.append(long_table)
         report.results[device.type] = {"imagination": records, "long_dream": long_dream}
 

@@ -131,9 +131,7 @@ def _record(contest: Contest, timings: Mapping[str, Timing], cpu_threads: int, d
     return record | {
         "frames_per_s": frames / timing.median,
         "frames_per_s_quartiles": (frames / high, frames / low),
-        "seconds": timing.median,
-        "seconds_rounds": timing.rounds,
-        "calls_per_round": timing.calls,
+        **timing.to_json(),
         "times_faster_than_autoregressive": _ratio(entry, timings),
         "shares": {part: t.median / timing.median for part in PARTS if (t := timings.get(f"{entry.name}: {part}"))},
         "state_bytes_per_stream": state_bytes(dreaming.state) / entry.streams,

@@ -17,8 +17,8 @@ from vqvideo.experiment.config import PriorStage
 from vqvideo.models.prior import MaskedHeadConfig, Prior, PriorConfig
 from vqvideo.models.prior.sampling import Sampling
 from vqvideo.models.tokenizer.vqvae import VQVAE
+from vqvideo.scripts.benchmarks.bakeoff_options import TrialConfig
 from vqvideo.scripts.benchmarks.results import Row
-from vqvideo.scripts.benchmarks.trial_config import TrialConfig
 from vqvideo.world import WorldModel
 
 FIRST_STEPS = 8

@@ -6,7 +6,9 @@ straight through, and start without k-means.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -14,9 +16,9 @@ import torch
 from torch import Tensor
 
 from vqvideo.models.quantizers import EMAVQ, EMAVQConfig, nearest
-from vqvideo.scripts.benchmarks.timing import Contestant, Work
+from vqvideo.scripts.benchmarks.timing import Work
 
-PEER = "vector-quantize-pytorch"
+OURS, PEER = "EMAVQ", "vector-quantize-pytorch"
 
 
 @dataclass(frozen=True)
@@ -43,167 +45,120 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class _Entry:
+class Entry:
+    """A contestant at one kind of work."""
+
+    work: str
+    """Key of `WORKS`."""
+    name: str
+    """Key of `WORKS[work]`."""
     problem: Problem
     """What it quantizes."""
-    revival: bool = False
-    """Whether dead codes are replaced (in training)."""
-    name: str = ""
-    """Shown in tables."""
-
-
-@dataclass(frozen=True)
-class Search(_Entry):
-    """Ours: z.e - |e|^2 / 2, in chunks."""
-
-    name: str = "nearest"
 
     def prepare(self, device: torch.device) -> Work:
-        z, codebook = self.problem.data(device)
-        return lambda: nearest(z, codebook)
+        return WORKS[self.work][self.name](*self.problem.data(device))
 
 
-@dataclass(frozen=True)
-class FullDistance(_Entry):
-    """|z|^2 - 2 z.e + |e|^2 and argmin."""
-
-    name: str = "full squared distance"
-
-    def prepare(self, device: torch.device) -> Work:
-        z, codebook = self.problem.data(device)
-
-        def search() -> Tensor:
-            distance = z.square().sum(1, keepdim=True) - 2 * z @ codebook.T + codebook.square().sum(1)
-            return distance.argmin(dim=1)
-
-        return search
-
-
-@dataclass(frozen=True)
-class Cdist(_Entry):
-    """torch.cdist and argmin."""
-
-    name: str = "torch.cdist"
-
-    def prepare(self, device: torch.device) -> Work:
-        z, codebook = self.problem.data(device)
-        return lambda: torch.cdist(z, codebook).argmin(dim=1)
-
-
-@dataclass(frozen=True)
-class OurEncode(_Entry):
-    """Codes and code vectors, without learning."""
-
-    name: str = "EMAVQ"
-
-    def prepare(self, device: torch.device) -> Work:
-        z, _ = self.problem.data(device)
-        quantizer = _ours(self, device).eval()
-        return torch.no_grad()(lambda: quantizer(z).indices)
-
-
-@dataclass(frozen=True)
-class PeerEncode(_Entry):
-    """Codes and code vectors, without learning."""
-
-    name: str = PEER
-
-    def prepare(self, device: torch.device) -> Work:
-        z, _ = self.problem.data(device)
-        quantizer = _peer(self, device).eval()
-        return torch.no_grad()(lambda: quantizer(z[None])[1][0])
-
-
-@dataclass(frozen=True)
-class OurStep(_Entry):
-    """Forward, backward to the latents, EMA update."""
-
-    name: str = "EMAVQ"
-
-    def prepare(self, device: torch.device) -> Work:
-        z, _ = self.problem.data(device)
-        quantizer = _ours(self, device).train()
-
-        def step() -> Tensor:
-            latents = z.clone().requires_grad_()
-            quantized = quantizer(latents)
-            (quantized.values.sum() + quantized.loss).backward()
-            quantizer.update()
-            return quantized.indices
-
-        return step
-
-
-@dataclass(frozen=True)
-class PeerStep(_Entry):
-    """Forward with its EMA update, backward to the latents."""
-
-    name: str = PEER
-
-    def prepare(self, device: torch.device) -> Work:
-        z, _ = self.problem.data(device)
-        quantizer = _peer(self, device).train()
-
-        def step() -> Tensor:
-            latents = z[None].clone().requires_grad_()
-            values, indices, loss = quantizer(latents)
-            (values.sum() + loss.sum()).backward()
-            return indices[0]
-
-        return step
-
-
-def _ours(entry: _Entry, device: torch.device) -> EMAVQ:
-    problem = entry.problem
-    revive = EMAVQConfig().revive_below if entry.revival else 0.0
-    quantizer = EMAVQConfig(codebook_size=problem.codes, dim=problem.dim, revive_below=revive).build().to(device)
-    _, codebook = problem.data(device)
-    quantizer.codebook.copy_(codebook)
-    quantizer.ema_sum.copy_(codebook)
-    return quantizer
-
-
-def _peer(entry: _Entry, device: torch.device) -> Any:
-    from vector_quantize_pytorch import VectorQuantize
-
-    problem, ours = entry.problem, EMAVQConfig()
-    quantizer = VectorQuantize(
-        dim=problem.dim,
-        codebook_size=problem.codes,
-        decay=ours.decay,
-        commitment_weight=ours.commitment,
-        rotation_trick=False,
-        # Its own unit: a smoothed count of uses. The average use of a code is n / k, so this is our share of it.
-        threshold_ema_dead_code=ours.revive_below * problem.vectors / problem.codes if entry.revival else 0,
-    ).to(device)
-    _, codebook = problem.data(device)
-    quantizer.codebook = codebook
-    quantizer._codebook.embed_avg.copy_(codebook[None])
-    return quantizer
-
-
-@dataclass(frozen=True)
-class Part:
-    """Contestants that do the same work; the first one is ours."""
-
-    title: str
-    """What they do."""
-    entries: tuple[Contestant, ...]
-    """Contestants."""
-
-
-def parts(problem: Problem, *, with_peer: bool) -> list[Part]:
-    """All that is measured of one problem."""
-    listed = [
-        Part("nearest code", (Search(problem), Cdist(problem), FullDistance(problem))),
-        Part("codes and vectors", (OurEncode(problem), PeerEncode(problem))),
-        Part("training step", (OurStep(problem), PeerStep(problem))),
-        Part("training step, dead codes replaced", (OurStep(problem, True), PeerStep(problem, True))),
-    ]
-    kept = [Part(p.title, tuple(e for e in p.entries if with_peer or e.name != PEER)) for p in listed]
-    return [part for part in kept if part.entries]
+def entries(problem: Problem, work: str, *, with_peer: bool) -> list[Entry]:
+    """All contestants at a kind of work, ours first."""
+    return [Entry(work, name, problem) for name in WORKS[work] if with_peer or name != PEER]
 
 
 def peer_is_installed() -> bool:
     """Whether vector-quantize-pytorch can be measured."""
     return find_spec("vector_quantize_pytorch") is not None
+
+
+def _nearest(z: Tensor, codebook: Tensor) -> Work:
+    """z.e - |e|^2 / 2, in chunks."""
+    return lambda: nearest(z, codebook)
+
+
+def _cdist(z: Tensor, codebook: Tensor) -> Work:
+    return lambda: torch.cdist(z, codebook).argmin(dim=1)
+
+
+def _full_distance(z: Tensor, codebook: Tensor) -> Work:
+    """|z|^2 - 2 z.e + |e|^2."""
+
+    def search() -> Tensor:
+        distance = z.square().sum(1, keepdim=True) - 2 * z @ codebook.T + codebook.square().sum(1)
+        return distance.argmin(dim=1)
+
+    return search
+
+
+def _our_codes(z: Tensor, codebook: Tensor) -> Work:
+    quantizer = _ours(codebook, revival=False).eval()
+    return torch.no_grad()(lambda: quantizer(z).indices)
+
+
+def _peer_codes(z: Tensor, codebook: Tensor) -> Work:
+    quantizer = _peer(z, codebook, revival=False).eval()
+    return torch.no_grad()(lambda: quantizer(z[None])[1][0])
+
+
+def _our_step(z: Tensor, codebook: Tensor, *, revival: bool) -> Work:
+    """Forward, backward to the latents, EMA update."""
+    quantizer = _ours(codebook, revival=revival).train()
+
+    def step() -> Tensor:
+        latents = z.clone().requires_grad_()
+        quantized = quantizer(latents)
+        (quantized.values.sum() + quantized.loss).backward()
+        quantizer.update()
+        return quantized.indices
+
+    return step
+
+
+def _peer_step(z: Tensor, codebook: Tensor, *, revival: bool) -> Work:
+    """Forward with its EMA update, backward to the latents."""
+    quantizer = _peer(z, codebook, revival=revival).train()
+
+    def step() -> Tensor:
+        latents = z[None].clone().requires_grad_()
+        values, indices, loss = quantizer(latents)
+        (values.sum() + loss.sum()).backward()
+        return indices[0]
+
+    return step
+
+
+def _ours(codebook: Tensor, *, revival: bool) -> EMAVQ:
+    revive = EMAVQConfig().revive_below if revival else 0.0
+    k, d = codebook.shape
+    quantizer = EMAVQConfig(codebook_size=k, dim=d, revive_below=revive).build().to(codebook.device)
+    quantizer.codebook.copy_(codebook)
+    quantizer.ema_sum.copy_(codebook)
+    return quantizer
+
+
+def _peer(z: Tensor, codebook: Tensor, *, revival: bool) -> Any:
+    from vector_quantize_pytorch import VectorQuantize
+
+    ours, (k, d) = EMAVQConfig(), codebook.shape
+    quantizer = VectorQuantize(
+        dim=d,
+        codebook_size=k,
+        decay=ours.decay,
+        commitment_weight=ours.commitment,
+        rotation_trick=False,
+        # Its own unit: a smoothed count of uses. The average use of a code is n / k, so this is our share of it.
+        threshold_ema_dead_code=ours.revive_below * len(z) / k if revival else 0,
+    ).to(codebook.device)
+    quantizer.codebook = codebook
+    quantizer._codebook.embed_avg.copy_(codebook[None])
+    return quantizer
+
+
+WORKS: dict[str, dict[str, Callable[[Tensor, Tensor], Work]]] = {
+    "nearest code": {"nearest": _nearest, "torch.cdist": _cdist, "full squared distance": _full_distance},
+    "codes and vectors": {OURS: _our_codes, PEER: _peer_codes},
+    "training step": {OURS: partial(_our_step, revival=False), PEER: partial(_peer_step, revival=False)},
+    "training step, dead codes replaced": {
+        OURS: partial(_our_step, revival=True),
+        PEER: partial(_peer_step, revival=True),
+    },
+}
+"""Kinds of work, and for each its contestants, ours first: what prepares latents and codebook to be called."""

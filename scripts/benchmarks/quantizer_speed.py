@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from vqvideo.scripts.benchmarks.memory import peak_memory
-from vqvideo.scripts.benchmarks.quantizer_contestants import Part, Problem, parts, peer_is_installed
+from vqvideo.scripts.benchmarks.quantizer_contestants import WORKS, Entry, Problem, entries, peer_is_installed
 from vqvideo.scripts.benchmarks.report import Table, megabytes, rate
 from vqvideo.scripts.benchmarks.timing import speed_ratio, take_turns, threads
 
@@ -28,55 +28,37 @@ def measure_quantizers(
     for problem in problems:
         for count in thread_counts:
             title = f"quantizer, {problem} (vectors x codes x width), fp32, {device.type}, {count} thread(s)"
-            columns = (
-                "work",
-                "contestant",
-                "vectors/s",
-                "ms",
-                "quartiles",
-                "first is x faster",
-                "peak MB",
-                "same codes",
-            )
-            table = Table(title, columns)
-            for part in parts(problem, with_peer=peer_is_installed()):
-                found = _measure(part, problem, count, device, rounds, round_seconds)
-                records += found
-                table.rows.extend(map(_row, found))
-            tables.append(table)
+            contests = [entries(problem, work, with_peer=peer_is_installed()) for work in WORKS]
+            found = [r for contest in contests for r in _measure(contest, count, device, rounds, round_seconds)]
+            records += found
+            tables.append(Table(title, COLUMNS, [_row(record) for record in found]))
     return records, tables
 
 
 def _measure(
-    part: Part, problem: Problem, count: int, device: torch.device, rounds: int, round_seconds: float
+    contest: Sequence[Entry], count: int, device: torch.device, rounds: int, round_seconds: float
 ) -> list[dict[str, Any]]:
     with threads(count):
-        work = {entry.name: entry.prepare(device) for entry in part.entries}
+        work = {entry.name: entry.prepare(device) for entry in contest}
         # The first call of each, before learning has moved any codebook.
         codes = {name: torch.as_tensor(call()) for name, call in work.items()}
         timings = take_turns(work, device, rounds, round_seconds)
-    first = part.entries[0].name
-    records = []
-    for entry in part.entries:
-        timing, ratio = timings[entry.name], speed_ratio(timings[first], timings[entry.name])
-        records.append(
-            {
-                "work": part.title,
-                "contestant": entry.name,
-                "problem": asdict(problem),
-                "threads": count,
-                "device": device.type,
-                "vectors_per_s": problem.vectors / timing.median,
-                "seconds": timing.median,
-                "seconds_quartiles": timing.spread,
-                "seconds_rounds": timing.rounds,
-                "calls_per_round": timing.calls,
-                "first_is_times_faster": asdict(ratio),
-                "peak_bytes": peak_memory(entry, device, count),
-                "same_codes_as_first": (codes[entry.name] == codes[first]).float().mean().item(),
-            }
-        )
-    return records
+    first = contest[0].name
+    return [
+        {
+            "work": entry.work,
+            "contestant": entry.name,
+            "problem": asdict(entry.problem),
+            "threads": count,
+            "device": device.type,
+            "vectors_per_s": entry.problem.vectors / timings[entry.name].median,
+            **timings[entry.name].to_json(),
+            "first_is_times_faster": asdict(speed_ratio(timings[first], timings[entry.name])),
+            "peak_bytes": peak_memory(entry, device, count),
+            "same_codes_as_first": (codes[entry.name] == codes[first]).float().mean().item(),
+        }
+        for entry in contest
+    ]
 
 
 def _row(record: dict[str, Any]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What a bake-off has measured so far: a file that later calls add to, and the table of it."""
+"""Figures on disk: one file for each measurement, one that later calls of a bake-off add to, and its table."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from statistics import mean
 from typing import Any
+
+from vqvideo.evaluation.tables import table
+from vqvideo.storage import files
+from vqvideo.storage.records import without_nan
+from vqvideo.training.hardware import describe
 
 Row = dict[str, Any]
 """The figures of one run, by name."""
@@ -24,32 +29,30 @@ class Results:
 
     def add(self, name: str, seed: int, row: Row) -> None:
         """Adds a row and writes the file."""
-        from vqvideo.storage import files
-        from vqvideo.storage.records import without_nan
-        from vqvideo.training.hardware import describe
-
         self.rows.setdefault(name, {})[seed] = without_nan(row)
-        content = {"hardware": describe(), "variants": self.rows}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_file(self.path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+        write_figures(self.path, {"hardware": describe(), "variants": self.rows})
 
 
-def markdown(
-    rows: Mapping[str, Mapping[int, Row]], columns: Mapping[str, str], with_spread: Collection[str] = ()
-) -> str:
-    """Means over seeds as a Markdown table.
+def write_figures(path: Path, figures: Mapping[str, Any]) -> None:
+    """Writes figures as JSON, null for what could not be measured; makes the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write_file(path, (json.dumps(without_nan(figures), indent=2, allow_nan=False) + "\n").encode())
+
+
+def means(rows: Mapping[str, Mapping[int, Row]], columns: Mapping[str, str], with_spread: Collection[str] = ()) -> str:
+    """The table of means over seeds.
 
     Args:
         rows: by variant and seed.
         columns: the figures to show and how each is formatted.
         with_spread: the figures that show half the range of the seeds too.
     """
-    lines = [f"| variant | seeds | {' | '.join(columns)} |", "|---" * (len(columns) + 2) + "|"]
+    lines = []
     for name, by_seed in rows.items():
         seeds = list(by_seed.values())
         cells = [_cell([row[key] for row in seeds], form, key in with_spread) for key, form in columns.items()]
-        lines.append(f"| {name} | {len(by_seed)} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append((name, str(len(by_seed)), *cells))
+    return table(("variant", "seeds", *columns), lines)
 
 
 def _cell(values: list[Any], form: str, with_spread: bool) -> str:

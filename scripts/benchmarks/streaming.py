@@ -1,9 +1,8 @@
-"""One stream for thousands of steps: neither the time of a step nor the memory may grow."""
+"""One stream, or one dream, for thousands of steps: neither the time of a step nor the memory may grow."""
 
 from __future__ import annotations
 
 import time
-from itertools import count
 from statistics import median
 from typing import Any
 
@@ -11,56 +10,32 @@ import torch
 
 from vqvideo.scripts.benchmarks.memory import give_back_free_pages, in_fresh_process, resident_bytes
 from vqvideo.scripts.benchmarks.report import Table
-from vqvideo.scripts.benchmarks.timing import Work, synchronise
-from vqvideo.scripts.benchmarks.tokenizer_speed import NoiseClips
+from vqvideo.scripts.benchmarks.timing import Contestant, Work, synchronise
 
 
-def measure_streaming(
-    clips: NoiseClips, steps: int, cpu_threads: int, device: torch.device
+def measure_long_run(
+    contestant: Contestant, steps: int, cpu_threads: int, device: torch.device
 ) -> tuple[dict[str, Any], Table]:
-    """Encodes and decodes a stream latent step by latent step, in a process of its own.
+    """Goes on step by step, in a process of its own.
 
     Args:
-        clips: size and stride; a few frames that the stream repeats.
-        steps: latent steps.
+        contestant: what steps.
+        steps: how often.
         cpu_threads: threads of the process.
         device: where it computes.
 
     Returns:
-        Record and table: milliseconds per step (encode_step and decode_step) over the first and the last tenth, and
-        the growth of the memory from the end of the first tenth to the end: of the resident set on the CPU, of the
-        allocator's counter on a GPU.
+        Record and table: milliseconds per step over the first and the last tenth, and the growth of the memory from
+        the end of the first tenth to the end: of the resident set on the CPU, of the allocator's counter on a GPU.
     """
     window = max(1, steps // 10)
-    record = in_fresh_process(_stream, clips, steps, window, cpu_threads, device.type)
-    title = (
-        f"streaming, {steps:,} steps (encode_step + decode_step), {clips.size}x{clips.size}, t stride {clips.stride}, "
-        f"{device.type}, {cpu_threads} thread(s)"
-    )
+    record = in_fresh_process(_run, contestant, steps, window, cpu_threads, device.type)
+    title = f"{steps:,} steps, {device.type}, {cpu_threads} thread(s)"
     first, last = f"ms/step, first {window:,}", f"ms/step, last {window:,}"
     table = Table(title, ("", first, last, f"memory growth after {window:,}, kB"))
     growth = f"{record['growth_bytes'] / 1e3:,.0f}"
-    table.rows.append(("one stream", f"{record['first_ms']:.3f}", f"{record['last_ms']:.3f}", growth))
-    return record, table
-
-
-@torch.no_grad()
-def _stream(clips: NoiseClips, steps: int, window: int, cpu_threads: int, device_type: str) -> dict[str, Any]:
-    torch.set_num_threads(cpu_threads)
-    device = torch.device(device_type)
-    model, frames = clips.tokenizer(device).eval(), clips.pixels(device)
-    blocks = frames[:, 1:].split(clips.stride, dim=1)
-    codes, coding = model.encode_step(frames[:, :1], model.init_state(clips.batch))
-    _, decoding = model.decode_step(codes, model.init_state(clips.batch))
-    numbers = count(1)
-
-    def step() -> None:
-        nonlocal coding, decoding
-        codes, coding = model.encode_step(blocks[next(numbers) % len(blocks)], coding)
-        _, decoding = model.decode_step(codes, decoding)
-
-    facts = {"size": clips.size, "stride": clips.stride, "threads": cpu_threads, "device": device_type}
-    return facts | watch(step, steps, window, device)
+    table.rows.append((contestant.name, f"{record['first_ms']:.3f}", f"{record['last_ms']:.3f}", growth))
+    return {"threads": cpu_threads, "device": device.type, **record}, table
 
 
 def watch(step: Work, steps: int, window: int, device: torch.device) -> dict[str, Any]:
@@ -82,6 +57,13 @@ def watch(step: Work, steps: int, window: int, device: torch.device) -> dict[str
         "last_ms": 1e3 * median(seconds[-window:]),
         "growth_bytes": memory[steps] - memory[window],
     }
+
+
+@torch.no_grad()
+def _run(contestant: Contestant, steps: int, window: int, cpu_threads: int, device_type: str) -> dict[str, Any]:
+    torch.set_num_threads(cpu_threads)
+    device = torch.device(device_type)
+    return watch(contestant.prepare(device), steps, window, device)
 
 
 def _in_use(device: torch.device) -> int:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vqvideo.errors import InputError
+
 if TYPE_CHECKING:
     from vqvideo.scripts.benchmarks.report import Report
 
@@ -23,3 +25,16 @@ class Benchmark(ABC):
     @abstractmethod
     def measure(self) -> Report:
         """Runs everything, on the CPU and on the GPU if there is one."""
+
+
+def at_least(options: object, **least: int) -> None:
+    """InputError for the first option that is smaller than its least value, by the name that it has when typed."""
+    for name, low in least.items():
+        if getattr(options, name) < low:
+            raise InputError(f"--{name.replace('_', '-')} is {getattr(options, name)}, expected at least {low}")
+
+
+def check_streams(streams: tuple[int, ...]) -> None:
+    """InputError unless there is something to step."""
+    if not streams or min(streams) < 1:
+        raise InputError(f"--streams is {streams}, expected numbers of at least 1")

@@ -1,4 +1,4 @@
-"""Timing that two contestants can be compared by: they take turns, so that what disturbs one disturbs the other."""
+"""Timing by which contestants can be compared: they take turns, so that what disturbs one disturbs the other."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median, quantiles
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
+
+from vqvideo.training.hardware import available_cores
 
 Work = Callable[[], object]
 
@@ -44,6 +46,15 @@ class Timing:
     def spread(self) -> tuple[float, float]:
         """First and third quartile, in seconds per call."""
         return _quartiles(self.rounds)
+
+    def to_json(self) -> dict[str, Any]:
+        """What a record says about it."""
+        return {
+            "seconds": self.median,
+            "seconds_quartiles": self.spread,
+            "seconds_rounds": self.rounds,
+            "calls_per_round": self.calls,
+        }
 
 
 @dataclass(frozen=True)
@@ -84,6 +95,16 @@ def take_turns(
         for name in list(contestants)[:: -1 if number % 2 else 1]:
             taken[name].append(_seconds(contestants[name], calls[name], device) / calls[name])
     return {name: Timing(tuple(seconds), calls[name]) for name, seconds in taken.items()}
+
+
+def devices() -> list[torch.device]:
+    """The CPU, and the GPU if there is one."""
+    return [torch.device(kind) for kind in (("cpu", "cuda") if torch.cuda.is_available() else ("cpu",))]
+
+
+def thread_counts(device: torch.device, *, quick: bool = False) -> list[int]:
+    """One thread, and all cores if the CPU computes."""
+    return sorted({1, 1 if quick or device.type == "cuda" else max(1, available_cores())})
 
 
 @contextmanager

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from vqvideo.errors import InputError
-from vqvideo.scripts.benchmarks.subject import Benchmark
+from vqvideo.scripts.benchmarks.subject import Benchmark, at_least
 
 if TYPE_CHECKING:
     from vqvideo.scripts.benchmarks.report import Report
@@ -26,39 +25,32 @@ class TokenizerBenchmark(Benchmark):
     """How long a turn lasts at least; short calls are repeated."""
 
     def __post_init__(self) -> None:
-        for name, least in (("streaming_steps", 20), ("streaming_size", 8), ("rounds", 1)):
-            if getattr(self, name) < least:
-                flag = f"--{name.replace('_', '-')}"
-                raise InputError(f"{flag} is {getattr(self, name)}, expected at least {least}")
+        at_least(self, streaming_steps=20, streaming_size=8, rounds=1)
 
     def measure(self) -> Report:
-        import torch
-
         from vqvideo.scripts.benchmarks.quantizer_contestants import PEER, Problem, peer_is_installed
         from vqvideo.scripts.benchmarks.quantizer_speed import measure_quantizers
         from vqvideo.scripts.benchmarks.report import Report
-        from vqvideo.scripts.benchmarks.streaming import measure_streaming
-        from vqvideo.scripts.benchmarks.tokenizer_speed import NoiseClips, measure_tokenizer
-        from vqvideo.training.hardware import available_cores
+        from vqvideo.scripts.benchmarks.streaming import measure_long_run
+        from vqvideo.scripts.benchmarks.timing import devices, thread_counts
+        from vqvideo.scripts.benchmarks.tokenizer_speed import NoiseClips, Stream, measure_tokenizer
 
         cfg = replace(self, rounds=2, round_seconds=0.0, streaming_steps=20, streaming_size=16) if self.quick else self
         problems = [Problem(vectors=512, codes=64)] if self.quick else [Problem(), Problem(dim=64)]
         clips = NoiseClips(size=16, frames=5) if self.quick else NoiseClips()
-        everything = max(1, available_cores())
-        report = Report("tokenizer", {**asdict(replace(cfg, json=None)), "seed": clips.seed}, {}, [])
+        strides, batches = ((2,), (1,)) if self.quick else ((2, 1), (1, 8))
+        report = Report("tokenizer", {**asdict(replace(cfg, json=None)), "seed": clips.seed})
         report.notes.append("encoding leaves autocast, its codes are to be exact: its bf16 rows are fp32, too")
         if not peer_is_installed():
             report.notes.append(f"{PEER} is not installed, its rows are left out: pip install {PEER}")
-        for kind in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
-            device = torch.device(kind)
-            counts = sorted({1, everything}) if kind == "cpu" else [1]
-            quantizers, tables = measure_quantizers(problems, counts, device, cfg.rounds, cfg.round_seconds)
-            strides, batches = ((2,), (1,)) if self.quick else ((2, 1), (1, 8))
-            passes, table = measure_tokenizer(
-                clips, strides, batches, counts[-1], device, cfg.rounds, cfg.round_seconds
-            )
-            long_clips = replace(clips, size=cfg.streaming_size)
-            stream, stream_table = measure_streaming(long_clips, cfg.streaming_steps, counts[-1], device)
-            report.results[kind] = {"quantizer": quantizers, "tokenizer": passes, "streaming": stream}
-            report.tables.extend([*tables, table, stream_table])
+        for device in devices():
+            counts = thread_counts(device)
+            turns = (device, cfg.rounds, cfg.round_seconds)
+            quantizers, tables = measure_quantizers(problems, counts, *turns)
+            passes, table = measure_tokenizer(clips, strides, batches, counts[-1], *turns)
+            stream = Stream(replace(clips, size=cfg.streaming_size))
+            long_run, long_table = measure_long_run(stream, cfg.streaming_steps, counts[-1], device)
+            long_run |= {"size": stream.clips.size, "stride": stream.clips.stride}
+            report.results[device.type] = {"quantizer": quantizers, "tokenizer": passes, "streaming": long_run}
+            report.tables.extend([*tables, table, long_table])
         return report

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import cycle
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from vqvideo.scripts.benchmarks.report import Table, megabytes, rate
 from vqvideo.scripts.benchmarks.timing import Work, take_turns, threads
 
 PRECISIONS = ("fp32", "bf16")
+COLUMNS = ("work", "t stride", "batch", "precision", "frames/s", "ms", "quartiles", "peak MB")
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,31 @@ class Pass:
         return call
 
 
+@dataclass(frozen=True)
+class Stream:
+    """One stream, encoded and decoded again latent step by latent step."""
+
+    clips: NoiseClips
+    """Size and stride; a few frames that the stream repeats."""
+
+    @property
+    def name(self) -> str:
+        return f"encode_step and decode_step, {self.clips.size}x{self.clips.size}, t stride {self.clips.stride}"
+
+    def prepare(self, device: torch.device) -> Work:
+        model, frames = self.clips.tokenizer(device).eval(), self.clips.pixels(device)
+        blocks = cycle(frames[:, 1:].split(self.clips.stride, dim=1))
+        codes, coding = model.encode_step(frames[:, :1], model.init_state(self.clips.batch))
+        _, decoding = model.decode_step(codes, model.init_state(self.clips.batch))
+
+        def step() -> None:
+            nonlocal coding, decoding
+            codes, coding = model.encode_step(next(blocks), coding)
+            _, decoding = model.decode_step(codes, decoding)
+
+        return step
+
+
 def _encode(clips: NoiseClips, device: torch.device) -> Work:
     model, frames = clips.tokenizer(device).eval(), clips.pixels(device)
     return lambda: model.encode(frames)
@@ -139,7 +166,7 @@ KINDS: dict[str, Callable[[NoiseClips, torch.device], Work]] = {
 
 
 def precisions(device: torch.device) -> tuple[str, ...]:
-    """fp32, and bf16 unless the GPU lacks it (a CPU computes it somehow)."""
+    """fp32, and bf16 unless the GPU lacks it (every CPU computes it, if slowly)."""
     return PRECISIONS if device.type == "cpu" or torch.cuda.is_bf16_supported() else PRECISIONS[:1]
 
 
@@ -167,8 +194,7 @@ def measure_tokenizer(
         f"default tokenizer at {clips.size}x{clips.size}, clips of {clips.frames} frames, {device.type}, "
         f"{cpu_threads} thread(s); the steps are of one stream"
     )
-    columns = ("work", "t stride", "batch", "precision", "frames/s", "ms", "quartiles", "peak MB")
-    records, table = [], Table(title, columns)
+    records, table = [], Table(title, COLUMNS)
     for kind, own in cases(clips, strides, batches):
         found = _measure(kind, own, cpu_threads, device, rounds, round_seconds)
         records += found
@@ -193,10 +219,7 @@ def _measure(
             "threads": cpu_threads,
             "device": device.type,
             "frames_per_s": entry.frames_per_call / timings[entry.name].median,
-            "seconds": timings[entry.name].median,
-            "seconds_quartiles": timings[entry.name].spread,
-            "seconds_rounds": timings[entry.name].rounds,
-            "calls_per_round": timings[entry.name].calls,
+            **timings[entry.name].to_json(),
             "peak_bytes": peak_memory(entry, device, cpu_threads),
         }
         for entry in entries

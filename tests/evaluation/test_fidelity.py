@@ -24,7 +24,7 @@ from vqvideo.evaluation.agreement import balanced_accuracy, correlation
 from vqvideo.evaluation.dreams import dream_again
 from vqvideo.evaluation.replay import Outcomes, Replay, Window, first_end
 from vqvideo.models.prior.sampling import Sampling
-from vqvideo.scripts.benchmarks.fidelity_plot import plot_fidelity
+from vqvideo.scripts.fidelity_plot import plot_fidelity
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from reliability.guarantees import GUARANTEES
 from reliability.outcome import Guarantee, NotPossibleHereError
 from reliability.table import line, markdown
-from vqvideo.scripts.benchmarks.report import hardware, versions
 from vqvideo.storage import files
+from vqvideo.training.hardware import hardware, versions
 
 
 def main() -> int:

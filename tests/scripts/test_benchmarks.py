@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from processes import SCRIPTS, script
+from processes import script
+from tiny_models import tiny_store, tiny_world
 
-sys.path.insert(0, str(SCRIPTS))
-
+from vqvideo import cli, scripts
 from vqvideo.errors import InputError
 from vqvideo.scripts import benchmark
+from vqvideo.scripts.benchmarks.env import BARE, ENV, EnvBenchmark, staggered
+from vqvideo.scripts.benchmarks.imagine import ImagineBenchmark
 from vqvideo.scripts.benchmarks.memory import peak_memory
-from vqvideo.scripts.benchmarks.quantizer_contestants import PEER, Part, Problem, parts
+from vqvideo.scripts.benchmarks.quantizer_contestants import PEER, WORKS, Problem, entries
 from vqvideo.scripts.benchmarks.timing import Timing, Work, speed_ratio, take_turns, threads
 from vqvideo.scripts.benchmarks.tokenizer import TokenizerBenchmark
 from vqvideo.scripts.benchmarks.tokenizer_speed import KINDS, NoiseClips, Pass, cases
@@ -71,25 +75,21 @@ def test_peak_memory_is_what_the_call_holds_at_once(megabytes: int) -> None:
     assert megabytes * 0.9 < found < megabytes * 1.1 + 2
 
 
-@pytest.mark.parametrize("part", parts(TINY, with_peer=True), ids=lambda part: part.title)
-def test_contestants_choose_the_same_codes(part: Part) -> None:
+@pytest.mark.parametrize("work", WORKS)
+def test_contestants_choose_the_same_codes(work: str) -> None:
     pytest.importorskip("vector_quantize_pytorch")
-    codes = [entry.prepare(CPU)() for entry in part.entries]
+    codes = [entry.prepare(CPU)() for entry in entries(TINY, work, with_peer=True)]
     assert len(codes) > 1
     assert all(torch.equal(codes[0], other) for other in codes[1:])
 
 
-def test_without_the_peer_its_rows_are_left_out_and_ours_stay() -> None:
-    kept = parts(TINY, with_peer=False)
-    assert [part.title for part in kept] == [part.title for part in parts(TINY, with_peer=True)]
-    assert all(part.entries and PEER not in [entry.name for entry in part.entries] for part in kept)
-
-
-def test_a_step_learns_and_an_encoding_does_not() -> None:
-    for part in parts(TINY, with_peer=False):
-        work = part.entries[0].prepare(CPU)
-        first, again = torch.as_tensor(work()), [work() for _ in range(5)][-1]
-        assert torch.equal(first, torch.as_tensor(again)) == ("training" not in part.title)
+@pytest.mark.parametrize("work", WORKS)
+def test_without_the_peer_its_rows_are_left_out_and_a_training_step_of_ours_learns(work: str) -> None:
+    first, *others = entries(TINY, work, with_peer=False)
+    assert PEER not in [entry.name for entry in (first, *others)]
+    call = first.prepare(CPU)
+    before, after = torch.as_tensor(call()), [call() for _ in range(5)][-1]
+    assert torch.equal(before, torch.as_tensor(after)) == ("training" not in work)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -108,20 +108,33 @@ def test_streams_are_single_and_whole_clips_come_in_all_batches() -> None:
     assert Pass("train", "fp32", NoiseClips(frames=9, batch=8)).frames_per_call == 72
 
 
-@pytest.mark.parametrize("bad", [{"streaming_steps": 3}, {"rounds": 0}, {"streaming_size": 1}])
-def test_impossible_options_are_refused(bad: dict[str, int]) -> None:
-    with pytest.raises(InputError, match="expected at least"):
-        TokenizerBenchmark(**bad)
+@pytest.mark.parametrize(
+    ("benchmark", "bad"),
+    [
+        *((TokenizerBenchmark, bad) for bad in ({"streaming_steps": 3}, {"rounds": 0}, {"streaming_size": 1})),
+        *((ImagineBenchmark, bad) for bad in ({"steps": 3}, {"rounds": 0}, {"streams": ()}, {"streams": (0,)})),
+        *((EnvBenchmark, bad) for bad in ({"horizon": 0}, {"rounds": 0}, {"streams": ()}, {"streams": (0,)})),
+    ],
+    ids=str,
+)
+def test_impossible_options_are_refused(benchmark: type, bad: dict[str, Any]) -> None:
+    flag = next(iter(bad)).replace("_", "-")
+    with pytest.raises(InputError, match=f"--{flag} is .*, expected"):
+        benchmark(**bad)
 
 
-def test_the_script_prints_tables_and_writes_figures(
+def measured(monkeypatch: pytest.MonkeyPatch, capsys: Any, figures: Path, *words: str) -> tuple[str, dict[str, Any]]:
+    """What the script prints, and the figures that it writes."""
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", *words, "--quick", "--json", str(figures)])
+    benchmark.main()
+    return capsys.readouterr().out, json.loads(figures.read_text())
+
+
+def test_the_tokenizers_figures_are_printed_and_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["benchmark.py", "tokenizer", "--quick", "--json", str(tmp_path / "figures.json")]
-    monkeypatch.setattr(sys, "argv", words)
-    benchmark.main()
-    assert "vectors/s" in capsys.readouterr().out
-    record = json.loads((tmp_path / "figures.json").read_text())
+    printed, record = measured(monkeypatch, capsys, tmp_path / "figures.json", "tokenizer")
+    assert "vectors/s" in printed
     assert set(record) == {"subject", "hardware", "versions", "settings", "notes", "results"}
     assert {"rounds", "seed", "quick"} <= set(record["settings"])
     assert torch.__version__.startswith(record["versions"]["torch"])
@@ -135,7 +148,46 @@ def test_the_script_prints_tables_and_writes_figures(
     assert {"steps", "window", "first_ms", "last_ms", "growth_bytes"} <= set(found["streaming"])
 
 
+def test_an_environment_is_measured_beside_its_bare_world(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_world().save_pretrained(tmp_path / "world")
+    tiny_store(tmp_path / "data")
+    words = ("env", "--world", str(tmp_path / "world"), "--store", str(tmp_path / "data"))
+    printed, record = measured(monkeypatch, capsys, tmp_path / "figures.json", *words)
+    assert "steps/s" in printed
+    assert record["settings"]["store"] == str(tmp_path / "data")
+    bare, env = record["results"]["cpu"]["steps"]
+    assert (bare["contestant"], env["contestant"]) == (BARE, ENV)
+    assert bare["time_over_bare"]["of_medians"] == 1
+    assert env["time_over_bare"]["of_medians"] == pytest.approx(env["seconds"] / bare["seconds"])
+    assert env["steps_per_s"] * env["seconds"] == pytest.approx(env["streams"])
+
+
+@pytest.mark.parametrize("count", [1, 3, 6, 9])
+def test_the_rows_of_a_measured_environment_end_one_after_the_other(count: int, tmp_path: Path) -> None:
+    world, horizon = tiny_world(), 6
+    torch.nn.init.zeros_(world.prior.termination.weight)
+    torch.nn.init.constant_(world.prior.termination.bias, -100.0)  # no episode ends by itself
+    envs = world.as_env(count, tiny_store(tmp_path / "data"), horizon=horizon, autoreset_mode="SameStep")
+    step = staggered(envs, horizon)
+    ended = [int(step()[3].sum()) for _ in range(horizon)]
+    assert sum(ended) == count
+    assert max(ended) == -(-count // horizon)
+
+
 def test_an_unknown_subject_ends_with_the_list_of_known_ones(tmp_path: Path) -> None:
     run = script("benchmark", "weather", cwd=tmp_path)
     assert run.code == 2
     assert "tokenizer" in run.out + run.err
+
+
+@pytest.mark.parametrize("name", ["benchmark", "bakeoff", "bakeoff_prior", "rate_distortion"])
+def test_without_the_repository_a_benchmark_says_where_it_is(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(scripts, "find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "argv", [name])
+    with pytest.raises(SystemExit, match="2"):
+        cli.run(import_module(f"vqvideo.scripts.{name}").main)
+    assert capsys.readouterr().err.startswith("error: benchmarks are part of the repository")

@@ -16,7 +16,7 @@ from tiny_models import tiny_store, tiny_world
 
 from vqvideo import cli
 from vqvideo.evaluation import evaluate_fidelity
-from vqvideo.scripts.benchmarks import plots
+from vqvideo.scripts import fidelity_plot
 
 sys.path.insert(0, str(SCRIPTS))
 
@@ -93,7 +93,7 @@ def test_without_matplotlib_a_picture_is_refused_before_anything_is_dreamt(
     measure: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     missing = lambda name: None if name == "matplotlib" else util.find_spec(name)  # noqa: E731
-    monkeypatch.setattr(plots, "find_spec", missing)
+    monkeypatch.setattr(fidelity_plot, "find_spec", missing)
     code, shown = measure("--plot", "never.png")
     assert code == 2
     assert "pip install matplotlib" in shown

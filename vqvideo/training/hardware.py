@@ -1,4 +1,4 @@
-"""Threads and precision that suit this machine, chosen by a quick measurement."""
+"""This machine: what it is, for a table of results, and the threads and precision that suit it, quickly measured."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import platform
 import time
 from collections.abc import Callable
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +18,7 @@ import torch.nn.functional as F
 log = logging.getLogger(__name__)
 _YES = ("1", "true", "yes", "on", "y", "t")
 """What Accelerate reads as true."""
+_PACKAGES = ("vqvideo", "torch", "numpy", "vector-quantize-pytorch")
 
 
 def available_cores() -> int:
@@ -31,6 +34,29 @@ def describe() -> str:
         return f"{name}, torch {torch.__version__}"
     threads = f"{torch.get_num_threads()} thread(s)"
     return f"{_cpu_name()}, {available_cores()} core(s), {threads}, torch {torch.__version__}"
+
+
+def hardware() -> dict[str, Any]:
+    """The machine, and how busy it was: other work shows in every wall-clock figure."""
+    return {
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "description": describe(),
+        "cores": available_cores(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
+    }
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of Python and of the packages that figures depend on; None for one that is not installed."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found
 
 
 def _cpu_name() -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vqvideo.errors import InputError
 from vqvideo.evaluation.agreement import Agreement, StepAgreement
 from vqvideo.evaluation.fidelity import FidelityReport
-from vqvideo.scripts.benchmarks.plots import require_matplotlib
 from vqvideo.storage.files import replacing
 
 if TYPE_CHECKING:
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
 
 _REAL, _DREAM, _BASELINE = "black", "tab:blue", "tab:gray"
 _MARKS: dict[str, Any] = {"s": 20, "linewidths": 1}
+
+
+def require_matplotlib() -> None:
+    """InputError with the command that installs it, unless matplotlib is there."""
+    if find_spec("matplotlib") is None:
+        raise InputError("the plot needs matplotlib, which is not installed: pip install matplotlib")
 
 
 def plot_fidelity(report: FidelityReport, title: str, path: Path) -> None:
