@@ -20,18 +20,24 @@ CONFIG = Path(__file__).parents[1] / "configs" / "car_racing.yaml"
 
 
 def open_store(cfg: Experiment) -> Store:
-    """The experiment's episodes, recorded now if there are none yet (by the first process)."""
+    """The experiment's episodes, recorded now if there are none yet: by the first process of each machine, for which
+    the others wait.
+    """
     from vqvideo.data.store import Store
+    from vqvideo.scripts.record import record
     from vqvideo.training.launch import join_processes
+    from vqvideo.training.processes import on_main_process
 
     folder = cfg.record.folder
-    with join_processes().local_main_process_first():
-        manifest = folder / "manifest.jsonl"
-        if not manifest.exists() or not manifest.stat().st_size:
-            from vqvideo.scripts.record import record
+    manifest = folder / "manifest.jsonl"
 
+    def record_first() -> None:
+        if not manifest.exists() or not manifest.stat().st_size:
             print(f"no episodes in {folder}: recording {cfg.record.episodes} of {cfg.record.env} first", flush=True)
             record(cfg.record)
+
+    join_processes()
+    on_main_process(record_first, of_each_machine=True)
     store = Store.open(folder)
     if len(store.entries) < cfg.record.episodes:
         print(

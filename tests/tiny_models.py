@@ -24,7 +24,7 @@ from vqvideo.models.quantizers import EMAVQConfig
 from vqvideo.models.tokenizer import FactorisedConv, VQVAEConfig
 from vqvideo.models.tokenizer.vqvae import VQVAE
 from vqvideo.spaces import ActionSpace
-from vqvideo.training.trainer import TrainConfig
+from vqvideo.training.config import TrainConfig
 from vqvideo.world import EnvFacts, WorldModel
 
 SIZE = 16

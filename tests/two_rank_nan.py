@@ -11,9 +11,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vqvideo.training.config import TrainConfig
+from vqvideo.training.finite import NonFiniteError
 from vqvideo.training.launch import make_accelerator
 from vqvideo.training.run_folder import prepare_run
-from vqvideo.training.trainer import NonFiniteError, TrainConfig, Trainer
+from vqvideo.training.trainer import Trainer
 
 
 class Output(NamedTuple):

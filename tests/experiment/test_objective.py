@@ -27,9 +27,10 @@ from vqvideo.models.tokenizer.vqvae import VQVAE
 from vqvideo.storage.checkpoint import TrainingState, load_training, training_checkpoints
 from vqvideo.storage.records import read_yaml, typed, write_yaml
 from vqvideo.training.launch import make_accelerator
-from vqvideo.training.optimizers import MAIN, teams_of
+from vqvideo.training.optimizers import MAIN, parameter_groups
 from vqvideo.training.run_folder import RunFolder, prepare_run
-from vqvideo.training.trainer import InterruptedRunError, Trainer
+from vqvideo.training.signals import InterruptedRunError
+from vqvideo.training.trainer import Trainer
 
 ADVERSARY = PatchDiscriminator3D(width=4, start_step=2, learning_rate=1e-2)
 
@@ -201,7 +202,7 @@ def test_the_losses_are_their_formulas() -> None:
 
 def test_the_discriminator_is_a_team_without_averages() -> None:
     model = objective(adversarial=ADVERSARY)
-    teams = teams_of(model)
+    teams = parameter_groups(model)
     assert list(teams) == [MAIN, "discriminator"]
     assert all(name.startswith("vqvae.") for name in teams[MAIN].parameters)
     own = teams["discriminator"]

@@ -19,7 +19,8 @@ from vqvideo.models.quantizers import (
     SimVQConfig,
     rotated,
 )
-from vqvideo.training.trainer import TrainConfig, make_optimizer
+from vqvideo.training.config import TrainConfig
+from vqvideo.training.optimizers import make_optimizer
 
 
 def latents(count: int, dim: int, seed: int = 0) -> torch.Tensor:

@@ -50,12 +50,19 @@ def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
     assert (tmp_path / "run").read_text() == "mine"
 
 
-def test_room_for_three_checkpoints_is_asked_for_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("keep", "there", "more"), [(2, 0, 3), (5, 0, 6), (5, 4, 2), (2, 4, 1)])
+def test_room_is_asked_for_as_many_checkpoints_as_will_be_there_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: int, there: int, more: int
+) -> None:
     with prepared(tmp_path / "run") as run:
-        monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 3 * 2**20))
-        run.check_room(2**20)
-        with pytest.raises(DiskError, match=r"3 checkpoints of 1\.5 MiB must fit, 3\.0 MiB are free: make room"):
-            run.check_room(2**20 + 2**19)
+        for step in range(there):
+            path = run.checkpoints / f"step-{step:08d}"
+            path.mkdir()
+            (path / "manifest.json").touch()
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, more * 2**20))
+        run.check_room(2**20, keep)
+        with pytest.raises(DiskError, match=rf"{more} more .* of 1\.5 MiB must fit, {more}\.0 MiB .*keep is {keep}"):
+            run.check_room(2**20 + 2**19, keep)
 
 
 @pytest.mark.parametrize("line", [b"{", b"[]", b'{"split": "train"}', b'{"step": "1", "split": "train"}', b"\xff"])

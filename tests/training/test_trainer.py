@@ -26,19 +26,13 @@ from vqvideo.models.quantizers import EMAVQ
 from vqvideo.models.tokenizer.vqvae import VQVAE
 from vqvideo.storage.checkpoint import load_training, training_checkpoints
 from vqvideo.storage.records import read_yaml, typed
+from vqvideo.training.config import TrainConfig
+from vqvideo.training.finite import NonFiniteError
 from vqvideo.training.launch import check_processes, make_accelerator
-from vqvideo.training.optimizers import Team
+from vqvideo.training.optimizers import AveragedWeights, ParameterGroup, learning_rate, make_optimizer
 from vqvideo.training.run_folder import RunFolder, prepare_run
-from vqvideo.training.trainer import (
-    AveragedWeights,
-    InterruptedRunError,
-    NonFiniteError,
-    TrainConfig,
-    Trainer,
-    learning_rate,
-    make_optimizer,
-    step_seed,
-)
+from vqvideo.training.signals import InterruptedRunError
+from vqvideo.training.trainer import Trainer, step_seed
 from vqvideo.world import WorldModel
 
 Train = Callable[..., dict[str, float]]
@@ -339,8 +333,8 @@ class Rivals(Toy):
         output = super().forward(x, y)
         return output._replace(loss=output.loss + 100 * (self.other(x) + y).square().mean())
 
-    def teams(self) -> dict[str, Team]:
-        return {"other": Team({f"other.{name}": p for name, p in self.other.named_parameters()}, **self.team)}
+    def parameter_groups(self) -> dict[str, ParameterGroup]:
+        return {"other": ParameterGroup({f"other.{name}": p for name, p in self.other.named_parameters()}, **self.team)}
 
 
 class OnlyOther(Toy):
@@ -452,7 +446,7 @@ def test_the_log_has_what_the_model_counted_since_the_last_line(tmp_path: Path) 
             self.seen += len(x)
             return super().forward(x, y)
 
-        def window_metrics(self) -> dict[str, float]:
+        def interval_metrics(self) -> dict[str, float]:
             seen, self.seen = self.seen, 0
             return {"rows": seen}
 

@@ -14,9 +14,11 @@ from vqvideo.errors import InputError
 from vqvideo.models.prior import PriorConfig, Sampling
 from vqvideo.models.tokenizer import AdversarialConfig, NoAdversary, NoPerceptual, PerceptualConfig, VQVAEConfig
 from vqvideo.storage.records import read_yaml, typed
-from vqvideo.training.trainer import TrainConfig
+from vqvideo.training.config import TrainConfig
 
 E = TypeVar("E", bound="Experiment")
+MAY_CHANGE = frozenset({"init", "validation_clips"})
+"""Settings of a stage that a resumed run may have different. (Where the first weights came from counts by content.)"""
 
 
 def _at_least(stage: str, settings: object, **least: int) -> None:

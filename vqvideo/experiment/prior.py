@@ -6,10 +6,13 @@ on one trained backbone, or a slower head be trained where a fast one has shown 
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,21 +20,25 @@ from numpy.typing import NDArray
 from torch import nn
 
 from vqvideo.data.clips import Clips, stack_frames
-from vqvideo.data.code_cache import cached_codes
+from vqvideo.data.code_cache import CodeCache
 from vqvideo.data.codes import CodeArrays, CodeClips
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
 from vqvideo.evaluation import evaluate_prior
 from vqvideo.evaluation.pictures import dream_rows, save_media
-from vqvideo.experiment.config import Experiment, vqvae_folder, world_folder
+from vqvideo.experiment.config import MAY_CHANGE, Experiment, vqvae_folder, world_folder
 from vqvideo.experiment.stage import Training, run_training
 from vqvideo.models.prior import ActionStats, Prior, PriorSpec
 from vqvideo.models.tokenizer.vqvae import VQVAE
-from vqvideo.storage.records import to_plain
+from vqvideo.training.config import Identity
 from vqvideo.training.launch import make_accelerator
 from vqvideo.training.loader import Loader
+from vqvideo.training.processes import together
 from vqvideo.training.run_folder import RunFolder, show_picture
 from vqvideo.world import EnvFacts, WorldModel
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 @dataclass(frozen=True)
@@ -116,21 +123,14 @@ def train_prior(
     stage, train = cfg.prior, cfg.prior.train
     accelerator = make_accelerator(train, cfg.folder / "prior", resume=resume)
     vqvae = VQVAE.from_pretrained(tokenizer or vqvae_folder(cfg)).to(accelerator.device)
-    with accelerator.main_process_first():
-        arrays, held_out_arrays = (
-            cached_codes(vqvae, vqvae.fingerprint(), store, split, stage.segments, accelerator.device)
-            for split in ("train", "held_out")
-        )
-    clips, held_out = CodeClips(arrays, stage.latent_steps), CodeClips(held_out_arrays, stage.latent_steps)
+    codes, held_out_codes = (_encoded(vqvae, store, split, cfg, accelerator) for split in ("train", "held_out"))
+    clips, held_out = CodeClips(codes, stage.latent_steps), CodeClips(held_out_codes, stage.latent_steps)
     torch.manual_seed(train.seed)
-    prior = Prior(stage.model, prior_spec(vqvae, store, arrays), vqvae.codebook)
+    prior = Prior(stage.model, prior_spec(vqvae, store, codes), vqvae.codebook)
     start = warm_start(prior, stage.init, continued=None if tokenizer else _ancestor(cfg)) if stage.init else None
     world = WorldModel(vqvae, prior, EnvFacts(store.meta.env_id, store.meta.fps, store.meta.action_repeat))
     shown = Clips(store, "held_out", vqvae.clip_length(stage.latent_steps))
-    plain = to_plain(stage)
-    identity = {name: plain[name] for name in ("model", "latent_steps", "segments")}
-    identity |= {"store": store.digest, "tokenizer": prior.spec.tokenizer}
-    identity |= {"init": start.world} if start else {}  # no entry without one, as for the tokenizer
+    facts = {"store": store.digest, "tokenizer": prior.spec.tokenizer, **({"init": start.world} if start else {})}
 
     def begin() -> None:
         if start:
@@ -145,11 +145,20 @@ def train_prior(
         show_picture(accelerator, "dream", picture, step)
         return evaluate_prior(prior, held_out, stage.validation_clips, frame_size=vqvae.frame_size)
 
-    training = Training(
-        "prior", train, prior, identity, begin, Loader(clips, train, accelerator), evaluate,
-        lambda: world.save_pretrained(world_folder(cfg)),
-    )  # fmt: skip
+    identity, save = Identity(stage, MAY_CHANGE, facts), partial(world.save_pretrained, world_folder(cfg))
+    batches = Loader(clips, train, accelerator)
+    training = Training("prior", train, prior, identity, begin, batches, evaluate, save)
     return run_training(cfg, training, accelerator, resume=resume, any_world_size=any_world_size)
+
+
+def _encoded(vqvae: VQVAE, store: Store, split: str, cfg: Experiment, accelerator: Accelerator) -> list[CodeArrays]:
+    """The codes of a split, encoded by all ranks together, each its share. Collective."""
+    cache = CodeCache(vqvae, vqvae.fingerprint(), store, split, cfg.prior.segments)
+    share = partial(cache.encode_share, accelerator.device)
+    together(lambda: share(accelerator.process_index, accelerator.num_processes))
+    # Machines with disks of their own lack what the others encoded.
+    together(lambda: share(accelerator.local_process_index, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    return cache.read()
 
 
 def _ancestor(cfg: Experiment) -> str | None:

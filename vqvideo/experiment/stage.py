@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import nn
 
 from vqvideo.experiment.config import Experiment
 from vqvideo.storage import files
 from vqvideo.storage.records import to_plain, write_yaml
-from vqvideo.training.config import TrainConfig
+from vqvideo.training.config import Identity, TrainConfig
 from vqvideo.training.loader import Loader, WithStills, check_shared_memory, explained
 from vqvideo.training.processes import on_main_process
 from vqvideo.training.run_folder import prepare_run
@@ -30,8 +30,8 @@ class Training(NamedTuple):
     """How it is trained."""
     model: nn.Module
     """What is trained."""
-    identity: dict[str, Any]
-    """What the weights also depend on; see `Trainer`."""
+    identity: Identity
+    """What its weights depend on."""
     begin: Callable[[], None]
     """Gives the model its first weights. Called on every rank, unless a checkpoint is continued."""
     batches: Loader | WithStills
@@ -72,7 +72,7 @@ def _write_config(cfg: Experiment, trainer: Trainer) -> None:
     """Puts the settings into the run folder, as a file that `--config` takes; not before a resume was accepted."""
     plain = to_plain(cfg)
     text = write_yaml({field.name: plain[field.name] for field in fields(Experiment)})
-    on_main_process(lambda: files.write_file(trainer.run.path / "config.yaml", text.encode()), trainer.accelerator)
+    on_main_process(lambda: files.write_file(trainer.run.path / "config.yaml", text.encode()))
 
 
 def _export(trainer: Trainer, save: Callable[[], object]) -> None:
@@ -82,7 +82,7 @@ def _export(trainer: Trainer, save: Callable[[], object]) -> None:
         with trainer.average.applied():
             save()
 
-    on_main_process(save_average, trainer.accelerator)
+    on_main_process(save_average)
     # Not `end_training`: it would also part the processes, which the next stage needs.
     for tracker in trainer.accelerator.trackers:
         tracker.finish()

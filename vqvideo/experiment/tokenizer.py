@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,16 +18,17 @@ from vqvideo.data.store import Store
 from vqvideo.errors import InputError
 from vqvideo.evaluation import evaluate_tokenizer
 from vqvideo.evaluation.pictures import reconstruction_rows, save_media
-from vqvideo.experiment.config import Experiment, vqvae_folder
+from vqvideo.experiment.config import MAY_CHANGE, Experiment, vqvae_folder
 from vqvideo.experiment.stage import Training, run_training
 from vqvideo.models.pixels import to_signed
 from vqvideo.models.tokenizer import AdversarialConfig, NoAdversary, NoPerceptual, PerceptualConfig
 from vqvideo.models.tokenizer.vqvae import VQVAE
 from vqvideo.storage.checkpoint import load_into, model_tensors
-from vqvideo.storage.records import flat_settings, to_plain
+from vqvideo.storage.records import flat_settings
+from vqvideo.training.config import Identity
 from vqvideo.training.launch import make_accelerator
 from vqvideo.training.loader import Loader, WithStills
-from vqvideo.training.optimizers import Team
+from vqvideo.training.optimizers import ParameterGroup
 from vqvideo.training.run_folder import RunFolder, show_picture
 
 
@@ -63,13 +65,13 @@ class TokenizerObjective(nn.Module):
                 loss, metrics = loss + added.loss, metrics | added.metrics
         return ObjectiveOutput(loss, metrics)
 
-    def teams(self) -> dict[str, Team]:
+    def parameter_groups(self) -> dict[str, ParameterGroup]:
         """The discriminator has an optimizer of its own, and is not averaged."""
         if self.adversary is None:
             return {}
         prefix, cfg = "adversary.discriminator.", self.adversary.cfg
         parameters = {name: p for name, p in self.named_parameters() if name.startswith(prefix)}
-        return {"discriminator": Team(parameters, cfg.learning_rate, cfg.betas, averaged=False)}
+        return {"discriminator": ParameterGroup(parameters, cfg.learning_rate, cfg.betas, averaged=False)}
 
     def after_step(self) -> None:
         """Called by the training loop after each optimizer step, on every rank."""
@@ -77,7 +79,7 @@ class TokenizerObjective(nn.Module):
         if self.adversary is not None:
             self.adversary.after_step()
 
-    def window_metrics(self) -> dict[str, float]:
+    def interval_metrics(self) -> dict[str, float]:
         """Usage of the codes since the last call, over all ranks. Collective."""
         return self.vqvae.take_usage()
 
@@ -146,10 +148,8 @@ def train_vqvae(
     clips = Clips(store, "train", model.clip_length(stage.latent_steps))
     held_out = Clips(store, "held_out", model.clip_length(stage.latent_steps))
     start = continue_tokenizer(model, stage.init) if stage.init else None
-    plain = to_plain(stage)
-    identity = {name: plain[name] for name in ("model", "latent_steps", "stills", "perceptual", "adversarial")}
-    # No `init` without one: runs from before there was this choice must resume.
-    identity |= {"store": store.digest, **({"init": start.tokenizer} if start else {})}
+    # Of a tokenizer to go on from its content counts, and not where it lies.
+    facts = {"store": store.digest, **({"init": start.tokenizer} if start else {})}
 
     def begin() -> None:
         if start:
@@ -172,9 +172,9 @@ def train_vqvae(
         beside = replace(train, batch=stage.stills.per_batch)
         batches = WithStills(video, Loader(_stills(stage.stills, store), beside, accelerator, _frames_only))
     objective = TokenizerObjective(model, stage.perceptual, stage.adversarial)
-    training = Training(
-        "vqvae", train, objective, identity, begin, batches, evaluate, lambda: model.save_pretrained(vqvae_folder(cfg))
-    )
+    identity = Identity(stage, MAY_CHANGE, facts)
+    save = partial(model.save_pretrained, vqvae_folder(cfg))
+    training = Training("vqvae", train, objective, identity, begin, batches, evaluate, save)
     return run_training(cfg, training, accelerator, resume=resume, any_world_size=any_world_size)
 
 

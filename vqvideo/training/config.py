@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from vqvideo.errors import InputError
+from vqvideo.storage.records import flat_settings, to_plain
 
 MAY_CHANGE = {"steps", "max_seconds", "threads", "workers", "validate_every", "checkpoint_every", "keep", "log_every"}
 """Settings that a resumed run may have different: a longer run, another machine, other reports. With another length
@@ -84,17 +85,65 @@ class TrainConfig:
         return self.batch // self.accumulate
 
 
-def check_same_run(progress: Mapping[str, Any], settings: Mapping[str, Any], run: Path) -> None:
-    """Raises InputError if a checkpoint was written with other settings than those of now, or is none of ours.
+@dataclass(frozen=True)
+class Identity:
+    """What samples and weights of a run depend on: recorded in every checkpoint, compared when it is continued."""
+
+    stage: Any
+    """A dataclass of settings; `train`, a TrainConfig, is one of them."""
+    free: frozenset[str] = frozenset()
+    """Settings of the stage that may change."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """What else counts, such as the digest of the store."""
+
+    def settings(self) -> dict[str, Any]:
+        """All that counts, by dotted name."""
+        free = {*self.free, *(f"train.{name}" for name in MAY_CHANGE)}
+        counting = {k: v for k, v in flat_settings(self.stage).items() if free.isdisjoint((k, k.partition(".")[0]))}
+        return {**counting, **self.facts}
+
+    def lacking(self, before: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings that a run from before there were such options went by: their defaults."""
+        return {name: value for name, value in defaults_beside(self.stage, before).items() if name in self.settings()}
+
+
+def defaults_beside(value: Any, before: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Defaults of settings that a record lacks, by dotted name.
+
+    Args:
+        value: a dataclass of settings as they are now.
+        before: the record, by dotted name.
+        prefix: of the names of `value`.
+    """
+    try:
+        defaults = to_plain(type(value)())
+    except TypeError:
+        return {}  # without a default there is nothing to fill in
+    lacking: dict[str, Any] = {}
+    for setting in fields(value):
+        name, item = prefix + setting.name, getattr(value, setting.name)
+        default = flat_settings({name: defaults[setting.name]})
+        if not any(key == name or key.startswith(f"{name}.") for key in before):
+            lacking |= default
+        elif is_dataclass(item):
+            # A setting that had one kind only was recorded without it.
+            lacking |= {key: kind for key, kind in default.items() if key == f"{name}.kind" and key not in before}
+            lacking |= defaults_beside(item, before, f"{name}.")
+    return lacking
+
+
+def check_same_run(progress: Mapping[str, Any], identity: Identity, run: Path) -> None:
+    """Raises InputError if a checkpoint was written with other settings than those of now, or by another program.
 
     Args:
         progress: what the checkpoint records.
-        settings: of now, by dotted name.
+        identity: of the run that goes on; settings that are newer than the checkpoint had their defaults then.
         run: folder of the run, for the message.
     """
     if not {"settings", "step", "seconds", "world"} <= progress.keys():
-        raise InputError(f"{run}: its checkpoint lacks settings, step, seconds or world: it is not ours")
-    before = progress["settings"]
+        raise InputError(f"{run}: its checkpoint lacks settings, step, seconds or world: vqvideo did not write it")
+    before, settings = progress["settings"], identity.settings()
+    before = identity.lacking(before) | before
     keys = [*settings, *(key for key in before if key not in settings)]
     different = [key for key in keys if before.get(key) != settings.get(key)]
     if different:

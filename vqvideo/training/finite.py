@@ -20,11 +20,11 @@ class NonFiniteError(RunStoppedError):
     exit_code = 3
 
 
-def all_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether floating-point tensors hold finite values only."""
+def any_non_finite(tensors: Iterable[Tensor]) -> Tensor:
+    """Whether floating-point tensors hold a value that is not finite: a bool on their device; nobody waits for it."""
     floats = [t for t in tensors if t.is_floating_point() and t.numel()]
-    # One look at the device for all tensors: a sum over finite values that overflows is told apart below.
-    return not floats or math.isfinite(float(torch.nn.utils.get_total_norm(floats))) or not _culprits(enumerate(floats))
+    # The largest magnitude: unlike a sum of squares it cannot overflow, and NaN is passed on.
+    return ~torch.nn.utils.get_total_norm(floats, norm_type=math.inf).isfinite()
 
 
 def _culprits(named: Iterable[tuple[object, Tensor | None]]) -> list[str]:
@@ -43,17 +43,18 @@ def name_terms(metrics: Mapping[str, float]) -> str:
     return ", ".join(f"{name} = {value}" for name, value in metrics.items() if not math.isfinite(value))
 
 
-def findings(model: nn.Module, metrics: Mapping[str, float], norm: float) -> str:
+def findings(model: nn.Module, metrics: Mapping[str, float], norms: Iterable[Tensor]) -> str:
     """What is not finite in a step: loss terms and statistics by name, or else gradients.
 
     Args:
         model: with its gradients.
         metrics: the loss and its terms.
-        norm: of the gradient; where it is finite, whatever is not lies on another rank.
+        norms: of the gradients; where they are finite, whatever is not lies on another rank.
     """
     found = {"loss terms": name_terms(metrics), "statistics": name_tensors(model.named_buffers())}
     if not any(found.values()):
         found["gradient of"] = name_tensors((name, p.grad) for name, p in model.named_parameters())
     parts = [f"{what} {names}" for what, names in found.items() if names]
-    unnamed = "a value on another rank" if math.isfinite(norm) else "the norm of the gradient, too large for a number"
+    overflowed = any_non_finite(norms).item()
+    unnamed = "the norm of the gradient, too large for a number" if overflowed else "a value on another rank"
     return f"not finite: {'; '.join(parts) or unnamed}"

@@ -1,7 +1,7 @@
-"""AdamW over teams of parameters: each team has its own peak learning rate, betas and gradient clipping.
+"""AdamW over groups of parameters, each with its own learning rate, betas and clipping; and averages of the weights.
 
-One optimizer object serves all teams. AdamW treats every element alone, so its groups are as good as optimizers of
-their own; and the loss scaler of fp16 leaves out a step of all teams together, never of one side of an adversarial
+One optimizer object serves all groups. AdamW treats every element alone, so its groups are as good as optimizers of
+their own; and the loss scaler of fp16 leaves out a step of all groups together, never of one side of an adversarial
 game.
 """
 
@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from vqvideo.training.config import TrainConfig
 
 MAIN = "main"
-"""The team of all parameters that the model gives to no other one."""
+"""The group of all parameters that the model puts into no other one."""
 
 
 @dataclass(frozen=True)
-class Team:
-    """Parameters that are trained by settings of their own; what is None is as for the main team."""
+class ParameterGroup:
+    """Parameters that are trained by settings of their own; what is None is as for the main group."""
 
     parameters: Mapping[str, nn.Parameter]
     """By their names in the whole model."""
@@ -35,30 +35,34 @@ class Team:
     """Whether averaged weights are kept of them."""
 
 
-def teams_of(model: nn.Module) -> dict[str, Team]:
-    """The teams that `model.teams()` names, if it has that method, after the main team of all other parameters."""
-    others: dict[str, Team] = model.teams() if hasattr(model, "teams") else {}  # type: ignore[operator]
-    taken = {id(p) for team in others.values() for p in team.parameters.values()}
+def parameter_groups(model: nn.Module) -> dict[str, ParameterGroup]:
+    """The groups that `model.parameter_groups()` names, if it has that method, after the main one of all other
+    parameters.
+    """
+    others: dict[str, ParameterGroup] = model.parameter_groups() if hasattr(model, "parameter_groups") else {}  # type: ignore[operator]
+    taken = {id(p) for group in others.values() for p in group.parameters.values()}
     main = {name: p for name, p in model.named_parameters() if id(p) not in taken}
     assert MAIN not in others
-    assert len(taken) == sum(len(team.parameters) for team in others.values())
-    return {MAIN: Team(main), **others}
+    assert len(taken) == sum(len(group.parameters) for group in others.values())
+    return {MAIN: ParameterGroup(main), **others}
 
 
 def make_optimizer(model: nn.Module, cfg: TrainConfig) -> torch.optim.AdamW:
     """AdamW with weight decay on matrices only: norms, biases and positions are left alone, and so are parameters
-    marked `no_decay`, such as a codebook, whose vectors must not be drawn to the origin. Two groups for each team,
-    which carry its name as `team`.
+    marked `no_decay`, such as a codebook, whose vectors must not be drawn to the origin. Two of torch's groups for each
+    of ours, which carry its name as `group`.
     """
-    groups = [group for name, team in teams_of(model).items() for group in _groups(name, team, cfg)]
+    groups = [
+        own for name, group in parameter_groups(model).items() for own in _with_and_without_decay(name, group, cfg)
+    ]
     return torch.optim.AdamW(groups, lr=cfg.learning_rate, betas=cfg.betas)
 
 
-def _groups(name: str, team: Team, cfg: TrainConfig) -> list[dict[str, object]]:
-    parameters = [p for p in team.parameters.values() if p.requires_grad]
+def _with_and_without_decay(name: str, group: ParameterGroup, cfg: TrainConfig) -> list[dict[str, object]]:
+    parameters = [p for p in group.parameters.values() if p.requires_grad]
     decayed = [p for p in parameters if p.ndim >= 2 and not getattr(p, "no_decay", False)]
     plain = [p for p in parameters if p.ndim < 2 or getattr(p, "no_decay", False)]
-    own = {"team": name, "betas": team.betas or cfg.betas}
+    own = {"group": name, "betas": group.betas or cfg.betas}
     return [
         {"params": decayed, "weight_decay": cfg.weight_decay, **own},
         {"params": plain, "weight_decay": 0.0, **own},
@@ -75,9 +79,9 @@ def learning_rate(cfg: TrainConfig, step: int, progress: float, peak: float | No
 
 
 def set_rates(optimizer: torch.optim.Optimizer, rates: Mapping[str, float]) -> None:
-    """Gives each team its learning rate."""
+    """Gives each group its learning rate."""
     for group in optimizer.param_groups:
-        group["lr"] = rates[group["team"]]
+        group["lr"] = rates[group["group"]]
 
 
 def gradient_norm(parameters: Iterable[Tensor]) -> Tensor:

@@ -1,51 +1,73 @@
-"""What the processes of a training agree on: all of them stop, or none."""
+"""What the processes of a training agree on: all of them stop, or none; and nobody waits for ever."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from functools import cache
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
 from vqvideo.errors import InputError
 
-if TYPE_CHECKING:
-    from accelerate import Accelerator
+T = TypeVar("T")
+_PATIENCE = timedelta(days=30)
+"""One rank may record, encode or validate for as long as it takes."""
 
 
-def ranks_where(seen: bool, device: torch.device) -> list[int]:
-    """The ranks where something was seen, the same list on every rank. Collective."""
+def gathered(*values: float) -> list[list[float]]:
+    """The values of every rank, in rank order, on every rank. Collective; it waits for no accelerator."""
     if not (dist.is_available() and dist.is_initialized()):
-        return [0] if seen else []
-    flags = torch.zeros(dist.get_world_size(), dtype=torch.int64, device=device)
-    flags[dist.get_rank()] = int(seen)
-    dist.all_reduce(flags)
-    return flags.nonzero().flatten().tolist()
+        return [list(values)]
+    mine = torch.tensor(values, dtype=torch.float64)
+    everyone = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+    dist.all_gather(everyone, mine, group=_patient_group(dist.group.WORLD))
+    return [rank.tolist() for rank in everyone]
 
 
-def on_main_process(action: Callable[[], None], accelerator: Accelerator) -> None:
-    """Does something on the main process while the others wait. Collective.
+@cache
+def _patient_group(world: dist.ProcessGroup) -> dist.ProcessGroup:
+    """All ranks of `world`, on the CPU. Its collectives outlast what NCCL takes for a hanging rank after ten minutes,
+    and end at once where a rank is gone.
+    """
+    return dist.new_group(backend="gloo", timeout=_PATIENCE)  # type: ignore[return-value]
+
+
+def ranks_where(seen: bool) -> list[int]:
+    """The ranks where something was seen, the same list on every rank. Collective."""
+    return [rank for rank, (flag,) in enumerate(gathered(float(seen))) if flag]
+
+
+def together(action: Callable[[], T]) -> T:
+    """Does something on every rank; returns when all are done, however long one of them takes. Collective.
 
     Raises:
-        InputError: what the action raised; the other processes end with it, and do not wait for ever.
+        InputError: what the action raised; the other ranks end with it, and do not wait for ever.
     """
     error: InputError | None = None
-    if accelerator.is_main_process:
-        try:
-            action()
-        except InputError as found:
-            error = found
-    if ranks_where(error is not None, accelerator.device):
-        raise error or InputError("the main process stopped; its message says why")
+    try:
+        result = action()
+    except InputError as found:
+        error = found
+    if ranks := ranks_where(error is not None):
+        raise error or InputError(f"rank {', '.join(map(str, ranks))} stopped; its message says why")
+    return result
 
 
-def refuse_disagreement(value: int, accelerator: Accelerator, what: str) -> None:
+def on_main_process(action: Callable[[], None], *, of_each_machine: bool = False) -> None:
+    """Does something on the main process, or on the first one of each machine, while the others wait. Collective; see
+    `together`.
+    """
+    rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    first = int(os.environ.get("LOCAL_RANK", rank)) == 0 if of_each_machine else rank == 0
+    together(action if first else lambda: None)
+
+
+def refuse_disagreement(value: int, what: str) -> None:
     """Raises InputError on every rank if ranks hold different values: they look at different files. Collective."""
-    if accelerator.num_processes == 1:
-        return
-    values = torch.zeros(accelerator.num_processes, dtype=torch.int64, device=accelerator.device)
-    values[accelerator.process_index] = value
-    dist.all_reduce(values)
-    if len(set(values.tolist())) > 1:
-        raise InputError(f"the processes disagree about {what}: {values.tolist()}. Do all see the same folder?")
+    values = [int(value) for (value,) in gathered(value)]
+    if len(set(values)) > 1:
+        raise InputError(f"the processes disagree about {what}: {values}. Do all see the same folder?")

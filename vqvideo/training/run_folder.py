@@ -15,7 +15,7 @@ import numpy as np
 
 from vqvideo.errors import InputError
 from vqvideo.storage import files
-from vqvideo.storage.checkpoint import has_checkpoints
+from vqvideo.storage.checkpoint import has_checkpoints, training_checkpoints
 from vqvideo.storage.disk import DiskError
 from vqvideo.storage.locks import FolderLock
 from vqvideo.storage.records import flat_settings, without_nan
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 _LONGEST_LINE = 2**20
 """Bytes: no line of figures comes near this."""
-_CHECKPOINTS = 3
-"""As many must fit: two are kept, and a third is there while it is written."""
 
 
 class RunFolder:
@@ -68,13 +66,20 @@ class RunFolder:
         if self._lock is not None:
             self._lock.release()
 
-    def check_room(self, checkpoint_bytes: int) -> None:
-        """Raises DiskError if a run would end for want of room when it saves a checkpoint: now, and not after hours."""
+    def check_room(self, checkpoint_bytes: int, keep: int) -> None:
+        """Raises DiskError if a run would end for want of room when it saves a checkpoint: now, and not after hours.
+
+        Args:
+            checkpoint_bytes: size of one.
+            keep: how many stay. One more is there while it is written; those of an earlier run are there already.
+        """
+        more = max(1, keep + 1 - len(training_checkpoints(self.checkpoints)))
         free = shutil.disk_usage(self.path).free
-        if free < _CHECKPOINTS * checkpoint_bytes:
+        if free < more * checkpoint_bytes:
             raise DiskError(
-                f"{self.path}: {_CHECKPOINTS} checkpoints of {checkpoint_bytes / 2**20:.1f} MiB must fit, "
-                f"{free / 2**20:.1f} MiB are free: make room, or choose another place with --runs"
+                f"{self.path}: {more} more checkpoint(s) of {checkpoint_bytes / 2**20:.1f} MiB must fit, "
+                f"{free / 2**20:.1f} MiB are free: make room, keep fewer (train.keep is {keep}), or choose another "
+                "place with --runs"
             )
 
     def log(self, record: Mapping[str, Any]) -> None:
@@ -96,7 +101,7 @@ class RunFolder:
         """The lines of metrics.jsonl. What a killed process left after the last newline is not one.
 
         Raises:
-            InputError: a line is damaged, or the file is none; names it.
+            InputError: a line is damaged, or it is not a file of ours; names it.
         """
         if not os.path.lexists(self.metrics):
             return []
@@ -143,10 +148,9 @@ def prepare_run(path: Path, *, resume: bool, settings: object, accelerator: Acce
         if not resume:
             run.metrics.unlink(missing_ok=True)
 
-    on_main_process(prepare, accelerator)
+    on_main_process(prepare)
     if accelerator.log_with:
         accelerator.init_trackers("tensorboard", config=flat_settings(settings))
-    accelerator.wait_for_everyone()
     return run
 
 

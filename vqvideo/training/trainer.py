@@ -1,8 +1,8 @@
 """The one training loop, on Accelerate. It knows no model by name.
 
-A model gives the loop `forward(**batch) -> .loss, .metrics` and `after_step()`. It may have `teams()` (parameters with
-optimizer settings of their own, see `optimizers`), and `window_metrics()` (figures over the steps since the last log
-line; called on every rank. What a resumed run had counted before its checkpoint is not carried over).
+A model gives the loop `forward(**batch) -> .loss, .metrics` and `after_step()`. It may have `parameter_groups()`
+(parameters with optimizer settings of their own, see `optimizers`), and `interval_metrics()` (figures over the steps
+since the last log line; called on every rank; what a resumed run had counted before its checkpoint is left out).
 Data order and randomness are keyed by (seed, step, micro step, rank), never carried along, so that a resumed run
 continues as if it had never stopped.
 """
@@ -13,11 +13,11 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -32,9 +32,8 @@ from vqvideo.storage.checkpoint import (
     save_training,
     set_aside_after,
 )
-from vqvideo.storage.records import flat_settings, to_plain
 from vqvideo.training import finite
-from vqvideo.training.config import MAY_CHANGE, TrainConfig, check_same_run, check_same_world
+from vqvideo.training.config import Identity, TrainConfig, check_same_run, check_same_world
 from vqvideo.training.finite import NonFiniteError
 from vqvideo.training.optimizers import (
     MAIN,
@@ -43,28 +42,15 @@ from vqvideo.training.optimizers import (
     gradient_norm,
     learning_rate,
     make_optimizer,
+    parameter_groups,
     set_rates,
-    teams_of,
 )
-from vqvideo.training.processes import on_main_process, ranks_where, refuse_disagreement
+from vqvideo.training.processes import gathered, on_main_process, ranks_where, refuse_disagreement
 from vqvideo.training.run_folder import RunFolder
 from vqvideo.training.signals import InterruptedRunError, StopSignal
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-__all__ = [
-    "AveragedWeights",
-    "Batch",
-    "InterruptedRunError",
-    "NonFiniteError",
-    "TrainConfig",
-    "Trainable",
-    "Trainer",
-    "learning_rate",
-    "make_optimizer",
-    "step_seed",
-]
 
 Batch = Mapping[str, Tensor]
 
@@ -85,6 +71,44 @@ def step_seed(seed: int, step: int, micro: int, rank: int) -> int:
     return int(np.random.SeedSequence([seed, step, micro, rank]).generate_state(1, np.uint64)[0] >> 1)
 
 
+@dataclass(frozen=True)
+class _TrainingAlone:
+    """The settings of a run of which nothing is known but how it is trained."""
+
+    train: TrainConfig
+
+
+class _StepFigures(NamedTuple):
+    """The figures of an optimizer step, on the device until somebody wants to read them."""
+
+    micros: list[dict[str, Tensor]]
+    """Loss and metrics of each micro batch."""
+    norms: dict[str, Tensor]
+    """Gradient norms by parameter group, before clipping."""
+    rates: dict[str, float]
+    """Learning rates by parameter group."""
+
+    def read_metrics(self) -> dict[str, float]:
+        """Loss and metrics, as means over the micro batches."""
+        return {key: sum(float(m[key]) for m in self.micros) / len(self.micros) for key in self.micros[0]}
+
+    def read(self) -> dict[str, float]:
+        """All figures by their names in the log."""
+        norms = {name: float(norm) for name, norm in self.norms.items()}
+        return self.read_metrics() | _by_group("learning_rate", self.rates) | _by_group("gradient_norm", norms)
+
+
+def _by_group(figure: str, values: Mapping[str, float]) -> dict[str, float]:
+    """Figures by name; that of the main group has the plain name."""
+    return {figure if group == MAIN else f"{figure}_{group}": value for group, value in values.items()}
+
+
+def _mean_over_ranks(figures: Mapping[str, float]) -> dict[str, float]:
+    """The mean of each figure over all ranks, whose shares of a batch are equally large. Collective."""
+    columns = zip(*gathered(*figures.values()), strict=True)
+    return {name: sum(values) / len(values) for name, values in zip(figures, columns, strict=True)}
+
+
 class Trainer:
     """One run of one model: prepared model, optimizer, averaged weights, progress."""
 
@@ -94,17 +118,15 @@ class Trainer:
         cfg: TrainConfig,
         run: RunFolder,
         accelerator: Accelerator,
-        identity: Mapping[str, Any] | None = None,
+        identity: Identity | None = None,
     ) -> None:
-        """What the weights also depend on (model settings, data, tokenizer) is `identity`: plain values, recorded in
-        every checkpoint and compared on resume.
-        """
+        """`identity` is what the weights also depend on, such as settings of the model, data and tokenizer."""
         self.cfg, self.run, self.accelerator = cfg, run, accelerator
-        self.identity = dict(identity or {})
+        self.identity = identity or Identity(_TrainingAlone(cfg))
         self.model = model.to(accelerator.device)
         self.optimizer = make_optimizer(self.model, cfg)
-        self.teams = teams_of(self.model)
-        others = {name for team in self.teams.values() if not team.averaged for name in team.parameters}
+        self.groups = parameter_groups(self.model)
+        others = {name for group in self.groups.values() if not group.averaged for name in group.parameters}
         averaged = {name: p for name, p in self.model.named_parameters() if name not in others}
         self.average = AveragedWeights(averaged, cfg.average_decay)
         self.step = 0
@@ -129,28 +151,28 @@ class Trainer:
             NonFiniteError: a loss, gradient or statistic is not finite, before the optimizer step.
             InterruptedRunError: a signal came; a checkpoint was saved at the step boundary.
         """
-        on_main_process(lambda: self.run.check_room(self._checkpoint_bytes()), self.accelerator)
+        on_main_process(lambda: self.run.check_room(self._checkpoint_bytes(), self.cfg.keep))
         # Through `prepare` once: DDP and autocast wrap the forward pass; the model itself stays plain.
         prepared, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
         source = iter(batches(self.step * self.cfg.accumulate, self.cfg.steps * self.cfg.accumulate))
         with StopSignal() as stop, self._progress_bar() as bar:
             if self._validation_is_missing():
                 self._validate(evaluate, stop)
-                if stopped_by := self._agreed(stop):
+                if stopped_by := self._stop_agreed(stop):
                     # The checkpoint of this step is there already, and the validation is still missing.
                     raise InterruptedRunError(stopped_by, self.run.checkpoints)
             while not self.done:
                 began = time.perf_counter()
-                metrics = self._optimizer_step(prepared, source)
-                self._after_step(time.perf_counter() - began)
-                stopped_by = self._agreed(stop)
-                bar.set_postfix(step=self.step, loss=f"{metrics['loss']:.3f}", refresh=False)
+                figures = self._optimizer_step(prepared, source)
+                stopped_by = self._after_step(time.perf_counter() - began, stop)
                 bar.update(100 * min(1.0, self.progress) - bar.n)
                 if self.step % self.cfg.log_every == 0 or self.done:
-                    self._log("train", self._over_ranks(metrics) | self._window_metrics())
+                    metrics = _mean_over_ranks(figures.read())
+                    bar.set_postfix(step=self.step, loss=f"{metrics['loss']:.3f}", refresh=False)
+                    self._log("train", metrics | self._interval_metrics())
                 if self._validation_is_due() and not stopped_by:
                     self._validate(evaluate, stop)
-                    stopped_by = self._agreed(stop)
+                    stopped_by = self._stop_agreed(stop)
                 if self.step % self.cfg.checkpoint_every == 0 or self.done or stopped_by:
                     self._save()
                 if stopped_by:
@@ -180,12 +202,12 @@ class Trainer:
         """
         state = latest_training(self.run.checkpoints)
         if state is not None:
-            check_same_run(state.progress, self._settings(), self.run.path)
+            check_same_run(state.progress, self.identity, self.run.path)
             if not any_world_size:
                 check_same_world(state.progress, self.accelerator.num_processes, self.run.path)
             self._restore(state)
-        refuse_disagreement(self.step, self.accelerator, "the step to resume from")
-        on_main_process(self._rewind, self.accelerator)
+        refuse_disagreement(self.step, "the step to resume from")
+        on_main_process(self._rewind)
         return state is not None
 
     def _restore(self, state: TrainingState) -> None:
@@ -204,49 +226,39 @@ class Trainer:
         self.run.rewind(self.step)
         set_aside_after(self.run.checkpoints, self.step)
 
-    def _settings(self) -> dict[str, Any]:
-        """All that shapes samples and weights, by dotted name."""
-        settings = flat_settings(self.identity | {"train": to_plain(self.cfg)})
-        return {key: value for key, value in settings.items() if key.removeprefix("train.") not in MAY_CHANGE}
-
-    def _optimizer_step(self, model: nn.Module, source: Iterator[Batch]) -> dict[str, float]:
+    def _optimizer_step(self, model: nn.Module, source: Iterator[Batch]) -> _StepFigures:
         model.train()
         rates = {
-            name: learning_rate(self.cfg, self.step, self.progress, team.learning_rate)
-            for name, team in self.teams.items()
+            name: learning_rate(self.cfg, self.step, self.progress, group.learning_rate)
+            for name, group in self.groups.items()
         }
         set_rates(self.optimizer, rates)
         micros = [self._micro_step(model, next(source), micro) for micro in range(self.cfg.accumulate)]
-        metrics = {key: sum(float(m[key]) for m in micros) / len(micros) for key in micros[0]}
-        norms = self._clip(metrics)
+        self.accelerator.unscale_gradients()
+        norms = {name: gradient_norm(group.parameters.values()) for name, group in self.groups.items()}
+        figures = _StepFigures(micros, norms, rates)
+        self._refuse_non_finite(figures)
+        for name, group in self.groups.items():
+            clip_gradients(group.parameters.values(), self.cfg.clip_norm, norms[name])
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.model.after_step()  # type: ignore[operator]
         self.average.update(self.step)
-        return metrics | _by_team("learning_rate", rates) | _by_team("gradient_norm", norms)
+        return figures
 
-    def _clip(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """Clips the gradient of each team and returns the norms before.
-
-        Raises:
-            NonFiniteError: on all ranks alike, with gradients and statistics as they were found.
-        """
-        self.accelerator.unscale_gradients()
-        norms = {name: gradient_norm(team.parameters.values()) for name, team in self.teams.items()}
-        values = {name: float(norm) for name, norm in norms.items()}
-        gradient_is_finite = all(map(math.isfinite, values.values()))
+    def _refuse_non_finite(self, figures: _StepFigures) -> None:
+        """Raises NonFiniteError on all ranks alike, with gradients and statistics as they were found."""
         # A gradient is the same on all ranks; a loss and the statistics that `after_step` will use are a rank's own.
         # (What the loss scaler of fp16 skips comes from a loss that overflowed, so there only the statistics count.)
-        here = not finite.all_finite(self.model.buffers())
-        here |= self.accelerator.scaler is None and not math.isfinite(metrics["loss"])
-        ranks = ranks_where(here, self.accelerator.device)
-        if ranks or not (gradient_is_finite or self._skip_allowed()):
-            found = finite.findings(self.model, metrics, sum(values.values()))
+        losses = [] if self.accelerator.scaler is not None else [micro["loss"] for micro in figures.micros]
+        flags = finite.any_non_finite([*self.model.buffers(), *losses]), finite.any_non_finite(figures.norms.values())
+        # The one value of a step for which the host waits.
+        here, in_gradient = torch.stack([flag.to(self.accelerator.device) for flag in flags]).tolist()
+        ranks = ranks_where(here)
+        if ranks or (in_gradient and not self._skip_allowed()):
+            found = finite.findings(self.model, figures.read_metrics(), figures.norms.values())
             raise NonFiniteError(f"step {self.step}: {found}{self._where(ranks)}; nothing was updated")
-        self._skips = 0 if gradient_is_finite else self._skips + 1
-        for name, team in self.teams.items():
-            clip_gradients(team.parameters.values(), self.cfg.clip_norm, norms[name])
-        return values
+        self._skips = self._skips + 1 if in_gradient else 0
 
     def _where(self, ranks: list[int]) -> str:
         several = self.accelerator.num_processes > 1
@@ -267,36 +279,22 @@ class Trainer:
             self.accelerator.backward(output.loss / self.cfg.accumulate)
         return {"loss": output.loss.detach(), **output.metrics}
 
-    def _after_step(self, seconds: float) -> None:
-        """All ranks agree on the time that has passed."""
-        self.step += 1
-        self.seconds += self._largest(seconds)
-
-    def _agreed(self, stop: StopSignal) -> int:
-        """The signal by which all ranks stop now, 0 for none. It may have reached one of them only, or come to the next
-        one a moment later: whoever acted on its own would wait for the others for ever.
+    def _after_step(self, seconds: float, stop: StopSignal) -> int:
+        """All ranks agree on the time that has passed, and on the signal by which they stop now, 0 for none. It may
+        have reached one of them only, or come to the next one a moment later: whoever acted on its own would wait for
+        the others for ever.
         """
-        return int(self._largest(float(stop.number)))
+        self.step += 1
+        times, signals = zip(*gathered(seconds, stop.number), strict=True)
+        self.seconds += max(times)
+        return int(max(signals))
 
-    def _largest(self, value: float) -> float:
-        """The largest of all ranks' values. Collective."""
-        if self.accelerator.num_processes == 1:
-            return value
-        shared = torch.tensor([value], dtype=torch.float64, device=self.accelerator.device)
-        dist.all_reduce(shared, op=dist.ReduceOp.MAX)
-        return float(shared)
+    def _stop_agreed(self, stop: StopSignal) -> int:
+        return int(max(number for (number,) in gathered(stop.number)))
 
-    def _over_ranks(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """The mean of each figure over all ranks, whose shares of a batch are equally large. Collective."""
-        if self.accelerator.num_processes == 1:
-            return dict(metrics)
-        values = torch.tensor(list(metrics.values()), dtype=torch.float64, device=self.accelerator.device)
-        dist.all_reduce(values)
-        return dict(zip(metrics, (values / self.accelerator.num_processes).tolist(), strict=True))
-
-    def _window_metrics(self) -> dict[str, float]:
+    def _interval_metrics(self) -> dict[str, float]:
         """What the model counted since the last log line, on every rank: the counts may be added up over ranks."""
-        return self.model.window_metrics() if hasattr(self.model, "window_metrics") else {}  # type: ignore[operator]
+        return self.model.interval_metrics() if hasattr(self.model, "interval_metrics") else {}  # type: ignore[operator]
 
     def _validation_is_due(self) -> bool:
         return self.step % self.cfg.validate_every == 0 or self.done
@@ -305,19 +303,20 @@ class Trainer:
         """Whether a signal, or a damaged log, left out the validation of the step that a resumed run begins with."""
         here = self.accelerator.is_main_process and self.step > 0 and self._validation_is_due()
         missing = here and not any(r["step"] == self.step for r in self._validations())
-        return bool(ranks_where(missing, self.accelerator.device))
+        return bool(ranks_where(missing))
 
     def _validate(self, evaluate: Callable[[nn.Module, int], dict[str, float]], stop: StopSignal) -> None:
-        metrics: dict[str, float] | None = None
-        if self.accelerator.is_main_process:
+        def validate() -> None:
+            metrics: dict[str, float] | None = None
             self.model.eval()
             with self.average.applied(), stop.interrupting():
                 metrics = evaluate(self.model, self.step)
-        if metrics is not None:
-            self._log("held_out", metrics)
-            shown = "  ".join(f"{key} {value:.4g}" for key, value in metrics.items())
-            tqdm.write(f"step {self.step}  held out: {shown}")
-        self.accelerator.wait_for_everyone()
+            if metrics is not None:
+                self._log("held_out", metrics)
+                shown = "  ".join(f"{key} {value:.4g}" for key, value in metrics.items())
+                tqdm.write(f"step {self.step}  held out: {shown}")
+
+        on_main_process(validate)
 
     def _validations(self) -> list[dict[str, Any]]:
         return [record for record in self.run.records() if record["split"] == "held_out"]
@@ -335,7 +334,7 @@ class Trainer:
 
     def _save(self) -> None:
         state = self._state()
-        on_main_process(lambda: self._write(state), self.accelerator)
+        on_main_process(lambda: self._write(state))
 
     def _write(self, state: TrainingState) -> None:
         self.run.sync()
@@ -347,7 +346,7 @@ class Trainer:
             "step": self.step,
             "seconds": self.seconds,
             "world": self.accelerator.num_processes,
-            "settings": self._settings(),
+            "settings": self.identity.settings(),
             "precision": self.accelerator.mixed_precision,
             "threads": torch.get_num_threads(),
         }
@@ -375,11 +374,6 @@ class Trainer:
             bar_format="{percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}{postfix}",
             mininterval=2.0,
         )
-
-
-def _by_team(figure: str, values: Mapping[str, float]) -> dict[str, float]:
-    """Figures by name; that of the main team has the plain name."""
-    return {figure if team == MAIN else f"{figure}_{team}": value for team, value in values.items()}
 
 
 @contextmanager
