@@ -130,8 +130,9 @@ FILES = {
 
 
 def flip_a_bit(file: Path) -> None:
-    # Of the settings only those can be told to be wrong that the checkpoints know too.
-    flip(file, file.read_bytes().index(b"window: 3") + 8 if file.suffix == ".yaml" else file.stat().st_size // 2)
+    # Settings and lines have no digest: a setting that the checkpoints know too, and what makes JSON of a line.
+    places = {".yaml": file.read_bytes().find(b"window: 3") + 8, ".jsonl": 0}
+    flip(file, places.get(file.suffix, file.stat().st_size // 2))
 
 
 HARMS: dict[str, Callable[[Path], object]] = {
