@@ -71,7 +71,7 @@ def replaced_by_moving_the_old_one_away(one: Path, two: Path) -> None:
     [
         ("write_file", written_in_place, crashes.SingleFile),
         ("swap_in", replaced_by_moving_the_old_one_away, crashes.Model),
-        ("clean_temporaries", unchanged, None),
+        ("standing", Path, crashes.Model),
     ],
 )
 def test_a_write_that_a_crash_can_break_is_noticed(
@@ -79,12 +79,10 @@ def test_a_write_that_a_crash_can_break_is_noticed(
     monkeypatch: pytest.MonkeyPatch,
     name: str,
     broken: Callable[..., Any],
-    write: type[crashes.Write] | None,
+    write: type[crashes.Write],
 ) -> None:
     monkeypatch.setattr(files, name, broken)
-    if write is None:
-        monkeypatch.setattr(files, "_exchange", lambda one, two: False)
-    monkeypatch.setattr(crashes, "WRITES", (write or crashes.Model,))
+    monkeypatch.setattr(crashes, "WRITES", (write,))
     assert crashes.crash_everywhere(tmp_path, 1, 0).failures
 
 

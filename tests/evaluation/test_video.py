@@ -12,7 +12,7 @@ from videos import read_video
 
 from vqvideo.errors import InputError
 from vqvideo.evaluation.video import contact_sheet, side_by_side, stack_rows, upscale, write_mp4, write_png
-from vqvideo.storage.disk import DiskError
+from vqvideo.storage.files import DiskError
 
 
 def colour_clip(frames: int, height: int, width: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from reliability.lives import Life, Poison
 from reliability.outcome import Guarantee, Outcome
 from reliability.references import beside, reference
 from vqvideo.data.store import Store, StoreWriter
-from vqvideo.storage.disk import DiskError
+from vqvideo.storage.files import DiskError
 
 
 def small_disk(rank: int, folder: Path) -> None:

@@ -147,9 +147,9 @@ def reseal(file: Path) -> None:
         for record in records:
             if record["file"].endswith(file.name):
                 record |= {"bytes": found["size"], "sha256": found["sha256"]}
-        lines.write_text("".join(json.dumps(sealed(record, 16)) + "\n" for record in records))
+        lines.write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
-def sealed(record: Mapping[str, Any], digits: int = 64) -> dict[str, Any]:
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record with a digest that fits, whatever digest it had."""
-    return files.seal({name: value for name, value in record.items() if name != "digest"}, digits)
+    return files.seal({name: value for name, value in record.items() if name != "digest"})

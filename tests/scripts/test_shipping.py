@@ -213,7 +213,7 @@ def test_start_clips_are_held_out_pieces_of_the_store(shipment: Shipment) -> Non
 
 def test_start_clips_are_a_store_to_dream_from(shipment: Shipment) -> None:
     store = pretrained.start_store("tinyworld")
-    assert store.meta.to_json() == shipment.store.meta.to_json()
+    assert store.meta == shipment.store.meta
     assert len(store.split("held_out")) == len(store.entries) == 4
     store.verify()
     frames, actions, _ = pretrained.start_clips("tinyworld", length=5)

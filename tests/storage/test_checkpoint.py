@@ -31,8 +31,7 @@ from vqvideo.storage.checkpoint import (
     tensor_bytes,
     training_checkpoints,
 )
-from vqvideo.storage.disk import DiskError
-from vqvideo.storage.files import commit_folder
+from vqvideo.storage.files import DiskError, commit_folder
 
 TENSORS = {
     "weight": torch.tensor([[0.1, -0.0], [float("inf"), 1e-42]]),

@@ -13,7 +13,7 @@ from processes import in_fork, run
 
 from vqvideo.errors import InputError
 from vqvideo.storage import locks
-from vqvideo.storage.disk import DiskError
+from vqvideo.storage.files import DiskError
 from vqvideo.storage.locks import FolderLock
 
 

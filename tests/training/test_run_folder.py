@@ -11,7 +11,7 @@ import pytest
 from tiny_models import train_config
 
 from vqvideo.errors import InputError
-from vqvideo.storage.disk import DiskError
+from vqvideo.storage.files import DiskError
 from vqvideo.training.launch import make_accelerator
 from vqvideo.training.run_folder import RunFolder, prepare_run
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import logging
 import os
 from collections import OrderedDict
@@ -37,21 +36,23 @@ from vqvideo.data.index import (
     recorded_files,
     refuse_lost_lines,
     to_line,
+    write_meta,
 )
 from vqvideo.errors import InputError
-from vqvideo.storage.disk import AnyPath, DiskError
 from vqvideo.storage.files import (
+    AnyPath,
+    DiskError,
     FileRecord,
     canonical_json,
     check_regular,
     clean_temporaries,
     make_folder,
-    seal,
     sync_folder,
     verify_file,
     write_file,
 )
 from vqvideo.storage.locks import FolderLock
+from vqvideo.storage.records import to_plain
 
 MAX_READERS = 4096
 """Episodes whose actions, rewards and ends stay in memory, a few KiB each. Clips are drawn at random: with fewer, most
@@ -184,7 +185,7 @@ def _settle_meta(path: Path, meta: StoreMeta) -> tuple[StoreMeta, str]:
         return recorded, digest
     if (path / MANIFEST).exists() and (path / MANIFEST).stat().st_size:
         raise InputError(f"{path} has a {MANIFEST} but no {META}: restore it or choose another folder")
-    write_file(path / META, (json.dumps(seal(meta.to_json()), indent=2) + "\n").encode())
+    write_meta(path, meta)
     return read_meta(path)
 
 
@@ -247,7 +248,7 @@ class Store:
     @cached_property
     def digest(self) -> str:
         """SHA-256 that identifies the content: equal for equal episodes, in whatever order recorded."""
-        meta = {name: value for name, value in self.meta.to_json().items() if name != "versions"}
+        meta = {name: value for name, value in to_plain(self.meta).items() if name != "versions"}
         # The digest of the meta follows from it and from the versions.
         entries = [{name: value for name, value in vars(e).items() if name != "meta"} for e in self.entries]
         return hashlib.sha256(canonical_json([meta, *entries])).hexdigest()

@@ -119,17 +119,18 @@ def load_model(folder: Path, kind: str) -> SavedModel:
     Raises:
         InputError: no such folder, another kind of folder, a damaged file, an unknown format.
     """
+    folder = files.standing(folder)
     if not (folder / files.MANIFEST).is_file():
         found = "a folder without a manifest" if folder.is_dir() else "no such folder"
         raise InputError(f"{folder}: {found}, expected a saved {kind} (config.json, model.safetensors, manifest.json)")
     manifest = files.read_manifest(folder)
     if CONFIG in manifest.files and manifest.files[CONFIG].size > files.MAX_JSON_BYTES:
-        raise InputError(f"{folder / CONFIG}: expected at most {files.MAX_JSON_BYTES} bytes; the file is not ours")
+        raise InputError(f"{folder / CONFIG}: expected at most {files.MAX_JSON_BYTES} bytes")
     # Not the model card: people edit it, on the Hub too.
     config_text, weights = files.read_members(folder, manifest, CONFIG, WEIGHTS)
     config = files.parse_json(config_text, str(folder / CONFIG))
     if not isinstance(config, dict):
-        raise InputError(f"{folder / CONFIG}: expected keys and values; the file is not ours")
+        raise InputError(f"{folder / CONFIG}: expected keys and values")
     if config.get("format") != f"vqvideo-{kind}":
         raise InputError(f"{folder / CONFIG}: {folder} holds a {config.get('format')}, expected a vqvideo-{kind}")
     version = config.get("format_version")

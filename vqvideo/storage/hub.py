@@ -15,6 +15,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from torch import nn
 
 from vqvideo.errors import InputError
+from vqvideo.storage import files
 from vqvideo.storage.checkpoint import CONFIG, fingerprint, load_model, model_tensors, save_model
 from vqvideo.storage.formats import SavedModel
 from vqvideo.storage.sizes import check_sizes
@@ -106,8 +107,8 @@ class HubModel(nn.Module, ModelHubMixin):
             InputError: no such folder or repository, another kind of model, a damaged file.
         """
         name = str(pretrained_model_name_or_path)
-        if Path(name).is_dir():
-            return cls._load(Path(name), quantizer)
+        if (folder := files.standing(name)).is_dir():
+            return cls._load(folder, quantizer)
         if not _REPOSITORY.fullmatch(name):
             raise InputError(f"{name}: no such folder, expected a saved {cls.kind}{cls.alternatives(name)}")
         try:

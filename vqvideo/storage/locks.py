@@ -15,8 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from vqvideo.errors import InputError
-from vqvideo.storage.disk import AnyPath, DiskError
-from vqvideo.storage.files import aside, write_new
+from vqvideo.storage.files import AnyPath, DiskError, aside, write_new
 
 logger = logging.getLogger(__name__)
 

@@ -78,12 +78,16 @@ def from_plain(hint: Any, plain: Any, where: str = "config") -> Any:
         return hint.from_json(plain)
     if hasattr(hint, "_fields"):
         return hint(*_items(get_type_hints(hint).values(), plain, where))
+    if hint is Any:
+        return plain
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         rest = [arg for arg in args if arg is not types.NoneType]
         return None if plain is None else from_plain(rest[0], plain, where)
     if origin is Literal:
         return _one_of(args, plain, where)
+    if origin is dict:
+        return {str(key): from_plain(args[1], item, f"{where}.{key!s:.80}") for key, item in _mapping(plain, where)}
     if origin is tuple:
         several = [args[0]] * len(plain) if args[-1] is Ellipsis and isinstance(plain, list | tuple) else args
         return _items(several, plain, where)
@@ -126,6 +130,12 @@ def _dataclass_from_plain(cls: type, plain: Any, where: str) -> Any:
     # What no field by itself forbids may still be no such thing: a square of side 0 to be cut into.
     except (TypeError, ValueError, ArithmeticError) as error:
         raise InputError(f"{where}: {error}") from error
+
+
+def _mapping(plain: Any, where: str) -> Any:
+    if not isinstance(plain, Mapping):
+        raise InputError(f"{where} is {_shown(plain)}, expected keys and values")
+    return plain.items()
 
 
 def _items(hints: Any, plain: Any, where: str) -> tuple[Any, ...]:

@@ -16,7 +16,7 @@ import numpy as np
 from vqvideo.errors import InputError
 from vqvideo.storage import files
 from vqvideo.storage.checkpoint import has_checkpoints, training_checkpoints
-from vqvideo.storage.disk import DiskError
+from vqvideo.storage.files import DiskError
 from vqvideo.storage.locks import FolderLock
 from vqvideo.storage.records import flat_settings, without_nan
 from vqvideo.training.processes import on_main_process
