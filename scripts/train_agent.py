@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vqvideo.experiment.config import Experiment
     from vqvideo.world import WorldModel
 
-CONFIG = Path("configs/tiny_world.yaml")
+CONFIG = Path(__file__).parents[1] / "configs" / "tiny_world.yaml"
 EVALUATION_SEED = 1_000_000
 """Of the first real episode that agents are judged by: far from the seeds of learning."""
 
