@@ -10,17 +10,21 @@ do (--record.out). Interrupted, it goes on where it stopped.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
 from vqvideo import cli
 from vqvideo.scripts import require_benchmarks
 
 if TYPE_CHECKING:
+    from vqvideo.data.clips import Clips
     from vqvideo.data.store import Store
     from vqvideo.experiment.config import Experiment
+    from vqvideo.models.tokenizer.vqvae import VQVAE
     from vqvideo.scripts.benchmarks.results import Row
 
 CONFIG = Path(__file__).parents[1] / "configs" / "bakeoff.yaml"
@@ -36,7 +40,6 @@ WITH_SPREAD = ("psnr_db", "changed_psnr_db")
 def measure(cfg: Experiment, store: Store) -> Row:
     """Trains one variant, or takes the run that is there, and measures it: held-out figures, size, rate, speed."""
     from vqvideo.data.clips import Clips
-    from vqvideo.evaluation import reconstruction_speed
     from vqvideo.experiment.config import vqvae_folder
     from vqvideo.experiment.tokenizer import train_vqvae
     from vqvideo.models.tokenizer.vqvae import VQVAE
@@ -54,6 +57,25 @@ def measure(cfg: Experiment, store: Store) -> Row:
         "seconds": last["seconds"],
         **reconstruction_speed(vqvae, clips),
     }
+
+
+def reconstruction_speed(vqvae: VQVAE, clips: Clips, batch: int = 8, trials: int = 5) -> dict[str, float]:
+    """Frames per second of encoding and of decoding `batch` clips at once: medians of a few trials."""
+    import torch
+
+    from vqvideo.data.clips import stack_frames
+
+    frames = stack_frames(clips, clips.spread(batch).tolist()).to(vqvae.device)
+    with torch.no_grad():
+        codes = vqvae.encode(frames)
+        count = frames.shape[0] * frames.shape[1]
+        rates: dict[str, list[float]] = {"encode_frames_per_s": [], "decode_frames_per_s": []}
+        for _ in range(trials):
+            for name, work in (("encode", lambda: vqvae.encode(frames)), ("decode", lambda: vqvae.decode(codes))):
+                began = time.perf_counter()
+                work().cpu()
+                rates[f"{name}_frames_per_s"].append(count / (time.perf_counter() - began))
+    return {name: median(values) for name, values in rates.items()}
 
 
 def table(rows: Mapping[str, Mapping[int, Row]]) -> str:

@@ -85,7 +85,7 @@ def evaluate(options: Options) -> dict[str, Any]:
         sampling=options.sampling,
         seed=options.seed,
     )
-    print(report.tables())
+    print(report.table())
     record = {
         "world": str(options.world or name),
         "fingerprint": world.fingerprint(),

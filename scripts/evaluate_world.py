@@ -151,7 +151,7 @@ def summary(report: HorizonReport, told: dict[str, Any]) -> str:
     return (
         f"summary: {told['token_nats']:.3f} nats per token, {told['bits_per_frame']:.1f} bits per frame "
         f"({told['likelihood_kind']}); over repeating the last frame {first:+.2f} dB at step 1, {last:+.2f} dB at step "
-        f"{len(report.psnr_db)}; true actions {report.controllability_db:+.2f} dB over others"
+        f"{len(report.psnr_gain_db)}; true actions {report.controllability_db:+.2f} dB over others"
     )
 
 

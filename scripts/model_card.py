@@ -148,16 +148,16 @@ def _training(facts: CardFacts) -> str:
 
 
 def _figures(facts: CardFacts) -> str:
-    report = facts.report
-    steps = [k for k in (1, 2, 4, 8, 16, 32) if k <= len(report.psnr_db)]
+    report, last = facts.report, len(facts.report.psnr_gain_db)
+    steps = [k for k in (1, 2, 4, 8, 16, 32) if k <= last]
     rows: list[tuple[str, ...]] = [
         (title, *(f"{values[k - 1]:.2f}" for k in steps))
         for title, values in (
-            ("imagined under the true actions, dB", report.psnr_db),
-            ("last context frame repeated, dB", report.psnr_repeat_db),
-            ("imagined under another clip's actions, dB", report.psnr_other_actions_db),
-            ("real frames through the tokenizer, dB", report.psnr_reconstruction_db),
-            ("imagined, SSIM", report.ssim),
+            ("imagined under the true actions, dB", report.psnr["imagined"]),
+            ("last context frame repeated, dB", report.psnr["repeat"]),
+            ("imagined under another clip's actions, dB", report.psnr["other_actions"]),
+            ("real frames through the tokenizer, dB", report.psnr["reconstruction"]),
+            ("imagined, SSIM", report.ssim["imagined"]),
         )
     ]
     text = (
@@ -165,8 +165,8 @@ def _figures(facts: CardFacts) -> str:
         f"clips, {report.context} latent steps of context, seed {report.seed}; measured on {facts.measured_on}.\n\n"
         f"{_table(('latent step', *map(str, steps)), rows)}\n\n"
         f"The true actions are worth {report.controllability_db:+.2f} dB over those of another clip (mean of "
-        f"{len(report.psnr_db)} steps). {report.repeat_rate:.1%} of the imagined steps repeat the step before; of the "
-        f"real ones {report.repeat_rate_real:.1%}."
+        f"{last} steps). {report.repeat_rate:.1%} of the imagined steps repeat the step before; of the real ones "
+        f"{report.repeat_rate_real:.1%}."
     )
     further = list(_flat(facts.figures))
     return f"{text}\n\n{_table(('further figures', ''), further)}" if further else text
@@ -210,13 +210,14 @@ def _limits(facts: CardFacts) -> str:
 
 
 def _horizon_limit(report: HorizonReport) -> str:
-    last = len(report.psnr_db)
+    psnr = report.psnr["imagined"]
+    last = len(psnr)
     better = max((k for k, gain in enumerate(report.psnr_gain_db, start=1) if gain > 0), default=0)
     if better < last:
         return f"From latent step {better + 1} on a dream is no nearer to what happened than a still of its start."
     return (
-        f"Dreams drift: {report.psnr_db[0]:.1f} dB at the first latent step, {report.psnr_db[-1]:.1f} dB at step "
-        f"{last}; longer ones were not measured."
+        f"Dreams drift: {psnr[0]:.1f} dB at the first latent step, {psnr[-1]:.1f} dB at step {last}; longer ones were "
+        "not measured."
     )
 
 

@@ -83,8 +83,8 @@ class Trial:
 
     def dreams(self, report: HorizonReport) -> Row:
         """The figures of a report that go into the table, and its curves."""
-        gains, distances = report.psnr_gain_db, report.fd_effnetlite0
-        gaps = [a - b for a, b in zip(report.psnr_db, report.psnr_other_actions_db, strict=True)]
+        gains, distances = report.psnr_gain_db.tolist(), report.fd_effnetlite0
+        gaps = (report.psnr["imagined"] - report.psnr["other_actions"]).tolist()
         return {
             "gain_db": mean(gains[:FIRST_STEPS]),
             "controllability_db": mean(gaps[:ACTION_STEPS]),

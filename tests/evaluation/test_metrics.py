@@ -40,7 +40,7 @@ def test_psnr_averages_over_the_pixels_of_a_frame() -> None:
 
 
 def changed_psnr(predicted: torch.Tensor, target: torch.Tensor) -> float:
-    return metrics.changed_pixel_psnr(*(v.sum() for v in metrics.changed_pixel_errors(predicted, target)))
+    return metrics.changed_pixel_psnr(*(v.sum() for v in metrics.changed_pixel_errors(predicted, target))).item()
 
 
 def test_only_changed_pixels_count_for_the_changed_pixel_psnr() -> None:
@@ -82,7 +82,7 @@ def test_the_changed_pixel_psnr_does_not_depend_on_how_clips_are_batched() -> No
     target[0] = target[0, :1]  # a still clip counts for nothing, not as a clip of its own
     parts = [metrics.changed_pixel_errors(p[None], t[None]) for p, t in zip(predicted, target, strict=True)]
     error, count = (torch.stack(values).sum() for values in zip(*parts, strict=True))
-    assert metrics.changed_pixel_psnr(error, count) == pytest.approx(changed_psnr(predicted, target), rel=1e-6)
+    assert metrics.changed_pixel_psnr(error, count).item() == pytest.approx(changed_psnr(predicted, target), rel=1e-6)
 
 
 # ---------------------------------------------------------------- SSIM

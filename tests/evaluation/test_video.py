@@ -11,7 +11,8 @@ from PIL import Image
 from videos import read_video
 
 from vqvideo.errors import InputError
-from vqvideo.evaluation.video import contact_sheet, side_by_side, stack_rows, upscale, write_mp4, write_png
+from vqvideo.evaluation.pictures import contact_sheet, joined
+from vqvideo.evaluation.video import upscale, write_mp4, write_png
 from vqvideo.storage.files import DiskError
 
 
@@ -122,7 +123,7 @@ def test_upscaling_repeats_pixels() -> None:
 def test_a_contact_sheet_spreads_its_frames_from_first_to_last() -> None:
     clip = np.zeros((9, 4, 6, 3), np.uint8)
     clip[:] = 10 * np.arange(9)[:, None, None, None]
-    sheet = contact_sheet(clip, columns=3, scale=2, gap=1)
+    sheet = contact_sheet(clip, columns=3, scale=2)
     assert sheet.shape == (8, 3 * 12 + 2 * 2, 3)
     assert sheet.dtype == np.uint8
     row = sheet[0, :, 0]
@@ -132,15 +133,15 @@ def test_a_contact_sheet_spreads_its_frames_from_first_to_last() -> None:
 
 @pytest.mark.parametrize(("frames", "columns", "tiles"), [(2, 5, 2), (1, 3, 1), (5, 1, 1), (4, 4, 4)])
 def test_a_contact_sheet_has_no_more_tiles_than_frames(frames: int, columns: int, tiles: int) -> None:
-    sheet = contact_sheet(colour_clip(frames, 4, 6), columns, scale=1, gap=2)
-    assert sheet.shape == (4, 6 * tiles + 2 * (tiles - 1), 3)
+    sheet = contact_sheet(colour_clip(frames, 4, 6), columns, scale=1)
+    assert sheet.shape == (4, 6 * tiles + tiles - 1, 3)
 
 
 def test_clips_are_put_above_and_beside_each_other_with_white_lines() -> None:
     a, b = np.full((3, 4, 6, 3), 10, np.uint8), np.full((3, 4, 6, 3), 20, np.uint8)
-    rows, columns = stack_rows([a, b], gap=1), side_by_side([a, b], gap=3)
+    rows, columns = joined([a, b], axis=1), joined([a, b], axis=2, gap=3)
     assert rows.shape == (3, 9, 6, 3)
     assert columns.shape == (3, 4, 15, 3)
     assert rows[0, :, 0, 0].tolist() == [10] * 4 + [255] + [20] * 4
     assert columns[0, 0, :, 0].tolist() == [10] * 6 + [255] * 3 + [20] * 6
-    assert np.array_equal(stack_rows([a]), a)
+    assert np.array_equal(joined([a], axis=1), a)

@@ -6,7 +6,7 @@ from vqvideo.evaluation.frame_sets import BlockDistances, FrechetConfig
 from vqvideo.evaluation.horizon import Compared, HorizonReport
 from vqvideo.evaluation.prior import evaluate_prior, likelihood_kind
 from vqvideo.evaluation.speed import Dreaming, imagination_speed
-from vqvideo.evaluation.tokenizer import evaluate_tokenizer, reconstruction_speed
+from vqvideo.evaluation.tokenizer import evaluate_tokenizer
 from vqvideo.evaluation.world import evaluate_world
 
 __all__ = [
@@ -22,6 +22,5 @@ __all__ = [
     "evaluate_world",
     "imagination_speed",
     "likelihood_kind",
-    "reconstruction_speed",
     "stack_frames",
 ]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from vqvideo.evaluation import metrics
-from vqvideo.evaluation.dreams import Dreams
-from vqvideo.evaluation.replay import Outcomes
+from vqvideo.evaluation.replay import Dreams, Outcomes
+from vqvideo.evaluation.tables import cell
 
 _SAME = 1e-6
 """Values this close to each other, relative to their size, differ by the rounding of float32 only."""
@@ -57,6 +57,16 @@ class Agreement:
             error_other_actions=(other - real).abs().mean().item(),
             error_training_mean=(trained.mean() - real).abs().mean().item(),
         )
+
+    def row(self, name: str) -> list[str]:
+        """Cells of a table: means with standard errors, then correlation and errors."""
+        errors = (self.error, self.error_training_mean, self.error_other_actions)
+        return [
+            name,
+            f"{self.real_mean:.2f} ± {self.real_se:.2f}",
+            f"{self.dream_mean:.2f} ± {self.dream_se:.2f}",
+            *(cell(value, ".2f") for value in (self.correlation, *errors)),
+        ]
 
 
 @dataclass(frozen=True)

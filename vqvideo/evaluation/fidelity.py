@@ -8,15 +8,26 @@ from typing import Any
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
 from vqvideo.evaluation.agreement import Agreement, EndAgreement, StepAgreement
-from vqvideo.evaluation.dreams import dream_again
-from vqvideo.evaluation.fidelity_text import tables
-from vqvideo.evaluation.replay import Replay, Window
+from vqvideo.evaluation.replay import Replay, Window, dream_again
+from vqvideo.evaluation.tables import cell, step_table, table
 from vqvideo.models.imagination import Imaginer
-from vqvideo.models.prior.sampling import Sampling
+from vqvideo.models.prior.config import Sampling
 from vqvideo.storage.records import without_nan
 
 _TRAINING_EPISODES = 64
 """Training episodes that the baselines are taken of."""
+_HEADS = ("", "real", "dream", "correlation", "error", "error of training mean", "error under other actions")
+_STEPS = {
+    "reward RMSE": ("reward_rmse", ".3f"),
+    "training mean": ("reward_rmse_training_mean", ".3f"),
+    "correlation": ("reward_correlation", ".2f"),
+    "alive, real": ("alive_real", ".1%"),
+    "alive, dream": ("alive_dream", ".1%"),
+    "ended: accuracy": ("ended_accuracy", ".1%"),
+    "Brier": ("ended_brier", ".4f"),
+    "training rate": ("ended_brier_training_rate", ".4f"),
+}
+"""Heads of the table per step: fields of `StepAgreement`, and how to write them."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +65,24 @@ class FidelityReport:
         """All figures as JSON values, None for what is not a number."""
         return without_nan(asdict(self))
 
-    def tables(self) -> str:
-        """The figures as text."""
-        return tables(self)
+    def table(self) -> str:
+        """Settings, returns and lengths, figures per latent step, terminations."""
+        setting = (
+            f"split {self.split}: {self.episodes} episodes, {self.samples} dream(s) of each, context {self.context} "
+            f"and horizon {self.horizon} latent steps, seed {self.seed}\n"
+            f"left out: {self.episodes_cut} episode(s) that the recording cut before the horizon, "
+            f"{self.episodes_too_short} with nothing after the context; baselines from {self.training_episodes} "
+            "training episodes"
+        )
+        whole = "returns and lengths in latent steps: means ± standard errors, mean absolute errors per episode\n"
+        whole += table(_HEADS, [self.returns.row("return"), self.lengths.row("length")])
+        along = "per latent step: rewards where the real episode was alive, and whether the episode has ended by then\n"
+        along += step_table({head: (getattr(self.steps, name), form) for head, (name, form) in _STEPS.items()})
+        ends = (
+            f"probability of ending in a step: average precision {cell(self.ends.average_precision, '.3f')} "
+            f"(guessing {cell(self.ends.rate, '.3f')}), calibration error {cell(self.ends.calibration_error, '.4f')}"
+        )
+        return "\n\n".join([setting, whole, along, ends])
 
 
 def evaluate_fidelity(
@@ -90,7 +116,9 @@ def evaluate_fidelity(
     Raises:
         InputError: a store of another action space or frame size, or fewer than two episodes that long.
     """
-    _refuse_small(horizon=horizon, context=context, samples=samples, batch=batch)
+    for name, value in {"horizon": horizon, "context": context, "samples": samples, "batch": batch}.items():
+        if value < 1:
+            raise InputError(f"{name} is {value}, expected at least 1")
     if episodes < 2:
         raise InputError(f"episodes is {episodes}, expected at least 2: they lend each other their actions")
     _refuse_other_environment(world, store)
@@ -116,12 +144,6 @@ def evaluate_fidelity(
         steps=StepAgreement.of(real, dreams, trained),
         ends=EndAgreement.of(real, dreams),
     )
-
-
-def _refuse_small(**counts: int) -> None:
-    for name, value in counts.items():
-        if value < 1:
-            raise InputError(f"{name} is {value}, expected at least 1")
 
 
 def _refuse_other_environment(world: Imaginer, store: Store) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vqvideo.errors import InputError
 from vqvideo.evaluation.frechet import fit_gaussian, frechet_distance
+from vqvideo.evaluation.tables import step_table
 from vqvideo.models.pixels import to_signed
 from vqvideo.models.tokenizer.features import LITE0_PACKAGES, Lite0Features, resized
 
@@ -58,6 +59,23 @@ class BlockDistances:
     """Frames in the two sets of the floor."""
     side: int
     """Pixels a side that the network saw."""
+
+    def table(self) -> str:
+        """A line per block."""
+        firsts = [1, *(last + 1 for last in self.last_steps)]
+        columns = {
+            "imagined": (self.imagined, ".2f"),
+            "repeat last": (self.repeat, ".2f"),
+            "reconstructed": (self.reconstruction, ".2f"),
+            "real, odd against even": (self.real_odd_against_even, ".2f"),
+            "frames": (self.frames, ".0f"),
+        }
+        title = (
+            f"fd_effnetlite0 to the real frames, EfficientNet-Lite0 at {self.side} pixels a side; odd against even "
+            "clips are half the frames each"
+        )
+        blocks = [f"{first}-{last}" for first, last in zip(firsts, self.last_steps, strict=False)]
+        return f"{title}\n{step_table(columns, blocks, 'steps')}"
 
 
 def lite0_missing() -> str | None:
@@ -124,24 +142,19 @@ class FrameSets:
 
     def distances(self) -> BlockDistances:
         """The distances of each block."""
-        found: dict[str, list[float]] = {kind: [] for kind in ("imagined", "repeat", "reconstruction", "floor")}
+        sets = [{kind: torch.cat(features) for kind, features in parts.items()} for parts in self._sets]
         halves = []
-        for block, picks, parts in zip(self.blocks, self.picks, self._sets, strict=True):
-            sets = {kind: torch.cat(features) for kind, features in parts.items()}
-            real = fit_gaussian(sets["real"])
-            for kind in ("imagined", "repeat", "reconstruction"):
-                found[kind].append(frechet_distance(fit_gaussian(sets[kind]), real))
+        for block, picks, of in zip(self.blocks, self.picks, sets, strict=True):
             odd = picks // (len(block) * self.stride) % 2 == 1
-            found["floor"].append(_distance(sets["real"][odd], sets["real"][~odd]))
-            halves.append([int(odd.sum()), int((~odd).sum())])
+            halves.append((of["real"][odd], of["real"][~odd]))
         return BlockDistances(
             last_steps=[block.stop for block in self.blocks],
-            imagined=found["imagined"],
-            repeat=found["repeat"],
-            reconstruction=found["reconstruction"],
-            real_odd_against_even=found["floor"],
+            imagined=[_distance(of["imagined"], of["real"]) for of in sets],
+            repeat=[_distance(of["repeat"], of["real"]) for of in sets],
+            reconstruction=[_distance(of["reconstruction"], of["real"]) for of in sets],
+            real_odd_against_even=[_distance(*pair) for pair in halves],
             frames=[len(picks) for picks in self.picks],
-            frames_odd_even=halves,
+            frames_odd_even=[[len(half) for half in pair] for pair in halves],
             side=self.cfg.side,
         )
 

@@ -2,44 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
-from statistics import mean
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from vqvideo.evaluation.frame_sets import BlockDistances
-from vqvideo.evaluation.horizon_text import everything, summary
+from vqvideo.evaluation.tables import step_table
+from vqvideo.storage.records import without_nan
 
+Steps = NDArray[np.float64]
+"""(m,): a value per imagined latent step."""
+Compared = dict[str, Steps]
+"""One figure of the dreams, "imagined", and of what they are compared with, by the names of `HEADS`. What there is
+nothing of is left out: no repeated frame has a likelihood."""
 
-@dataclass(frozen=True)
-class Compared:
-    """One figure of the dreams and of what they are compared with, a value per imagined latent step.
-
-    None where there is nothing to compare: no repeated frame has a likelihood.
-    """
-
-    imagined: list[float]
-    """The world model under the true actions."""
-    repeat: list[float] | None = None
-    """Baseline: the last context frame, repeated."""
-    no_actions: list[float] | None = None
-    """Baseline: the same prior without actions (guidance 0); None if it never learnt to do without."""
-    other_actions: list[float] | None = None
-    """The world model under the actions of another clip: what it loses is what the actions are worth."""
-    reconstruction: list[float] | None = None
-    """Ceiling: the real frames through the tokenizer."""
-    real: list[float] | None = None
-    """Of the real frames themselves."""
-    teacher_forced: list[float] | None = None
-    """Ceiling: the prior reads the real codes and predicts one step."""
-    training_mean: list[float] | None = None
-    """Baseline: predicting the mean of the training episodes."""
-
-    def named(self, stem: str, unit: str = "") -> Iterator[tuple[str, list[float] | None]]:
-        """Names as in a flat file, such as psnr_db, psnr_repeat_db; without what there is nothing of."""
-        for field in fields(self):
-            values = getattr(self, field.name)
-            if values is not None or field.name == "no_actions":
-                yield f"{stem}{'' if field.name == 'imagined' else f'_{field.name}'}{unit}", values
+HEADS = {
+    "imagined": "imagined",  # the world model under the true actions
+    "repeat": "repeat last",  # baseline: the last context frame, repeated
+    "no_actions": "no actions",  # baseline: the same prior without actions, if it learnt to do without
+    "other_actions": "other actions",  # under the actions of another clip: what it loses is what the actions are worth
+    "reconstruction": "reconstructed",  # ceiling: the real frames through the tokenizer
+    "real": "real",  # of the real frames themselves
+    "teacher_forced": "teacher-forced",  # ceiling: the prior reads the real codes and predicts one step
+    "training_mean": "training mean",  # baseline: predicting the mean of the training episodes
+}
+"""What figures are of, and the heads of their columns."""
+_UNITS = {
+    "psnr": "_db",
+    "ssim": "",
+    "changed_psnr": "_db",
+    "repeat_rates": "",
+    "token_nats": "",
+    "token_entropy": "",
+    "reward_rmse": "",
+}
+"""The figures of a report, and what follows their names in a flat file."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +51,11 @@ class HorizonReport:
     """Latent steps of context."""
     seed: int
     """Seed of the dreams."""
-    psnrs: Compared
+    psnr: Compared
     """PSNR in dB, means over clips and the frames of the step."""
-    ssims: Compared
+    ssim: Compared
     """SSIM, means over clips and the frames of the step."""
-    changed_psnrs: Compared
+    changed_psnr: Compared
     """PSNR in dB of the mean squared error over the pixels that changed in the real video since the frame before; nan
     where none did."""
     repeat_rates: Compared
@@ -77,87 +76,95 @@ class HorizonReport:
     """What to install to have it measured, if it was asked for."""
 
     @property
-    def psnr_db(self) -> list[float]:
-        """Imagined under the true actions."""
-        return self.psnrs.imagined
-
-    @property
-    def psnr_repeat_db(self) -> list[float]:
-        """Baseline: the last context frame, repeated."""
-        return self.psnrs.repeat or []
-
-    @property
-    def psnr_reconstruction_db(self) -> list[float]:
-        """Ceiling: the real frames through the tokenizer."""
-        return self.psnrs.reconstruction or []
-
-    @property
-    def psnr_other_actions_db(self) -> list[float]:
-        """Imagined under the actions of another clip."""
-        return self.psnrs.other_actions or []
-
-    @property
-    def psnr_no_actions_db(self) -> list[float] | None:
-        """Imagined by the same prior without actions; None if it cannot."""
-        return self.psnrs.no_actions
-
-    @property
-    def ssim(self) -> list[float]:
-        """Imagined under the true actions."""
-        return self.ssims.imagined
-
-    @property
-    def ssim_repeat(self) -> list[float]:
-        """Baseline: the last context frame, repeated."""
-        return self.ssims.repeat or []
-
-    @property
-    def repeat_rate(self) -> float:
-        """Share of imagined steps that merely repeat the step before."""
-        return mean(self.repeat_rates.imagined)
-
-    @property
-    def repeat_rate_real(self) -> float:
-        """The same of the real frames: a car may stand still."""
-        return mean(self.repeat_rates.real or [])
-
-    @property
-    def psnr_gain_db(self) -> list[float]:
+    def psnr_gain_db(self) -> Steps:
         """Over repeating the last context frame."""
-        return [a - b for a, b in zip(self.psnr_db, self.psnr_repeat_db, strict=True)]
+        return self.psnr["imagined"] - self.psnr["repeat"]
 
     @property
-    def ssim_gain(self) -> list[float]:
+    def ssim_gain(self) -> Steps:
         """Over repeating the last context frame."""
-        return [a - b for a, b in zip(self.ssim, self.ssim_repeat, strict=True)]
+        return self.ssim["imagined"] - self.ssim["repeat"]
 
     @property
     def controllability_db(self) -> float:
         """PSNR with the true actions minus PSNR with those of another clip, over the whole horizon."""
-        return mean(a - b for a, b in zip(self.psnr_db, self.psnr_other_actions_db, strict=True))
+        return float((self.psnr["imagined"] - self.psnr["other_actions"]).mean())
 
-    def to_json(self) -> dict[str, object]:
-        """All figures, the derived ones too. Lists have a value per latent step, but for those in `fd_effnetlite0`."""
-        derived = ("psnr_gain_db", "ssim_gain", "controllability_db", "repeat_rate", "repeat_rate_real")
-        return {
-            **{name: getattr(self, name) for name in ("clips", "context", "seed")},
-            **dict(self.psnrs.named("psnr", "_db")),
-            **dict(self.ssims.named("ssim")),
-            **dict(self.changed_psnrs.named("changed_psnr", "_db")),
-            **dict(self.repeat_rates.named("repeat_rates")),
-            **dict(self.token_nats.named("token_nats")),
-            "likelihood_kind": self.likelihood_kind,
-            **dict(self.token_entropy.named("token_entropy")),
-            **dict(self.reward_rmse.named("reward_rmse")),
-            **{name: getattr(self, name) for name in derived},
-            "controllability_se_db": self.controllability_se_db,
-            "fd_effnetlite0": asdict(self.fd_effnetlite0) if self.fd_effnetlite0 else None,
-        }
+    @property
+    def repeat_rate(self) -> float:
+        """Share of imagined steps that merely repeat the step before."""
+        return float(self.repeat_rates["imagined"].mean())
+
+    @property
+    def repeat_rate_real(self) -> float:
+        """The same of the real frames: a car may stand still."""
+        return float(self.repeat_rates["real"].mean())
+
+    def to_json(self) -> dict[str, Any]:
+        """All figures by flat names such as psnr_db and psnr_repeat_db, the derived ones too; None for what is not a
+        number. Lists have a value per latent step, but for those in `fd_effnetlite0`.
+        """
+        plain: dict[str, Any] = {"clips": self.clips, "context": self.context, "seed": self.seed}
+        for figure, unit in _UNITS.items():
+            compared: Compared = getattr(self, figure)
+            plain |= {_flat(figure, of) + unit: values.tolist() for of, values in compared.items()}
+            # A prior that cannot do without actions says so; other figures are just not there.
+            plain.setdefault(_flat(figure, "no_actions") + unit, None)
+        return without_nan(
+            plain
+            | {
+                "likelihood_kind": self.likelihood_kind,
+                "psnr_gain_db": self.psnr_gain_db.tolist(),
+                "ssim_gain": self.ssim_gain.tolist(),
+                "controllability_db": self.controllability_db,
+                "controllability_se_db": self.controllability_se_db,
+                "repeat_rate": self.repeat_rate,
+                "repeat_rate_real": self.repeat_rate_real,
+                "fd_effnetlite0": asdict(self.fd_effnetlite0) if self.fd_effnetlite0 else None,
+            }
+        )
 
     def table(self) -> str:
-        """The figures that matter most as text, a line per latent step."""
-        return summary(self)
+        """PSNR and SSIM of each step, and a last line on the whole."""
+        psnr = {HEADS[of]: (self.psnr.get(of), ".2f") for of in list(HEADS)[:5]}
+        gain = {"gain": (self.psnr_gain_db, "+.2f")}
+        ssim = {"SSIM": (self.ssim["imagined"], ".3f"), "SSIM repeat": (self.ssim["repeat"], ".3f")}
+        head = f"{self._setting}; PSNR in dB against the real frames"
+        return "\n".join([head, step_table(psnr | gain | ssim), self._last_line])
 
     def tables(self) -> str:
-        """All figures as text."""
-        return everything(self)
+        """A table for each figure, and a last line on the whole."""
+        nats = {("true actions" if of == "imagined" else of): values for of, values in self.token_nats.items()}
+        parts = [
+            self._setting,
+            _titled("PSNR in dB", self.psnr, ".2f"),
+            _titled("SSIM", self.ssim, ".3f"),
+            _titled("PSNR in dB of the pixels that changed", self.changed_psnr, ".2f"),
+            _titled("share of steps that repeat the step before", self.repeat_rates, ".1%"),
+            _titled(f"nats per token of the real codes, teacher-forced, {self.likelihood_kind}", nats, ".3f"),
+            _titled("entropy in nats per token of the dream", self.token_entropy, ".3f"),
+            _titled("RMSE of the reward", self.reward_rmse, ".3f"),
+            self.fd_effnetlite0.table() if self.fd_effnetlite0 else "",
+            f"fd_effnetlite0 was not measured: {self.fd_missing}" if self.fd_missing else "",
+            self._last_line,
+        ]
+        return "\n\n".join(part for part in parts if part)
+
+    @property
+    def _setting(self) -> str:
+        return f"held-out clips {self.clips}, context {self.context} latent steps, seed {self.seed}"
+
+    @property
+    def _last_line(self) -> str:
+        return (
+            f"controllability {self.controllability_db:+.2f} dB (standard error {self.controllability_se_db:.2f})   "
+            f"repeat rate {self.repeat_rate:.1%} (real frames {self.repeat_rate_real:.1%})"
+        )
+
+
+def _flat(figure: str, of: str) -> str:
+    return figure if of == "imagined" else f"{figure}_{of}"
+
+
+def _titled(title: str, compared: Compared, form: str) -> str:
+    return f"{title}\n" + step_table({HEADS.get(of, of): (values, form) for of, values in compared.items()})

@@ -13,6 +13,11 @@ def to_double(values: Tensor) -> Tensor:
     return values.cpu().double()
 
 
+def evenly(size: int, count: int) -> list[int]:
+    """At most `count` different numbers of 0 .. size - 1, evenly spaced from end to end."""
+    return torch.linspace(0, size - 1, min(count, size)).round().long().tolist()
+
+
 def psnr(predicted: Tensor, target: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB, one per frame: (..., c, h, w) -> (...). Capped at 100 dB."""
     mse = (predicted.float() - target.float()).square().mean(dim=(-3, -2, -1))
@@ -35,9 +40,9 @@ def changed_pixel_errors(predicted: Tensor, target: Tensor, threshold: float = 0
     return (error * moved).sum(dim=pixels), moved.sum(dim=pixels) * error.shape[2]
 
 
-def changed_pixel_psnr(error: Tensor, count: Tensor) -> float:
-    """PSNR in dB of the sums of `changed_pixel_errors`; nan if no pixel changed."""
-    return (-10 * (error / count).clamp(min=1e-10).log10()).item()
+def changed_pixel_psnr(error: Tensor, count: Tensor) -> Tensor:
+    """PSNR in dB of sums of `changed_pixel_errors`, (...) each; nan where no pixel changed."""
+    return -10 * (error / count).clamp(min=1e-10).log10()
 
 
 def ssim(predicted: Tensor, target: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Pictures and clips of a run: reconstructions and dreams beside what really happened."""
+"""Pictures of a run: rows of reconstructions and dreams beside what really happened, sheets of them, labels."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vqvideo.evaluation.video import contact_sheet, side_by_side, stack_rows, upscale, write_mp4, write_png
+from vqvideo.evaluation.metrics import evenly
+from vqvideo.evaluation.video import upscale, write_mp4, write_png
 from vqvideo.models.imagination import Imaginer
-from vqvideo.models.pixels import to_uint8
-from vqvideo.models.prior.sampling import Sampling
+from vqvideo.models.pixels import channels_last, to_uint8
+from vqvideo.models.prior.config import Sampling
 from vqvideo.models.tokenizer.vqvae import VQVAE
 
 Frames = NDArray[np.uint8]
@@ -30,7 +30,7 @@ DREAMT = (255, 140, 0)
 
 def as_numpy(frames: Tensor) -> Frames:
     """(b, t, c, h, w) in uint8 or 0 .. 1 to (b, t, h, w, c) uint8."""
-    return rearrange(to_uint8(frames), "b t c h w -> b t h w c").cpu().numpy()
+    return channels_last(to_uint8(frames)).cpu().numpy()
 
 
 @torch.no_grad()
@@ -80,14 +80,27 @@ def save_media(stem: Path, clips: list[list[Frames]], fps: float, columns: int =
     labels = LABELS[: len(clips[0])]
     picture, video = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.mp4")
     sheets = [[contact_sheet(row, columns)[None] for row in rows] for rows in clips]
-    labelled = [add_labels(stack_rows(rows), labels) for rows in sheets]
-    write_png(picture, stack_rows(labelled, gap=6)[0])
+    labelled = [add_labels(joined(rows, axis=1), labels) for rows in sheets]
+    write_png(picture, joined(labelled, axis=1, gap=6)[0])
     if not importlib.util.find_spec("av"):
         return picture, None
     scaled = [[upscale(row, VIDEO_SCALE) for row in rows] for rows in clips]
-    film = side_by_side([stack_rows(rows) for rows in scaled])
+    film = joined([joined(rows, axis=1) for rows in scaled], axis=2, gap=3)
     write_mp4(video, add_labels(film, labels), fps, scale=1)
     return picture, video
+
+
+def joined(parts: Sequence[Frames], axis: int, gap: int = 1) -> Frames:
+    """Clips (t, h, w, 3) or pictures of one size, along an axis, with a white line of `gap` pixels between them."""
+    shape = list(parts[0].shape)
+    shape[axis] = gap
+    line = np.full(shape, 255, np.uint8)
+    return np.concatenate([piece for part in parts for piece in (line, part)][1:], axis=axis)
+
+
+def contact_sheet(frames: Frames, columns: int, scale: int = 2) -> Frames:
+    """`columns` evenly spread frames of (t, h, w, 3) side by side, enlarged: (h', w', 3) uint8."""
+    return joined(list(upscale(frames[evenly(len(frames), columns)], scale)), axis=1, gap=scale)
 
 
 def add_labels(frames: Frames, labels: Sequence[str], width: int = 92) -> Frames:

@@ -37,7 +37,7 @@ def evaluate_prior(
         termination_ece, the calibration error of the probabilities.
     """
     device = prior.device
-    picks = torch.linspace(0, len(clips) - 1, min(count, len(clips))).round().long().tolist()
+    picks = metrics.evenly(len(clips), count)
     sums = dict.fromkeys(("token_nats", "top1"), 0.0)
     rewards, predicted, ends, scores, counted = [], [], [], [], []
     generator = torch.Generator(device).manual_seed(0)

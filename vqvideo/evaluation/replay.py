@@ -1,4 +1,4 @@
-"""Recorded episodes to be played again in a dream: how they begin, what was done, and what really happened."""
+"""Recorded episodes played again in a dream: the same starts, the same actions, and what the world makes of them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from einops import rearrange, reduce
+from einops import reduce
 from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
 from vqvideo.data.index import EpisodeEntry
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
+from vqvideo.evaluation.metrics import evenly, to_double
+from vqvideo.models.imagination import Imaginer, WorldState
+from vqvideo.models.pixels import channels_first
+from vqvideo.models.prior.config import Sampling
 
 
 class Outcomes(NamedTuple):
@@ -59,6 +64,15 @@ def first_end(ends: Tensor) -> Tensor:
     """The first step, from 1, that is an end (..., m) bool; m + 1 if none is: (...) int64."""
     steps = 1 + torch.arange(ends.shape[-1])
     return steps.where(ends, ends.shape[-1] + 1).amin(dim=-1)
+
+
+class Dreams(NamedTuple):
+    """What S dreams of each of n episodes bring in m latent steps."""
+
+    outcomes: Outcomes
+    """Rewards (n, S, m), ends (n, S)."""
+    termination: Tensor
+    """(n, S, m) float64: the probability of ending in the step."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +124,7 @@ class Replay:
         """Episodes that have nothing after the context."""
         self.cut = len(playable) - len(known)
         """Episodes that the recording cut before the horizon."""
-        picks = torch.linspace(0, len(known) - 1, min(count, len(known))).round().long().tolist()
-        self.entries = [known[i] for i in picks]
+        self.entries = [known[i] for i in evenly(len(known), count)]
         """The episodes to play."""
 
     def require(self, count: int) -> None:
@@ -130,10 +143,13 @@ class Replay:
 
     def outcomes(self) -> Outcomes:
         """What really happened in the n episodes: rewards (n, m), ends (n,)."""
-        rewards = [self._rewards(entry) for entry in self.entries]
-        ends = [self._end(entry) for entry in self.entries]
-        table = torch.stack(rewards) if rewards else torch.empty(0, self.window.horizon, dtype=torch.float64)
-        return Outcomes(table, torch.tensor(ends, dtype=torch.int64))
+        seen, most, s = self.window.seen, self.window.actions, self.window.stride
+        rewards = np.zeros((len(self.entries), most))
+        for row, entry in zip(rewards, self.entries, strict=True):
+            found = self.store.reader(entry).steps.rewards[seen - 1 :][:most]
+            row[: len(found)] = found
+        ends = torch.tensor([self._end(entry) for entry in self.entries], dtype=torch.int64)
+        return Outcomes(reduce(torch.from_numpy(rewards), "n (m s) -> n m", "sum", s=s), ends)
 
     def context(self, picks: list[int]) -> tuple[Tensor, Tensor]:
         """Frames (b, t, c, h, w) uint8 of the contexts and the actions (b, t - 1, a) float64 between them."""
@@ -141,11 +157,12 @@ class Replay:
         seen = self.window.seen
         frames = torch.stack([torch.from_numpy(reader.frames(0, seen)) for reader in readers])
         actions = torch.stack([torch.from_numpy(reader.steps.actions[: seen - 1]) for reader in readers])
-        return rearrange(frames, "b t h w c -> b t c h w"), actions
+        return channels_first(frames), actions
 
     def actions(self, generator: torch.Generator) -> Tensor:
         """Actions (n, s m, a) float64 after the contexts. Those of an episode that ended before are continued by drawn
-        stretches of other episodes of the split, so that a dream which misses the end goes on.
+        stretches of other episodes of the split: a dream that misses the end must have something to go on with, and
+        actions that stood still would tell the model of the end.
         """
         return torch.from_numpy(np.stack([self._continued(entry, generator) for entry in self.entries]))
 
@@ -157,13 +174,6 @@ class Replay:
             parts.append(lender[_below(len(lender), generator) :])
         return np.concatenate(parts)[: self.window.actions]
 
-    def _rewards(self, entry: EpisodeEntry) -> Tensor:
-        found = torch.from_numpy(self.store.reader(entry).steps.rewards[self.window.seen - 1 :])
-        padded = torch.zeros(self.window.actions, dtype=torch.float64)
-        kept = found[: self.window.actions]
-        padded[: len(kept)] = kept
-        return reduce(padded, "(m s) -> m", "sum", s=self.window.stride)
-
     def _end(self, entry: EpisodeEntry) -> int:
         step = -(-self.window.rest(entry) // self.window.stride)
         return min(step, self.window.horizon + 1) if entry.terminated else self.window.horizon + 1
@@ -172,3 +182,55 @@ class Replay:
 def _below(stop: int, generator: torch.Generator) -> int:
     """One of 0 .. stop - 1."""
     return int(torch.randint(stop, (1,), generator=generator))
+
+
+@torch.no_grad()
+def dream_again(
+    world: Imaginer, replay: Replay, samples: int, sampling: Sampling, seed: int, batch: int
+) -> tuple[Dreams, Dreams]:
+    """Dreams `samples` times of all n episodes under their own actions, and under those of the episode before.
+
+    Args:
+        world: the model.
+        replay: the episodes.
+        samples: S, dreams of each.
+        sampling: how codes are drawn.
+        seed: of the codes and the ends, the same for both, and of the actions lent to episodes that ended early.
+        batch: dreams at once.
+    """
+    n, chance = len(replay.entries), torch.Generator().manual_seed(seed)
+    own = replay.actions(chance)
+    plans = (own, own.roll(1, dims=0))
+    # One number for each dream and step whatever the batch, and the same under other actions.
+    luck = torch.rand(n, samples, replay.window.horizon, generator=chance, dtype=torch.float64)
+    # Of their own seed: the same one on the same kind of device would draw ends and codes from the same numbers.
+    of_codes = int(torch.randint(2**62, (1,), generator=chance))
+    generators = [torch.Generator(world.device).manual_seed(of_codes) for _ in plans]
+    parts: tuple[list[Tensor], list[Tensor]] = ([], [])
+    with tqdm(total=n, desc="dreaming", unit="episode", leave=False) as progress:
+        for picks in torch.arange(n).split(max(1, batch // samples)):
+            frames, actions = (x.repeat_interleave(samples, dim=0) for x in replay.context(picks.tolist()))
+            state = world.start(frames, actions)
+            for plan, generator, found in zip(plans, generators, parts, strict=True):
+                rows = plan[picks].repeat_interleave(samples, dim=0)
+                found.append(_dreamt(world, state, rows, sampling, generator))
+            progress.update(len(picks))
+    dreams, other = (_drawn(torch.cat(found, dim=1), luck) for found in parts)
+    return dreams, other
+
+
+def _dreamt(
+    world: Imaginer, state: WorldState, actions: Tensor, sampling: Sampling, generator: torch.Generator
+) -> Tensor:
+    """Rewards and probabilities of ending (2, b, m) under the actions (b, s m, a)."""
+    found = []
+    for action in actions.split(world.stride, dim=1):
+        step, state = world.step(state, action, sampling=sampling, generator=generator)
+        found.append(torch.stack([step.reward, step.termination]))
+    return to_double(torch.stack(found, dim=-1))
+
+
+def _drawn(dreamt: Tensor, luck: Tensor) -> Dreams:
+    """From rewards and probabilities (2, n S, m), with the ends drawn by numbers of 0 .. 1 (n, S, m)."""
+    rewards, termination = dreamt.unflatten(1, luck.shape[:2])
+    return Dreams(Outcomes(rewards, first_end(luck < termination)), termination)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
+from typing import Any
+
+ALL_UP_TO = 16
+"""A longer horizon shows its steps 1, 2, 4, 8 ... and the last one only."""
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -19,6 +23,21 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
     lines.insert(1, ["-" * width if not i else "-" * (width - 1) + ":" for i, width in enumerate(widths)])
     return "\n".join(f"| {' | '.join(_padded(line, widths))} |" for line in lines)
+
+
+def step_table(columns: Mapping[str, tuple[Any, str]], steps: Sequence[str] = (), name: str = "step") -> str:
+    """The table of figures along the horizon: of all steps if they are few.
+
+    Args:
+        columns: by head: the values (m,), or None for a column to leave out, and their format.
+        steps: what to call the m rows; by default 1 .. m.
+        name: head of the first column.
+    """
+    kept = {head: column for head, column in columns.items() if column[0] is not None}
+    last = max(len(values) for values, _ in kept.values())
+    shown = sorted({2**i - 1 for i in range(last.bit_length())} | {last - 1}) if last > ALL_UP_TO else range(last)
+    rows = [[steps[i] if steps else str(i + 1), *(cell(v[i], form) for v, form in kept.values())] for i in shown]
+    return table([name, *kept], rows)
 
 
 def cell(value: float | None, form: str) -> str:

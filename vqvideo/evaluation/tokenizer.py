@@ -1,9 +1,7 @@
-"""Held-out figures of a tokenizer, and its speed."""
+"""Held-out figures of a tokenizer."""
 
 from __future__ import annotations
 
-import time
-from statistics import median
 from typing import Any
 
 import torch
@@ -53,7 +51,7 @@ def evaluate_tokenizer(
     return {
         "psnr_db": (psnr / number).item(),
         "ssim": (ssim / number).item(),
-        "changed_psnr_db": metrics.changed_pixel_psnr(error, changes),
+        "changed_psnr_db": metrics.changed_pixel_psnr(error, changes).item(),
         **usage.summary(),
     }
 
@@ -63,18 +61,3 @@ def _over_ranks(sums: Tensor) -> Tensor:
     parts: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(parts, sums)
     return torch.stack(parts).sum(dim=0)
-
-
-@torch.no_grad()
-def reconstruction_speed(vqvae: VQVAE, clips: Clips, batch: int = 8, trials: int = 5) -> dict[str, float]:
-    """Frames per second of encoding and of decoding `batch` clips at once: medians of a few trials."""
-    frames = stack_frames(clips, clips.spread(batch).tolist()).to(vqvae.device)
-    codes = vqvae.encode(frames)
-    count = frames.shape[0] * frames.shape[1]
-    rates: dict[str, list[float]] = {"encode_frames_per_s": [], "decode_frames_per_s": []}
-    for _ in range(trials):
-        for name, work in (("encode", lambda: vqvae.encode(frames)), ("decode", lambda: vqvae.decode(codes))):
-            began = time.perf_counter()
-            work().cpu()
-            rates[f"{name}_frames_per_s"].append(count / (time.perf_counter() - began))
-    return {name: median(values) for name, values in rates.items()}

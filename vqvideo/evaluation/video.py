@@ -1,11 +1,8 @@
-"""Video: the one border between uint8 and float, H.264 files through PyAV, contact sheets.
-
-Files are written and never read: nothing here decodes what others made.
-"""
+"""Files of videos (H.264 through PyAV) and pictures (PNG). Written and never read: no foreign file is decoded."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -35,7 +32,7 @@ def write_mp4(path: Path, frames: Iterable[np.ndarray], fps: float, scale: int =
         scale: whole factor.
 
     Raises:
-        InputError: no frames, or one that is no picture or has another size.
+        InputError: no frames, one of another shape or type than that, or one of another size than the first.
         DiskError: the file cannot be written.
     """
     import av
@@ -59,7 +56,7 @@ def write_mp4(path: Path, frames: Iterable[np.ndarray], fps: float, scale: int =
 
 
 def _picture(frame: np.ndarray, first: np.ndarray, scale: int) -> np.ndarray:
-    """A frame as it is encoded. InputError if it is none, or not like the first one."""
+    """A frame as it is encoded. InputError unless it is (h, w, 3) uint8 and as large as the first one."""
     if frame.ndim != 3 or frame.shape[-1] != 3 or frame.dtype != np.uint8 or not frame.size:
         raise InputError(f"a frame of shape {frame.shape} {frame.dtype}, expected (h, w, 3) uint8")
     if frame.shape != first.shape:
@@ -71,28 +68,6 @@ def write_png(path: Path, image: np.ndarray) -> None:
     """Writes (h, w, 3) uint8 as PNG; the file appears under its name only when it is complete."""
     with replacing(path) as temporary:
         Image.fromarray(image).save(temporary, format="PNG")
-
-
-def stack_rows(rows: Sequence[np.ndarray], gap: int = 1) -> np.ndarray:
-    """Clips (t, h, w, 3) of one length, one above the other, with a white line between them."""
-    line = np.full((len(rows[0]), gap, *rows[0].shape[2:]), 255, np.uint8)
-    parts = [part for row in rows for part in (row, line)][:-1]
-    return np.concatenate(parts, axis=1)
-
-
-def side_by_side(clips: Sequence[np.ndarray], gap: int = 3) -> np.ndarray:
-    """Clips (t, h, w, 3) of one length, next to each other, with a white line between them."""
-    line = np.full((*clips[0].shape[:2], gap, 3), 255, np.uint8)
-    parts = [part for clip in clips for part in (clip, line)][:-1]
-    return np.concatenate(parts, axis=2)
-
-
-def contact_sheet(frames: np.ndarray, columns: int, scale: int = 2, gap: int = 1) -> np.ndarray:
-    """`columns` evenly spread frames of (t, h, w, 3) side by side, (h', w', 3) uint8."""
-    picks = np.linspace(0, len(frames) - 1, min(columns, len(frames))).round().astype(int)
-    tiles = upscale(frames[picks], scale)
-    line = np.full((tiles.shape[1], gap * scale, 3), 255, np.uint8)
-    return np.concatenate([part for tile in tiles for part in (tile, line)][:-1], axis=1)
 
 
 def _even(frames: np.ndarray) -> np.ndarray:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from einops import reduce
 from torch import Tensor
@@ -18,15 +19,15 @@ from vqvideo.evaluation.likelihood import step_likelihood, step_rewards
 from vqvideo.evaluation.scene import Scene, through_tokenizer
 from vqvideo.models.imagination import Imagination, Imaginer
 from vqvideo.models.pixels import to_unit
-from vqvideo.models.prior.sampling import Sampling
+from vqvideo.models.prior.config import Sampling
 
 _STEPS = 2
 """Latent steps that are floats at once: so few stay in the processor's cache."""
 _REWARD_EPISODES = 64
 """Training episodes that the mean reward is taken of."""
 
-Rows = dict[str, dict[str, Tensor]]
-"""Figures (b, m) of each clip and latent step, by figure and by what it is of."""
+Rows = dict[tuple[str, str], Tensor]
+"""Figures (b, m) float64 of each clip and latent step, by figure and by what it is of, as in `Compared`."""
 
 
 @torch.no_grad()
@@ -62,22 +63,28 @@ def evaluate_world(
     if frechet and not missing:
         steps = (clips.length - world.vqvae.clip_length(context)) // world.stride
         sets = FrameSets(frechet, len(indices), steps, world.stride, world.device)
-    scenes = (Scene.read(world, clips, part.tolist(), context) for part in _chunks(indices, batch))
+    # Nearly equal parts, none of a single clip, which nobody could lend actions.
+    parts = indices.tensor_split(-(-len(indices) // max(2, batch)))
+    scenes = (Scene.read(world, clips, part.tolist(), context) for part in parts)
     found, kinds = zip(*(_measured(world, scene, sampling, seed, sets) for scene in scenes), strict=True)
-    rows = _joined(found)
+    rows = {key: torch.cat([part[key] for part in found]) for key in found[0]}
+    mean_reward = training_reward(clips.store, world.stride)
+    if mean_reward is not None:
+        rows["reward_error", "training_mean"] = mean_reward - rows["reward", "real"]
+    gaps = (rows["psnr", "imagined"] - rows["psnr", "other_actions"]).mean(dim=1)
     return HorizonReport(
         clips=len(indices),
         context=context,
         seed=seed,
-        psnrs=_means(rows["psnr"]),
-        ssims=_means(rows["ssim"]),
-        changed_psnrs=_changed_psnrs(rows["error"], rows["count"]),
-        repeat_rates=_means(rows["repeats"]),
-        token_nats=_means(rows["nats"]),
+        psnr=_over_clips(rows, "psnr"),
+        ssim=_over_clips(rows, "ssim"),
+        changed_psnr=_changed_psnr(rows),
+        repeat_rates=_over_clips(rows, "repeats"),
+        token_nats=_over_clips(rows, "nats"),
         likelihood_kind=kinds[0],
-        token_entropy=_means(rows["entropy"]),
-        reward_rmse=_reward_errors(rows, training_reward(clips.store, world.stride)),
-        controllability_se_db=_standard_error(rows["psnr"]["imagined"] - rows["psnr"]["other_actions"]),
+        token_entropy=_over_clips(rows, "entropy"),
+        reward_rmse=_over_clips(rows, "reward_error", lambda error: error.square().mean(dim=0).sqrt()),
+        controllability_se_db=(gaps.std() / len(gaps) ** 0.5).item(),
         fd_effnetlite0=sets.distances() if sets else None,
         fd_missing=missing,
     )
@@ -88,21 +95,16 @@ def training_reward(store: Store, stride: int) -> float | None:
     entries = store.split("train")
     if not entries:
         return None
-    picks = torch.linspace(0, len(entries) - 1, min(_REWARD_EPISODES, len(entries))).round().long().tolist()
-    rewards = [torch.from_numpy(store.reader(entries[i]).steps.rewards) for i in picks]
-    return torch.cat(rewards).double().mean().item() * stride
-
-
-def _chunks(indices: Tensor, batch: int) -> list[Tensor]:
-    """Nearly equal parts of at most `batch`, none of a single clip."""
-    return list(indices.tensor_split(-(-len(indices) // max(2, batch))))
+    picks = metrics.evenly(len(entries), _REWARD_EPISODES)
+    rewards = np.concatenate([store.reader(entries[i]).steps.rewards for i in picks])
+    return float(rewards.mean(dtype=np.float64)) * stride
 
 
 def _measured(world: Imaginer, scene: Scene, sampling: Sampling, seed: int, sets: FrameSets | None) -> tuple[Rows, str]:
     """All figures of a batch of clips, and whether the nats are exact or a bound."""
     dreams = scene.dreams(world, sampling, seed)
     codes, rebuilt = through_tokenizer(world.vqvae, scene.frames)
-    videos = {name: torch.cat([scene.real[:, :1], dream.frames], dim=1) for name, dream in dreams.items()}
+    videos = {of: torch.cat([scene.real[:, :1], dream.frames], dim=1) for of, dream in dreams.items()}
     videos |= {"reconstruction": rebuilt[:, scene.seen - 1 :], "repeat": scene.real[:, :1].expand_as(scene.real)}
     if sets:
         sets.add(scene.real, videos)
@@ -112,25 +114,21 @@ def _measured(world: Imaginer, scene: Scene, sampling: Sampling, seed: int, sets
 
 def _compared(videos: dict[str, Tensor], real: Tensor, s: int) -> Rows:
     """Figures of videos (b, 1 + s m, c, h, w) that begin with a frame of the past, as `real` does."""
-    rows: dict[str, dict[str, list[Tensor]]] = {}
-
-    def add(figure: str, name: str, values: Tensor, how: str = "mean") -> None:
-        values = metrics.to_double(values)
-        step = reduce(values, "b (m s) -> b m", how, s=s) if figure != "repeats" else values
-        rows.setdefault(figure, {}).setdefault(name, []).append(step)
-
+    rows: dict[tuple[str, str], list[Tensor]] = {}
     for window in _windows(real.shape[1], s):
         y = to_unit(real[:, window])
-        add("repeats", "real", metrics.repeats(y[:, ::s]))
-        for name, video in videos.items():
+        found = {("repeats", "real"): metrics.repeats(y[:, ::s])}
+        for of, video in videos.items():
             x = to_unit(video[:, window])
             error, count = metrics.changed_pixel_errors(x, y)
-            add("psnr", name, metrics.psnr(x[:, 1:], y[:, 1:]))
-            add("ssim", name, metrics.ssim(x[:, 1:], y[:, 1:]))
-            add("error", name, error, "sum")
-            add("count", name, count, "sum")
-            add("repeats", name, metrics.repeats(x[:, ::s]))
-    return {figure: {name: torch.cat(v, dim=1) for name, v in of.items()} for figure, of in rows.items()}
+            found["psnr", of] = reduce(metrics.psnr(x[:, 1:], y[:, 1:]), "b (m s) -> b m", "mean", s=s)
+            found["ssim", of] = reduce(metrics.ssim(x[:, 1:], y[:, 1:]), "b (m s) -> b m", "mean", s=s)
+            found["error", of] = reduce(error, "b (m s) -> b m", "sum", s=s)
+            found["count", of] = reduce(count, "b (m s) -> b m", "sum", s=s)
+            found["repeats", of] = metrics.repeats(x[:, ::s])
+        for key, values in found.items():
+            rows.setdefault(key, []).append(metrics.to_double(values))
+    return {key: torch.cat(parts, dim=1) for key, parts in rows.items()}
 
 
 def _windows(length: int, s: int) -> Iterator[slice]:
@@ -143,51 +141,34 @@ def _outcomes(world: Imaginer, scene: Scene, dreams: dict[str, Imagination], cod
     """Entropy of the dreams, errors of their rewards, and the real rewards."""
     m = dreams["imagined"].rewards.shape[1]
     real = scene.rewards[:, -m:]
-    predicted = {name: dream.rewards for name, dream in dreams.items()}
-    told = step_rewards(world.prior, codes, scene.grouped(scene.actions), scene.rewards)
-    predicted["teacher_forced"] = told[:, -m:]
-    return {
-        "entropy": {name: metrics.to_double(dream.entropy) for name, dream in dreams.items()},
-        "reward_error": {name: metrics.to_double(reward - real) for name, reward in predicted.items()},
-        "reward": {"real": metrics.to_double(real)},
-    }
+    told = step_rewards(world.prior, codes, scene.grouped(scene.actions), scene.rewards)[:, -m:]
+    predicted = {of: dream.rewards for of, dream in dreams.items()} | {"teacher_forced": told}
+    rows = {("entropy", of): dream.entropy for of, dream in dreams.items()}
+    rows |= {("reward_error", of): reward - real for of, reward in predicted.items()}
+    return {key: metrics.to_double(values) for key, values in (rows | {("reward", "real"): real}).items()}
 
 
 def _nats(world: Imaginer, scene: Scene, codes: Tensor, seed: int) -> tuple[Rows, str]:
     """Nats per token of the real codes after the context, and whether they are exact or a bound."""
     prior, m = world.prior, codes.shape[1] - world.vqvae.latent_length(scene.seen)
     true, lent = scene.grouped(scene.actions), scene.grouped(scene.lent)
-    own = step_likelihood(prior, codes, true, seed)
-    nats = {"imagined": own.nats, "other_actions": step_likelihood(prior, codes, lent, seed).nats}
+    found = {
+        "imagined": step_likelihood(prior, codes, true, seed),
+        "other_actions": step_likelihood(prior, codes, lent, seed),
+    }
     if prior.can_guide:
-        nats["no_actions"] = step_likelihood(prior, codes, true, seed, blind=True).nats
-    return {"nats": {name: metrics.to_double(n[:, -m:]) / prior.spec.tokens for name, n in nats.items()}}, own.kind
+        found["no_actions"] = step_likelihood(prior, codes, true, seed, blind=True)
+    rows = {("nats", of): metrics.to_double(it.nats[:, -m:]) / prior.spec.tokens for of, it in found.items()}
+    return rows, found["imagined"].kind
 
 
-def _joined(parts: Sequence[Rows]) -> Rows:
-    """Batches one after the other."""
-    return {f: {n: torch.cat([part[f][n] for part in parts]) for n in of} for f, of in parts[0].items()}
+def _over_clips(
+    rows: Rows, figure: str, how: Callable[[Tensor], Tensor] = lambda values: values.mean(dim=0)
+) -> Compared:
+    return {of: how(values).numpy() for (name, of), values in rows.items() if name == figure}
 
 
-def _means(rows: dict[str, Tensor]) -> Compared:
-    return Compared(**{name: values.mean(dim=0).tolist() for name, values in rows.items()})
-
-
-def _changed_psnrs(errors: dict[str, Tensor], counts: dict[str, Tensor]) -> Compared:
-    def psnrs(name: str) -> list[float]:
-        sums = zip(errors[name].sum(dim=0), counts[name].sum(dim=0), strict=True)
-        return [metrics.changed_pixel_psnr(error, count) for error, count in sums]
-
-    return Compared(**{name: psnrs(name) for name in errors})
-
-
-def _reward_errors(rows: Rows, training_mean: float | None) -> Compared:
-    errors = dict(rows["reward_error"])
-    if training_mean is not None:
-        errors["training_mean"] = training_mean - rows["reward"]["real"]
-    return Compared(**{name: values.square().mean(dim=0).sqrt().tolist() for name, values in errors.items()})
-
-
-def _standard_error(gaps: Tensor) -> float:
-    """Of the mean over clips of gaps (b, m)."""
-    return (gaps.mean(dim=1).std() / len(gaps) ** 0.5).item()
+def _changed_psnr(rows: Rows) -> Compared:
+    errors, counts = (_over_clips(rows, figure, lambda values: values.sum(dim=0)) for figure in ("error", "count"))
+    pairs = {of: (torch.from_numpy(errors[of]), torch.from_numpy(counts[of])) for of in errors}
+    return {of: metrics.changed_pixel_psnr(error, count).numpy() for of, (error, count) in pairs.items()}
