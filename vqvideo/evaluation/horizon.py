@@ -134,14 +134,14 @@ class HorizonReport:
 
     def tables(self) -> str:
         """A table for each figure, and a last line on the whole."""
-        nats = {("true actions" if of == "imagined" else of): values for of, values in self.token_nats.items()}
+        nats = f"nats per token of the real codes, teacher-forced, {self.likelihood_kind}"
         parts = [
             self._setting,
             _titled("PSNR in dB", self.psnr, ".2f"),
             _titled("SSIM", self.ssim, ".3f"),
             _titled("PSNR in dB of the pixels that changed", self.changed_psnr, ".2f"),
             _titled("share of steps that repeat the step before", self.repeat_rates, ".1%"),
-            _titled(f"nats per token of the real codes, teacher-forced, {self.likelihood_kind}", nats, ".3f"),
+            _titled(nats, self.token_nats, ".3f", imagined="true actions"),
             _titled("entropy in nats per token of the dream", self.token_entropy, ".3f"),
             _titled("RMSE of the reward", self.reward_rmse, ".3f"),
             self.fd_effnetlite0.table() if self.fd_effnetlite0 else "",
@@ -166,5 +166,6 @@ def _flat(figure: str, of: str) -> str:
     return figure if of == "imagined" else f"{figure}_{of}"
 
 
-def _titled(title: str, compared: Compared, form: str) -> str:
-    return f"{title}\n" + step_table({HEADS.get(of, of): (values, form) for of, values in compared.items()})
+def _titled(title: str, compared: Compared, form: str, imagined: str = "imagined") -> str:
+    heads = HEADS | {"imagined": imagined}
+    return f"{title}\n" + step_table({head: (compared.get(of), form) for of, head in heads.items()})
