@@ -14,9 +14,11 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from tqdm import tqdm
+
 from vqvideo.data.episode import Episode
 from vqvideo.data.playing import Job, Policy, episode_seeds, play, resize
-from vqvideo.data.workers import Bar, Pool
+from vqvideo.data.workers import Pool
 
 if TYPE_CHECKING:
     import gymnasium
@@ -89,14 +91,15 @@ def collect(
     workers = min(_cores() if workers is None else workers, len(todo))
     returns: dict[int, float] = {}
     frames, began = 0, time.monotonic()
-    with _farewell(writer, episodes), Bar(len(todo) * max_steps, progress) as bar:
-        played = _play_here(job, todo, bar) if workers == 0 else Pool(job, todo, workers, step_timeout, bar).play()
-        with contextlib.closing(played) as results:
-            for index, episode in results:
-                warn_if_blank(episode, index)
-                writer.add(index, episode, split_of(index, held_out_every))
-                returns[index] = float(episode.rewards.sum())
-                frames += len(episode.frames)
+    played = Pool(job, todo, workers, step_timeout).play() if workers else _play_here(job, todo)
+    bar = tqdm(total=len(todo), unit="episode", disable=not progress, leave=False)
+    with _farewell(writer, episodes), bar, contextlib.closing(played) as results:
+        for index, episode in results:
+            warn_if_blank(episode, index)
+            writer.add(index, episode, split_of(index, held_out_every))
+            returns[index] = float(episode.rewards.sum())
+            frames += len(episode.frames)
+            bar.update()
     ordered = tuple(returns[index] for index in sorted(returns))
     return CollectReport(len(returns), frames, ordered, time.monotonic() - began)
 
@@ -124,14 +127,11 @@ def warn_if_blank(episode: Episode, index: int) -> None:
         log.warning("episode %d: all its %d frames are equal.", index, len(episode.frames))
 
 
-def _play_here(job: Job, todo: list[int], bar: Bar) -> Generator[tuple[int, Episode], None, None]:
+def _play_here(job: Job, todo: list[int]) -> Generator[tuple[int, Episode], None, None]:
     env, policy = job.make_env(), job.make_policy()
     try:
         for index in todo:
-            bar.begin(index)
-            episode = play(job, index, env, policy, lambda step, index=index: bar.at(index, step))  # type: ignore[misc]
-            bar.finish(index, len(episode.rewards), job.max_steps)
-            yield index, episode
+            yield index, play(job, index, env, policy)
     finally:
         env.close()
 

@@ -118,7 +118,9 @@ def resize(frames: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8
     return np.ascontiguousarray(video.movedim(-3, -1).numpy())
 
 
-def play(job: Job, index: int, env: gymnasium.Env, policy: Policy, on_step: Callable[[int], None]) -> Episode:
+def play(
+    job: Job, index: int, env: gymnasium.Env, policy: Policy, on_step: Callable[[int], object] = lambda _: None
+) -> Episode:
     """Plays episode `index`. `on_step(step)` is called before each step, with the steps that are done."""
     seeds = episode_seeds(job.seed, index)
     where = f"episode {index} (seed {seeds.env})"

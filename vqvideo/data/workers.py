@@ -18,7 +18,6 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 import cloudpickle
-from tqdm import tqdm
 
 from vqvideo.data.episode import Episode
 from vqvideo.data.playing import Job, episode_seeds, play
@@ -32,8 +31,7 @@ START_TIMEOUT = 300.0
 """Seconds in which a worker must have imported its packages and made its environment."""
 POLL_SECONDS = 0.1
 
-# Messages of a worker: (READY, None, None), (DONE, index, Episode),
-# (REFUSED, index, message of an InputError), (CRASHED, index, traceback).
+# Messages of a worker: (READY, None), (DONE, Episode), (REFUSED, message of an InputError), (CRASHED, traceback).
 READY, DONE, REFUSED, CRASHED = "ready", "done", "refused", "crashed"
 NO_STEP = -1
 
@@ -42,7 +40,6 @@ def _work(pipe: connection.Connection, pickled: bytes, step: Any) -> None:
     """A worker's life: makes its environment, then plays the episodes that it is sent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the main process, which stops the workers
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    index = None
     try:
         import torch
         import torchvision.transforms.v2.functional  # noqa: F401 - here, where time for imports is allowed for
@@ -50,16 +47,16 @@ def _work(pipe: connection.Connection, pickled: bytes, step: Any) -> None:
         torch.set_num_threads(1)
         job: Job = cloudpickle.loads(pickled)
         env, policy = job.make_env(), job.make_policy()
-        pipe.send((READY, None, None))
+        pipe.send((READY, None))
         while (index := pipe.recv()) is not None:
-            pipe.send((DONE, index, play(job, index, env, policy, lambda done: setattr(step, "value", done))))
+            pipe.send((DONE, play(job, index, env, policy, lambda done: setattr(step, "value", done))))
         env.close()
     except EOFError:
         pass
     except InputError as error:
-        pipe.send((REFUSED, index, str(error)))
+        pipe.send((REFUSED, str(error)))
     except Exception:
-        pipe.send((CRASHED, index, traceback.format_exc()))
+        pipe.send((CRASHED, traceback.format_exc()))
 
 
 def _die_with_parent() -> None:
@@ -73,10 +70,11 @@ def _die_with_parent() -> None:
 class Worker:
     """One worker process and what the main process knows about it."""
 
-    def __init__(self, number: int, context: Any, pickled: bytes) -> None:
+    def __init__(self, number: int, pickled: bytes) -> None:
+        context = multiprocessing.get_context("spawn")
         self.number = number
         self.pipe, theirs = context.Pipe()
-        # Read by polling: a message per step would cost fast environments a tenth of their speed.
+        # Steps that are done, read by polling: a message per step would cost fast environments a tenth of their speed.
         self.step = context.RawValue(ctypes.c_longlong, NO_STEP)
         self.process: SpawnProcess = context.Process(
             target=_work, args=(theirs, pickled, self.step), name=f"collect-{number}", daemon=True
@@ -84,26 +82,27 @@ class Worker:
         self.process.start()
         theirs.close()
         self.index: int | None = None
+        """The episode that it plays."""
         self.ready = False
-        self.touch()
+        self._sign_of_life()
 
     def send(self, index: int | None) -> None:
+        """Lets it play an episode; None ends it."""
         self.index = index
         self.step.value = NO_STEP
-        self.touch()
-        # A worker that died while idle is found by its sentinel.
+        self._sign_of_life()
+        # That it died while idle is found when its pipe is read.
         with contextlib.suppress(OSError):
             self.pipe.send(index)
 
-    def touch(self) -> None:
-        """Notes a sign of life."""
-        self.seen, self.seen_step = time.monotonic(), self.step.value
-
     def hangs(self, timeout: float) -> bool:
+        """Whether it has a task and did nothing for `timeout` seconds."""
         if self.step.value != self.seen_step:
-            self.touch()
-        busy = not self.ready or self.index is not None
-        return busy and time.monotonic() - self.seen > (timeout if self.ready else START_TIMEOUT)
+            self._sign_of_life()
+        return (not self.ready or self.index is not None) and time.monotonic() - self.seen > timeout
+
+    def _sign_of_life(self) -> None:
+        self.seen, self.seen_step = time.monotonic(), self.step.value
 
     def place(self) -> str:
         """Where it is, for messages."""
@@ -112,7 +111,13 @@ class Worker:
         step = self.step.value
         return "in the reset" if step == NO_STEP else f"at step {step}"
 
+    def exit_code(self) -> int | None:
+        """Of a process that ended."""
+        self.process.join(timeout=1.0)
+        return self.process.exitcode
+
     def kill(self) -> None:
+        """Ends it, whatever it does."""
         self.process.kill()
         self.process.join()
         self.pipe.close()
@@ -121,11 +126,10 @@ class Worker:
 class Pool:
     """Plays episodes in processes and yields (index, episode) in the order in which they end."""
 
-    def __init__(self, job: Job, todo: list[int], workers: int, step_timeout: float, bar: Bar) -> None:
-        self.job, self.step_timeout, self.bar = job, step_timeout, bar
+    def __init__(self, job: Job, todo: list[int], workers: int, step_timeout: float) -> None:
+        self.job, self.step_timeout = job, step_timeout
         self.todo, self.remaining = deque(todo), len(todo)
         self.attempts: dict[int | None, int] = {}
-        self.context = multiprocessing.get_context("spawn")
         self.pickled = cloudpickle.dumps(job)
         self.workers: list[Worker] = []
         self.size = workers
@@ -133,15 +137,12 @@ class Pool:
     def play(self) -> Generator[tuple[int, Episode], None, None]:
         """Yields the episodes; stops the workers when it is closed."""
         try:
-            self.workers = [self._start(number) for number in range(self.size)]
+            self.workers = [Worker(number, self.pickled) for number in range(self.size)]
             while self.remaining:
                 yield from self._results()
-                self._check_on_workers()
+                self._replace_hanging()
         finally:
             self._stop()
-
-    def _start(self, number: int) -> Worker:
-        return Worker(number, self.context, self.pickled)
 
     def _results(self) -> Iterator[tuple[int, Episode]]:
         """Waits a moment for messages and yields the episodes among them."""
@@ -151,44 +152,35 @@ class Pool:
                 # One at a time: a worker that said anything waits for an answer, or is ending.
                 message = worker.pipe.recv() if worker.pipe.poll() else None
             except (EOFError, OSError):
-                self._replace(worker, f"died (exit code {_exit_code(worker)})")
+                self._replace(worker, f"died (exit code {worker.exit_code()})")
                 continue
             if message is not None:
                 yield from self._handle(worker, *message)
 
-    def _handle(self, worker: Worker, kind: str, index: int | None, body: Any) -> Iterator[tuple[int, Episode]]:
+    def _handle(self, worker: Worker, kind: str, body: Any) -> Iterator[tuple[int, Episode]]:
         if kind == REFUSED:
             raise InputError(body)
         if kind == CRASHED:
             self._replace(worker, "raised an error", body)
             return
-        worker.ready = True
-        worker.send(self._next())
-        if kind == DONE:
-            assert index is not None
+        done, worker.ready = worker.index, True
+        worker.send(self.todo.popleft() if self.todo else None)
+        if done is not None:
             self.remaining -= 1
-            self.bar.finish(index, len(body.rewards), self.job.max_steps)
-            yield index, body
+            yield done, body
 
-    def _next(self) -> int | None:
-        index = self.todo.popleft() if self.todo else None
-        if index is not None:
-            self.bar.begin(index)
-        return index
-
-    def _check_on_workers(self) -> None:
+    def _replace_hanging(self) -> None:
         for worker in list(self.workers):
-            if worker.index is not None and worker.step.value >= 0:
-                self.bar.at(worker.index, worker.step.value)
-            limit = self.step_timeout
+            limit = self.step_timeout if worker.ready else START_TIMEOUT
             if worker.hangs(limit):
-                self._replace(worker, f"gave no sign of life for {limit if worker.ready else START_TIMEOUT:g} s")
+                self._replace(worker, f"gave no sign of life for {limit:g} s")
 
     def _replace(self, worker: Worker, what: str, details: str = "") -> None:
         """Ends a worker that failed, puts its episode back and starts another in its place."""
         index, place = worker.index, worker.place()
+        self.workers.remove(worker)
+        worker.kill()
         if index is None and worker.ready:  # it had nothing left to do
-            self._drop(worker)
             return
         seed = "" if index is None else f"episode {index} (env seed {episode_seeds(self.job.seed, index).env}): "
         message = f"{seed}worker {worker.number} {what} {place}"
@@ -196,15 +188,9 @@ class Pool:
         log.error("%s%s", message, f"\n{details.rstrip()}" if details else "")
         if self.attempts[index] >= ATTEMPTS:
             raise InputError(f"{message}; that was attempt {ATTEMPTS}, the last. The log above has the details.")
-        self._drop(worker)
         if index is not None:
-            self.bar.at(index, 0)
             self.todo.appendleft(index)
-        self.workers.append(self._start(worker.number))
-
-    def _drop(self, worker: Worker) -> None:
-        worker.kill()
-        self.workers.remove(worker)
+        self.workers.append(Worker(worker.number, self.pickled))
 
     def _stop(self) -> None:
         for worker in self.workers:
@@ -212,41 +198,3 @@ class Pool:
                 worker.process.join(timeout=5.0)  # it is closing its environment
             worker.kill()
         self.workers = []
-
-
-def _exit_code(worker: Worker) -> int | None:
-    worker.process.join(timeout=1.0)
-    return worker.process.exitcode
-
-
-# --- progress ---
-
-
-class Bar:
-    """Frames played so far, with frames per second and the time that is left."""
-
-    def __init__(self, total: int, shown: bool) -> None:
-        self.total, self.shown = total, shown
-        self.steps: dict[int, int] = {}
-
-    def __enter__(self) -> Bar:
-        # Smoothing off: workers report in bursts.
-        self.bar = tqdm(total=self.total, unit=" frames", disable=not self.shown, smoothing=0.0, leave=False)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
-
-    def begin(self, index: int) -> None:
-        self.at(index, 0)
-
-    def at(self, index: int, step: int) -> None:
-        """Episode `index` has come to `step`; smaller than before when it is played again."""
-        self.bar.update(step - self.steps.get(index, 0))
-        self.steps[index] = step
-
-    def finish(self, index: int, steps: int, max_steps: int) -> None:
-        """Episode `index` is done after `steps`; those that it did not need are no longer awaited."""
-        self.total -= max_steps - steps
-        self.bar.total = self.total
-        self.at(index, steps)
