@@ -203,7 +203,6 @@ def chosen_actions(options: Options, world: WorldModel, clips: Clips, picks: lis
 def other_actions(options: Options, world: WorldModel, count: int) -> list[list[float]]:
     """`count` flat actions: a constant one or a policy's."""
     from vqvideo.envs.policies import POLICIES, imagined_actions
-    from vqvideo.native_spaces import to_gymnasium
 
     named = named_actions(world)
     if options.actions in named:
@@ -214,7 +213,7 @@ def other_actions(options: Options, world: WorldModel, count: int) -> list[list[
         if options.actions not in POLICIES:
             known = ["true", *named, *POLICIES]
             raise InputError(f"--actions {options.actions!r}: {suggest(options.actions, known)}") from None
-        return imagined_actions(options.actions, to_gymnasium(world.action_space), count, options.seed)
+        return imagined_actions(options.actions, world.action_space.native(), count, options.seed)
     world.action_space.validate(constant, "--actions")
     return [constant] * count
 

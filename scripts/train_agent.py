@@ -39,7 +39,7 @@ def train_agent(cfg: Experiment, *, direct: bool = True) -> dict[str, Any]:
         direct: also train the agent that learns in the real environment.
     """
     from vqvideo.agents.learning import learn_directly, learn_in_dream
-    from vqvideo.imagined_env.spaces import check_same_spaces
+    from vqvideo.imagined_env.starts import check_same_spaces
     from vqvideo.training.hardware import configure_threads
 
     threads = configure_threads(None)

@@ -31,7 +31,6 @@ class Room(NamedTuple):
 ROOMS = {
     "errors": Room(0, ("torch", "numpy")),
     "spaces": Room(1, ("torch", "gymnasium", "av")),
-    "native_spaces": Room(2),
     "storage": Room(2, ("gymnasium", "av", "accelerate")),
     "models": Room(3, (STORE, LOCKS, "gymnasium", "av", "accelerate", "zstandard")),
     "quantizers": Room(4, (STORE, LOCKS, "gymnasium", "av", "accelerate")),

@@ -21,7 +21,7 @@ from vqvideo.storage.records import to_plain, typed
 from vqvideo.training.hardware import default_device
 
 if TYPE_CHECKING:
-    from vqvideo.imagined_env import Beginnings, ImaginedEnv, ImaginedVectorEnv
+    from vqvideo.imagined_env import ImaginedEnv, ImaginedVectorEnv, StartsLike
 
 __all__ = ["EnvFacts", "Imagination", "WorldModel", "WorldState", "WorldStep", "make_env", "make_vector_env"]
 
@@ -99,7 +99,7 @@ def _split(tensors: Mapping[str, Tensor], source: str) -> dict[str, dict[str, Te
 
 
 def make_env(
-    world: WorldModel | str | Path, starts: Beginnings | None = None, device: str | None = None, **options: Any
+    world: WorldModel | str | Path, starts: StartsLike | None = None, device: str | None = None, **options: Any
 ) -> ImaginedEnv:
     """One imagined environment.
 
@@ -116,7 +116,7 @@ def make_env(
 
 def make_vector_env(
     world: WorldModel | str | Path,
-    starts: Beginnings | None = None,
+    starts: StartsLike | None = None,
     num_envs: int = 1,
     device: str | None = None,
     **options: Any,
@@ -128,8 +128,8 @@ def make_vector_env(
 
 
 def _loaded(
-    world: WorldModel | str | Path, starts: Beginnings | None, device: str | None
-) -> tuple[WorldModel, Beginnings]:
+    world: WorldModel | str | Path, starts: StartsLike | None, device: str | None
+) -> tuple[WorldModel, StartsLike]:
     if starts is None:
         shipped = None if isinstance(world, WorldModel) else pretrained.find(str(world))
         if shipped is None:

@@ -19,9 +19,8 @@ from vqvideo.agents.config import AgentStage, PPOConfig
 from vqvideo.agents.learning import learn_directly, learn_in_dream
 from vqvideo.errors import InputError
 from vqvideo.evaluation.returns import Returns, play_episodes
-from vqvideo.imagined_env.spaces import check_same_spaces
+from vqvideo.imagined_env.starts import check_same_spaces
 from vqvideo.models.prior.sampling import Sampling
-from vqvideo.native_spaces import to_gymnasium
 from vqvideo.spaces import ActionSpace
 
 QUICK = AgentStage(
@@ -81,7 +80,7 @@ def test_frames_of_any_size_become_one_vector_that_depends_on_every_corner(size:
 @pytest.mark.parametrize("space", [FIVE, STEERING], ids=["discrete", "box"])
 def test_an_agent_gives_one_valid_action_for_each_frame_of_any_size(space: ActionSpace) -> None:
     actions = agent(space)(np.random.default_rng(0).integers(0, 256, (7, 40, 30, 3), np.uint8))
-    native = to_gymnasium(space)
+    native = space.native()
     assert len(actions) == 7
     assert all(native.contains(np.asarray(action, native.dtype)) for action in actions)
 

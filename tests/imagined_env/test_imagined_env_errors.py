@@ -44,15 +44,15 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("discrete", 3, r"actions 3 are no batch of 3 of Discrete\(5\)"),
     ("discrete", np.int64(3), r"actions .*3.* are no batch of 3 of Discrete\(5\)"),
     ("discrete", None, "actions None are no batch"),
-    ("box", np.array([[0, 0], [0, 0], [0, 2.5]]), r"env 2: action .*2\.5.* is not in Box\(2\).*column 1 .*0\.0 to 2"),
-    ("box", np.array([[np.nan, 0], [0, 0], [0, 0]]), r"env 0: action .*nan.* is not in Box\(2\)"),
-    ("box", np.array([[0, 0], [np.inf, 0], [0, 0]]), r"env 1: action .*inf.* is not in Box\(2\)"),
-    ("box", torch.tensor([[0.0, 0], [0, 0], [-3, 0]]), r"env 2: action .*-3.* is not in Box\(2\)"),
+    ("box", np.array([[0, 0], [0, 0], [0, 2.5]]), r"env 2: action .*2\.5.* is not in Box\(.*column 1 .*0\.0 to 2"),
+    ("box", np.array([[np.nan, 0], [0, 0], [0, 0]]), r"env 0: action .*nan.* is not in Box\("),
+    ("box", np.array([[0, 0], [np.inf, 0], [0, 0]]), r"env 1: action .*inf.* is not in Box\("),
+    ("box", torch.tensor([[0.0, 0], [0, 0], [-3, 0]]), r"env 2: action .*-3.* is not in Box\("),
     ("box", np.zeros((3, 3)), r"env 0: .*shape \(3,\), expected \(2,\)"),
     ("box", np.zeros((2, 2)), "2 actions for 3 envs"),
-    ("box", np.array([["a", "b"]] * 3), r"env 0: .*expected Box\(2\)"),
-    ("box", [[0.0, 1.0], [0.0], [0.0, 1.0]], r"env 1: action \[0\.0\] is not in Box\(2\)"),
-    ("dict", {"gear": GEARS - 1, "steer": STEER}, r"env 0: .* is not in Dict\(gear: .*leaf 'gear'"),
+    ("box", np.array([["a", "b"]] * 3), r"env 0: .*expected Box\("),
+    ("box", [[0.0, 1.0], [0.0], [0.0, 1.0]], r"env 1: action \[0\.0\] is not in Box\("),
+    ("dict", {"gear": GEARS - 1, "steer": STEER}, r"env 0: .* is not in Dict\('gear': .*leaf 'gear'"),
     ("dict", {"gear": GEARS, "steer": STEER - [[0, 0], [0, 2], [0, 0]]}, r"env 1: .* is not in Dict\(.*leaf 'steer'"),
     ("dict", {"gear": GEARS[:2], "steer": STEER}, "2 and 3 actions for 3 envs"),
     ("dict", {"gear": [1, 2, 3, 1], "steer": STEER}, "3 and 4 actions for 3 envs"),
@@ -304,7 +304,7 @@ def test_a_context_of_nothing_is_refused(tmp_path: Path, context: int, count: in
 
 
 def test_a_store_of_other_actions_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"has actions in Discrete\(5\), the world was trained on Box\(2\)"):
+    with pytest.raises(InputError, match=r"has actions in Discrete\(5\), the world was trained on Box\("):
         ImaginedVectorEnv(tiny_world(space=STEERING), tiny_store(tmp_path))
 
 

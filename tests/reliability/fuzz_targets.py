@@ -18,7 +18,6 @@ from vqvideo.experiment.config import Experiment
 from vqvideo.models.prior import ConditioningConfig, HeadConfig, PoolingConfig
 from vqvideo.models.quantizers import BuiltInConfig
 from vqvideo.models.tokenizer import BackboneConfig
-from vqvideo.native_spaces import to_gymnasium
 from vqvideo.spaces import ActionSpace
 from vqvideo.storage import files
 from vqvideo.storage.records import kind_of, to_plain
@@ -165,7 +164,7 @@ def action_space(rng: random.Random) -> Input:
         space = ActionSpace.from_json(value)
         again = ActionSpace.from_json(json.loads(json.dumps(space.to_json(), allow_nan=False)))
         assert (again, str(again), hash(again)) == (space, str(space), hash(space))
-        made = to_gymnasium(space)
+        made = space.native()
         # (Equal but for bounds that are no numbers of its type: 1e-300 in float32.)
         assert ActionSpace.from_gymnasium(made).size == space.size
         made.seed(0)
@@ -178,7 +177,7 @@ def action_space(rng: random.Random) -> Input:
 def action(rng: random.Random) -> Input:
     """An action that a policy chose."""
     space = ActionSpace.from_gymnasium(rng.choice(SPACES))
-    good = _plain(to_gymnasium(space).sample())
+    good = _plain(space.native().sample())
     with deep():
         changed = mutated({"action": good}, rng)
         value = changed.get("action") if isinstance(changed, dict) else changed

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from vqvideo.data.playing import resize
 from vqvideo.errors import InputError, MissingExtraError
-from vqvideo.native_spaces import to_gymnasium
 from vqvideo.spaces import ActionSpace
 from vqvideo.storage.checkpoint import load_into, load_model, model_tensors, save_model
 
@@ -174,7 +173,7 @@ class AgentPolicy:
 
 def trainable_space(space: ActionSpace) -> Space:
     """The Gymnasium space; InputError for one that Stable-Baselines3 cannot choose from."""
-    native = to_gymnasium(space)
+    native = space.native()
     if isinstance(native, spaces.Dict | spaces.Tuple):
         raise InputError(f"actions in {space}: agents choose from Box, Discrete, MultiDiscrete or MultiBinary")
     return native

@@ -13,7 +13,7 @@ from vqvideo.agents.agent import ARCHITECTURE, Agent, trainable_space
 from vqvideo.agents.config import AgentStage, PPOConfig
 from vqvideo.errors import InputError, MissingExtraError
 from vqvideo.imagined_env import ImaginedVectorEnv
-from vqvideo.imagined_env.starts import Beginnings
+from vqvideo.imagined_env.starts import StartsLike
 from vqvideo.models.imagination import Imaginer
 from vqvideo.models.prior.sampling import Sampling
 from vqvideo.spaces import ActionSpace
@@ -31,7 +31,7 @@ _SHORTEST_ROLLOUT = 128
 """Steps of each real env between two updates: a few real envs need longer rollouts than many dreams."""
 
 
-def dream_envs(world: Imaginer, starts: Beginnings, stage: AgentStage, sampling: Sampling) -> ImaginedVectorEnv:
+def dream_envs(world: Imaginer, starts: StartsLike, stage: AgentStage, sampling: Sampling) -> ImaginedVectorEnv:
     """The imagined envs that an agent learns in."""
     return ImaginedVectorEnv(
         world,
@@ -46,7 +46,7 @@ def dream_envs(world: Imaginer, starts: Beginnings, stage: AgentStage, sampling:
 
 
 def learn_in_dream(
-    world: Imaginer, starts: Beginnings, stage: AgentStage, sampling: Sampling, *, first: Agent | None = None
+    world: Imaginer, starts: StartsLike, stage: AgentStage, sampling: Sampling, *, first: Agent | None = None
 ) -> Agent:
     """Trains an agent in nothing but dreams.
 

@@ -12,7 +12,7 @@ import gymnasium
 
 from vqvideo.imagined_env.batch import RewardFunction, no_reward
 from vqvideo.imagined_env.single import ImaginedEnv
-from vqvideo.imagined_env.starts import Beginnings, Starts
+from vqvideo.imagined_env.starts import Beginnings, Starts, StartsLike
 from vqvideo.imagined_env.vector import ImaginedVectorEnv, NotResetError
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "NotResetError",
     "RewardFunction",
     "Starts",
+    "StartsLike",
     "no_reward",
 ]
 

@@ -1,60 +1,106 @@
-"""Batches of native actions, as Gymnasium hands them to a vector environment, to flat ones."""
+"""Batches of native actions, as Gymnasium hands them to a vector environment, to flat ones on the device."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from gymnasium import Space, spaces
-from gymnasium.vector.utils import iterate
+import torch
+from gymnasium.vector.utils import batch_space, iterate
 from numpy.typing import NDArray
 from torch import Tensor
 
 from vqvideo.errors import InputError
-from vqvideo.spaces import ActionSpace, Leaf
+from vqvideo.imagined_env.rows import Rows
+from vqvideo.spaces import ActionSpace, Leaf, Limits
 
 
-def flat_actions(
-    space: ActionSpace, batched: Space, actions: Any, count: int, wanted: NDArray[np.bool_]
-) -> NDArray[np.float64]:
-    """Flat actions (b, a) of a batch of native ones.
+class NativeActions:
+    """Reads the actions of a batch.
 
     Args:
         space: of one action.
-        batched: Gymnasium's space of the batch.
-        actions: an array or a tensor (b, ...), or a nest of them.
-        count: b.
-        wanted: (b,) bool; other rows may hold anything and give a valid action.
-
-    Raises:
-        InputError: too many or too few actions, another structure or type, or an action that is not in the space:
-            names the env, the value and the space.
+        count: n, how many there are in a batch.
+        device: where flat ones go.
     """
-    rows = _rows(space, batched, in_numpy(actions), count)
-    flat = np.empty((count, space.size))
-    flat[:] = _any_valid(space)
-    for index in np.flatnonzero(wanted):
+
+    def __init__(self, space: ActionSpace, count: int, device: torch.device) -> None:
+        self.space, self.count, self.device = space, count, device
+        self._batched = batch_space(space.native(), count)
+        low, high = (np.array([getattr(column, end) for column in space.columns]) for end in ("low", "high"))
+        self._limits = Limits(*(torch.as_tensor(limit, device=device) for limit in space.limits))
+        self._valid = torch.as_tensor(np.zeros(space.size).clip(low, high), device=device)
+
+    def flat(self, actions: Any, going: Rows) -> Tensor:
+        """Flat actions (n, a) float32 on the device.
+
+        The usual case, good arrays or tensors, is checked in one go and tensors stay where they are: that waits for the
+        device once at most. Only what is left is looked at row by row, to take lists and to say what is wrong.
+
+        Args:
+            actions: an array or a tensor (n, ...), or a nest of them.
+            going: rows whose actions count; others may hold anything, and get a valid action.
+
+        Raises:
+            InputError: too many or too few actions, another structure or type, or an action that is not in the space:
+                names the env, the value and the space.
+        """
+        flat = self._columns(actions)
+        if flat is None or not self._holds(flat, going):
+            flat = torch.from_numpy(self._row_by_row(in_numpy(actions), going))
+        return torch.where(going.mask[:, None], flat.to(self.device), self._valid).float()
+
+    def _columns(self, actions: Any) -> Tensor | None:
+        """Flat actions (n, a) float64 of arrays or tensors of the right shapes and types; None for anything else."""
         try:
-            flat[index] = space.flatten(rows[index])
-        except InputError as error:
-            raise InputError(f"env {index}: action {rows[index]!r:.100} is not in {space}: {error}") from error
-    return flat
+            pairs = zip(self.space.leaves, self.space.parts(actions), strict=True)
+        except InputError:
+            return None
+        columns = [_leaf_columns(leaf, part, self.count) for leaf, part in pairs]
+        found = [part for part in columns if part is not None]
+        if len(found) < len(columns):
+            return None
+        return found[0] if len(found) == 1 else torch.cat([part.to(found[0].device) for part in found], dim=1)
+
+    def _holds(self, flat: Tensor, going: Rows) -> bool:
+        """Whether all actions that count are in the space."""
+        if flat.device.type == "cpu":
+            return bool(self.space.limits.hold(flat.numpy())[going.host].all())
+        return not going.any() or bool((self._limits.hold(flat).all(dim=1) | ~going.mask).all())
+
+    def _row_by_row(self, actions: Any, going: Rows) -> NDArray[np.float64]:
+        try:
+            sizes = {len(part) for part in self.space.parts(actions)}
+            rows = list(iterate(self._batched, actions)) if sizes == {self.count} else []
+        except (TypeError, ValueError, KeyError, IndexError) as error:
+            raise InputError(
+                f"actions {actions!r:.100} are no batch of {self.count} of {self.space}: {error}"
+            ) from error
+        if sizes != {self.count}:
+            found = " and ".join(map(str, sorted(sizes)))
+            raise InputError(f"{found} actions for {self.count} envs, expected one of {self.space} for each")
+        flat = np.zeros((self.count, self.space.size))
+        for i in np.flatnonzero(going.host):
+            try:
+                flat[i] = self.space.flatten(rows[i])
+            except InputError as error:
+                raise InputError(f"env {i}: action {rows[i]!r:.100} is not in {self.space}: {error}") from error
+        return flat
 
 
-def fast_flat_actions(
-    space: ActionSpace, batched: Space, actions: Any, count: int, wanted: NDArray[np.bool_]
-) -> NDArray[np.float64]:
-    """As `flat_actions`; the usual case, one good array of one plain space, without looking at each row by itself."""
-    array = in_numpy(actions)
-    leaf = space.tree
-    if isinstance(leaf, Leaf) and isinstance(array, np.ndarray) and array.shape == (count, *leaf.shape):
-        kinds = "iub" if leaf.categorical else "fiub"
-        if array.dtype.kind in kinds and wanted.all():
-            flat = array.reshape(count, -1).astype(np.float64)
-            if space.holds(flat):
-                return flat
-    return flat_actions(space, batched, array, count, wanted)
+def _leaf_columns(leaf: Leaf, part: Any, count: int) -> Tensor | None:
+    """(n, columns) float64; None for what is no array or tensor of the leaf's shape and numbers."""
+    if isinstance(part, Tensor):
+        kind = "f" if part.is_floating_point() else "c" if part.is_complex() else "i"
+    elif isinstance(part, np.ndarray):
+        kind = part.dtype.kind
+    else:
+        return None
+    if tuple(part.shape) != (count, *leaf.space.shape) or kind not in leaf.number_kinds:
+        return None
+    values = part.detach().double() if isinstance(part, Tensor) else torch.from_numpy(part.astype(np.float64))
+    return values.reshape(count, -1)
 
 
 def in_numpy(actions: Any) -> Any:
@@ -65,39 +111,4 @@ def in_numpy(actions: Any) -> Any:
         return (values.double() if values.is_floating_point() else values).numpy()
     if isinstance(actions, Mapping):
         return {name: in_numpy(part) for name, part in actions.items()}
-    if isinstance(actions, tuple):
-        return tuple(map(in_numpy, actions))
-    return [in_numpy(part) for part in actions] if isinstance(actions, list) else actions
-
-
-def _rows(space: ActionSpace, batched: Space, actions: Any, count: int) -> list[Any]:
-    try:
-        sizes = set(_sizes(batched, actions))
-        rows = list(iterate(batched, actions)) if sizes == {count} else []
-    except (TypeError, ValueError, KeyError, IndexError) as error:
-        raise InputError(f"actions {actions!r:.100} are no batch of {count} of {space}: {error}") from error
-    if sizes != {count}:
-        found = " and ".join(map(str, sorted(sizes)))
-        raise InputError(f"{found} actions for {count} envs, expected one of {space} for each")
-    return rows
-
-
-def _sizes(batched: Space, actions: Any) -> Iterator[int]:
-    """How many actions there are in each leaf of a batch. ValueError if the nest is another one."""
-    if isinstance(batched, spaces.Dict):
-        if not isinstance(actions, Mapping) or actions.keys() != batched.keys():
-            raise ValueError(f"expected a dict with keys {list(batched)}")
-        for name, child in batched.items():
-            yield from _sizes(child, actions[name])
-    elif isinstance(batched, spaces.Tuple):
-        if not isinstance(actions, tuple | list) or len(actions) != len(batched):
-            raise ValueError(f"expected a tuple of {len(batched)}")
-        for child, part in zip(batched, actions, strict=True):
-            yield from _sizes(child, part)
-    else:
-        yield len(actions)
-
-
-def _any_valid(space: ActionSpace) -> NDArray[np.float64]:
-    low, high = (np.array([getattr(column, end) for column in space.columns]) for end in ("low", "high"))
-    return np.clip(np.zeros(space.size), low, high)
+    return type(actions)(map(in_numpy, actions)) if type(actions) in (tuple, list) else actions

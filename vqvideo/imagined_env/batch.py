@@ -10,6 +10,7 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from vqvideo.errors import InputError
+from vqvideo.imagined_env.rows import Rows
 from vqvideo.imagined_env.starts import Starts
 from vqvideo.models.imagination import Imaginer, WorldState, WorldStep
 from vqvideo.models.prior.sampling import Sampling
@@ -19,7 +20,7 @@ RewardFunction: TypeAlias = Callable[[WorldStep], Tensor]
 """A reward (b,) made from what was imagined."""
 
 
-class Moment(NamedTuple):
+class StepResult(NamedTuple):
     """One step of all rows."""
 
     frames: Tensor
@@ -35,8 +36,12 @@ class Moment(NamedTuple):
     entropy: Tensor
     """(b,) mean entropy of the tokens in nats: how unsure the model is."""
 
+    def info(self) -> dict[str, Tensor]:
+        """What agents get to know beside observation, reward and ends."""
+        return {"frames": self.frames, "entropy": self.entropy, "termination": self.termination}
 
-class Dreams:
+
+class DreamBatch:
     """b dreams side by side.
 
     Each row has random numbers of its own, so that what it dreams does not depend on the rows beside it; only rounding
@@ -67,7 +72,7 @@ class Dreams:
         self.random = RowStreams(rows, world.device)
         self.steps = torch.zeros(rows, dtype=torch.int64, device=world.device)
         """(b,): latent steps since each row began."""
-        self.shown = starts.frames.new_zeros((rows, *starts.frames.shape[1:]))
+        self.newest = starts.frames.new_zeros((rows, *starts.frames.shape[1:]))
         """(b, h, w, c) uint8: the newest frame of each row."""
         self._state: WorldState | None = None
 
@@ -76,47 +81,47 @@ class Dreams:
         """Whether there is anything to go on with."""
         return self._state is not None
 
-    def begin(self, rows: Tensor, starts: Starts | None = None) -> Tensor:
-        """Begins the rows where the (b,) bool mask is True anew: from `starts`, one for each of them in order, or by
-        chance from the usual ones. Returns (b,): the `source` of each start; meaningless elsewhere.
+    def begin(self, rows: Rows, starts: Starts | None = None) -> Tensor:
+        """Begins rows anew: from `starts`, one for each of them in order, or at random from the usual ones.
+
+        Returns:
+            (b,): the `source` of each start; meaningless in other rows.
         """
-        self.random.begin_event(rows)
-        index = (self.random.uniform((len(rows),)) * len(self.starts)).long()
-        at = rows.nonzero()[:, 0]
-        state, frames, source = (
-            self._chosen(index[at]) if starts is None else (starts.state, starts.frames, starts.source)
-        )
-        self._state = state if self._state is None else self._state.with_rows(at, state)
-        self.shown = self.shown.index_copy(0, at, frames)
-        self.steps = self.steps.masked_fill(rows, 0)
-        return index.index_copy(0, at, source)
+        self.random.begin_event(rows.mask)
+        index = (self.random.uniform((len(rows.mask),)) * len(self.starts)).long()
+        numbers = rows.numbers()
+        starts = self.starts.rows(index[numbers]) if starts is None else starts
+        self._state = starts.state if self._state is None else self._state.with_rows(numbers, starts.state)
+        self.newest = self.newest.index_copy(0, numbers, starts.frames)
+        self.steps = self.steps.masked_fill(rows.mask, 0)
+        return index.index_copy(0, numbers, starts.source)
 
     def forget(self) -> None:
         """Before all rows begin anew: the clock is at 0 again, so that the same episodes follow bit by bit."""
         self._state = None
 
-    def wait(self) -> None:
-        """A step before which all rows have ended: nothing is imagined, but the clock ticks. It must not depend on
+    def tick(self) -> None:
+        """A step before which all rows have ended: nothing is imagined, but the clock goes on. It must not depend on
         other rows, because it shows in the rounding.
         """
         assert self._state is not None
         prior = self._state.prior
         self._state = self._state._replace(prior=prior._replace(clock=prior.clock + 1))
 
-    def step(self, actions: Tensor, going: Tensor) -> Moment:
-        """Imagines a step under the flat actions (b, a), held for its s frames. Rows where the (b,) bool mask `going`
-        is False are imagined too, but their random numbers do not move on: they are about to begin anew.
+    def step(self, actions: Tensor, going: Rows) -> StepResult:
+        """Imagines a step under the flat actions (b, a) float32, held for its s frames. Rows that are not `going` are
+        imagined too, but their random numbers do not move on: they are about to begin anew.
         """
         assert self._state is not None
-        self.random.begin_event(going)
-        chance = self.random.uniform((len(actions),))
-        held = repeat(actions.to(self.world.device, torch.float32), "b a -> b s a", s=self.world.stride)
+        self.random.begin_event(going.mask)
+        drawn = self.random.uniform((len(actions),))
+        held = repeat(actions, "b a -> b s a", s=self.world.stride)
         step, self._state = self.world.advance(self._state, held, self.sampling, self.random)
-        self.steps = self.steps + going
-        terminated = chance < step.termination
+        self.steps = self.steps + going.mask
+        terminated = drawn < step.termination
         frames = rearrange(step.frames, "b s c h w -> b s h w c")
-        self.shown = frames[:, -1]
-        return Moment(
+        self.newest = frames[:, -1]
+        return StepResult(
             frames=frames,
             reward=self.reward(step),
             terminated=terminated,
@@ -124,9 +129,6 @@ class Dreams:
             termination=step.termination,
             entropy=step.entropy,
         )
-
-    def _chosen(self, index: Tensor) -> tuple[WorldState, Tensor, Tensor]:
-        return self.starts.state.rows(index), self.starts.frames[index], self.starts.source[index]
 
 
 def no_reward(step: WorldStep) -> Tensor:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import gymnasium
+import torch
 from gymnasium.vector import AutoresetMode
 
 from vqvideo.imagined_env.actions import in_numpy
-from vqvideo.imagined_env.starts import Beginnings
+from vqvideo.imagined_env.starts import StartsLike
 from vqvideo.imagined_env.vector import ImaginedVectorEnv
 from vqvideo.models.imagination import Imaginer
 
@@ -28,7 +29,7 @@ class ImaginedEnv(gymnasium.Env[Any, Any]):
 
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
 
-    def __init__(self, world: Imaginer, starts: Beginnings, **options: Any) -> None:
+    def __init__(self, world: Imaginer, starts: StartsLike, **options: Any) -> None:
         self.vector = ImaginedVectorEnv(world, starts, 1, autoreset_mode=AutoresetMode.DISABLED, **options)
         self.observation_space = self.vector.single_observation_space
         self.action_space = self.vector.single_action_space
@@ -43,8 +44,10 @@ class ImaginedEnv(gymnasium.Env[Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """One latent step; see `ImaginedVectorEnv.step`."""
-        flat = self.vector.world.action_space.flatten(in_numpy(action))
-        observations, rewards, terminated, truncated, infos = self.vector.step_flat(flat[None])
+        flat = torch.from_numpy(self.vector.world.action_space.flatten(in_numpy(action)))
+        observations, rewards, terminated, truncated, infos = self.vector.step_flat(
+            flat[None].to(self.vector.world.device, torch.float32)
+        )
         return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), _own(infos)
 
     def render(self) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeAlias
 
+import gymnasium
 import numpy as np
 import torch
 from einops import rearrange
@@ -15,6 +16,7 @@ from vqvideo.data.clips import Clips, StartClips
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
 from vqvideo.models.imagination import Imaginer, WorldState
+from vqvideo.spaces import ActionSpace
 
 _BATCH = 64
 """Contexts that are read at once."""
@@ -37,6 +39,10 @@ class Starts:
 
     def __len__(self) -> int:
         return len(self.frames)
+
+    def rows(self, index: Tensor) -> Starts:
+        """The starts (r,) of `index`."""
+        return Starts(self.state.rows(index), self.frames[index], self.source[index])
 
     @classmethod
     def read(cls, world: Imaginer, frames: Tensor, actions: Tensor, source: Tensor | None = None) -> Starts:
@@ -78,11 +84,13 @@ def joined(states: Iterable[WorldState]) -> WorldState:
     return WorldState(prior._replace(caches=caches, codes=codes, seen=seen), decoder._replace(past=past, fresh=fresh))
 
 
-Beginnings: TypeAlias = Store | StartClips | Starts | str | Path
+StartsLike: TypeAlias = Store | StartClips | Starts | str | Path
 """What imagined episodes can begin from: a store (or its folder), clips, or starts that were read before."""
+Beginnings = StartsLike
+"""The former name of `StartsLike`."""
 
 
-def read_starts(world: Imaginer, given: Beginnings, context: int, count: int) -> Starts:
+def read_starts(world: Imaginer, given: StartsLike, context: int, count: int) -> Starts:
     """Starts from what a user names.
 
     Args:
@@ -149,6 +157,22 @@ def check_store(world: Imaginer, store: Store) -> None:
         raise InputError(
             f"{store.path} has actions in {store.meta.action_space}, the world was trained on {world.action_space}: "
             "take a store of the same environment"
+        )
+
+
+def check_same_spaces(world: Imaginer, env: gymnasium.Env) -> None:
+    """Raises InputError unless observations and actions of a real environment are those of the world's dream."""
+    expected = (*world.vqvae.frame_size, 3)
+    if env.observation_space.shape != expected:
+        raise InputError(
+            f"the environment shows {env.observation_space}, the world dreams frames of {expected} (h, w, 3): give one "
+            "that shows them, such as vqvideo.envs.as_recorded(store.meta)"
+        )
+    found = ActionSpace.from_gymnasium(env.action_space)
+    if found != world.action_space:
+        raise InputError(
+            f"the environment takes actions in {found}, the world was trained on {world.action_space}: give the "
+            "environment that was recorded"
         )
 
 

@@ -18,15 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vqvideo.errors import InputError
-from vqvideo.imagined_env.actions import fast_flat_actions
-from vqvideo.imagined_env.batch import Dreams, Moment, RewardFunction
-from vqvideo.imagined_env.infos import Form, Infos, numpy_form, torch_form
-from vqvideo.imagined_env.starts import Beginnings, given_starts, read_starts
+from vqvideo.imagined_env.actions import NativeActions
+from vqvideo.imagined_env.batch import DreamBatch, RewardFunction
+from vqvideo.imagined_env.infos import FORMS, Infos
+from vqvideo.imagined_env.rows import Rows
+from vqvideo.imagined_env.starts import StartsLike, given_starts, read_starts
 from vqvideo.models.imagination import Imaginer
 from vqvideo.models.prior.sampling import Sampling
-from vqvideo.native_spaces import to_gymnasium
 
-FORMS: dict[str, Form] = {"numpy": numpy_form, "torch": torch_form}
 _OPTIONS = ("reset_mask", "frames", "actions")
 
 
@@ -56,7 +55,8 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         autoreset_mode: what happens after an episode's end: NEXT_STEP, SAME_STEP or DISABLED.
         sampling: how codes are drawn.
         reward: replaces the model's reward; needed if the model knows none.
-        output: "numpy", or "torch": tensors on the device of the model, which nothing leaves.
+        output: "numpy", or "torch": tensors on the device of the model. Actions that are tensors there stay there too,
+            and a step waits for the device twice: to know whether actions are valid, and which episodes are over.
         render_mode: None or "rgb_array".
 
     Raises:
@@ -72,7 +72,7 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
     def __init__(
         self,
         world: Imaginer,
-        starts: Beginnings,
+        starts: StartsLike,
         num_envs: int = 1,
         *,
         horizon: int = 64,
@@ -91,20 +91,21 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
             raise InputError(f"render_mode is {render_mode!r}, expected None or 'rgb_array'")
         read = read_starts(world, starts, context, max_starts)
         self.world, self.num_envs, self.render_mode, self.output = world, num_envs, render_mode, output
-        self.dreams = Dreams(world, read, num_envs, horizon, sampling or Sampling(), reward)
+        self.dreams = DreamBatch(world, read, num_envs, horizon, sampling or Sampling(), reward)
         h, w = world.vqvae.frame_size
         self.single_observation_space = spaces.Box(0, 255, (h, w, 3), np.uint8)
-        self.single_action_space = to_gymnasium(world.action_space)
+        self.single_action_space = world.action_space.native()
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
+        self._actions = NativeActions(world.action_space, num_envs, world.device)
         self.metadata = {
             "render_modes": ["rgb_array"],
             "render_fps": world.env.fps / world.stride,
             "autoreset_mode": self.autoreset_mode,
         }
         self._form = FORMS[output]
-        self._over = torch.zeros(num_envs, dtype=torch.bool, device=world.device)
-        """(n,): the row's episode has ended and it has not begun anew."""
+        self._over = Rows.given(np.zeros(num_envs, bool), world.device)
+        """Episodes that have ended and not begun anew."""
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -122,13 +123,13 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         if "actions" in options and "frames" not in options:
             raise InputError("reset option 'actions' without 'frames': give the frames between which they were taken")
         rows = self._reset_rows(options)
-        starts = given_starts(self.world, options, int(rows.sum())) if "frames" in options else None
+        starts = given_starts(self.world, options, int(rows.host.sum())) if "frames" in options else None
         self._seed(rows, seed)
         if options.get("reset_mask") is None:
             self.dreams.forget()
         infos = Infos(self._form)
         infos.add({"start": self.dreams.begin(rows, starts)}, rows)
-        self._over = self._over & ~rows
+        self._over = Rows(self._over.mask & ~rows.mask, self._over.host & ~rows.host)
         return self._observations(), infos.done()
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
@@ -141,29 +142,32 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
             NotResetError: there was no reset before, or, with autoreset disabled, an env is over.
             InputError: an action is not in its space; names the env. Nothing has happened then.
         """
-        wanted = (~self._beginning()).cpu().numpy()
-        return self.step_flat(
-            fast_flat_actions(self.world.action_space, self.action_space, actions, self.num_envs, wanted)
-        )
+        return self.step_flat(self._actions.flat(actions, ~self._beginning()))
 
-    def step_flat(self, flat: NDArray[np.float64]) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """As `step`, under flat actions (n, a) that are in their space."""
+    def step_flat(self, flat: Tensor) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """As `step`, under flat actions (n, a) float32 on the device that are known to be in their space."""
         beginning = self._beginning()
-        going = ~beginning
-        if not bool(going.any()):
+        if beginning.all():
             return self._all_begin()
-        moment = self.dreams.step(torch.as_tensor(flat), going)
-        terminated, truncated = moment.terminated & going, moment.truncated & going
-        over = terminated | truncated
-        infos = Infos(self._form)
-        if self.autoreset_mode == AutoresetMode.SAME_STEP and bool(over.any()):
-            infos.add_final(self.dreams.shown, _told(moment), over)
-            going, beginning = ~over, over
-        self._over = over & ~beginning
-        infos.add(_told(moment), going)
-        if bool(beginning.any()):
+        going = ~beginning
+        result = self.dreams.step(flat, going)
+        terminated, truncated = result.terminated & going.mask, result.truncated & going.mask
+        # All that follows is decided by what this one wait tells.
+        over = Rows.read(terminated | truncated)
+        infos, rewards = Infos(self._form), result.reward
+        if self.autoreset_mode == AutoresetMode.SAME_STEP:
+            # The observation is the first of the next episode already: the last one of this goes into the infos.
+            if over.any():
+                infos.add_final(self.dreams.newest, result.info(), over)
+            infos.add(result.info(), ~over)
+            beginning = over
+        else:
+            # The step in which a row begins anew tells of no action, and so earns no reward.
+            rewards = rewards * going.mask
+            infos.add(result.info(), going)
+            self._over = over
+        if beginning.any():
             infos.add({"start": self.dreams.begin(beginning)}, beginning)
-        rewards = moment.reward if self.autoreset_mode == AutoresetMode.SAME_STEP else moment.reward * going
         array = self._form.array
         return self._observations(), self._form.reward(rewards), array(terminated), array(truncated), infos.done()
 
@@ -173,57 +177,55 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
             return None
         if not self.dreams.begun:
             raise NotResetError("render was called before reset: call reset first")
-        return tuple(np.ascontiguousarray(self.dreams.shown.cpu().numpy()))
+        return tuple(np.ascontiguousarray(self.dreams.newest.cpu().numpy()))
 
     def _observations(self) -> Any:
         # A copy: Gymnasium's wrappers write into observations, and these frames may be shown again.
-        return self._form.array(self.dreams.shown.clone(memory_format=torch.contiguous_format))
+        return self._form.array(self.dreams.newest.clone(memory_format=torch.contiguous_format))
 
     # ------------------------------------------------------------ resets
 
-    def _beginning(self) -> Tensor:
-        """(n,) bool: the envs which this step begins anew instead of going on."""
+    def _beginning(self) -> Rows:
+        """The envs which this step begins anew instead of going on."""
         if not self.dreams.begun:
             raise NotResetError("step was called before reset: call reset first")
-        if self.autoreset_mode == AutoresetMode.DISABLED and bool(self._over.any()):
-            over = self._over.nonzero()[:, 0].tolist()
+        if self.autoreset_mode == AutoresetMode.DISABLED and self._over.any():
             raise NotResetError(
-                f"env {', '.join(map(str, over))}: the episode is over and autoreset is disabled: call "
-                "reset(options={'reset_mask': terminated | truncated}) first"
+                f"env {', '.join(map(str, np.flatnonzero(self._over.host)))}: the episode is over and autoreset is "
+                "disabled: call reset(options={'reset_mask': terminated | truncated}) first"
             )
         return self._over
 
     def _all_begin(self) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """A step in which every env begins anew: nothing is imagined."""
-        rows = self._over
-        self.dreams.wait()
+        self.dreams.tick()
         infos = Infos(self._form)
-        infos.add({"start": self.dreams.begin(rows)}, rows)
-        self._over = torch.zeros_like(rows)
-        # Copies: what is given away may be written into.
-        terminated, truncated = (self._form.array(self._over.clone()) for _ in range(2))
-        rewards = self._form.reward(torch.zeros(self.num_envs, device=rows.device))
-        return self._observations(), rewards, terminated, truncated, infos.done()
+        infos.add({"start": self.dreams.begin(self._over)}, self._over)
+        self._over = Rows(torch.zeros_like(self._over.mask), np.zeros_like(self._over.host))
+        nothing = torch.zeros(self.num_envs, device=self.world.device)
+        terminated, truncated = (self._form.array(nothing.bool()) for _ in range(2))
+        return self._observations(), self._form.reward(nothing), terminated, truncated, infos.done()
 
-    def _reset_rows(self, options: dict[str, Any]) -> Tensor:
-        """(n,) bool: which envs a reset is about."""
+    def _reset_rows(self, options: dict[str, Any]) -> Rows:
+        """Which envs a reset is about."""
         mask = options.get("reset_mask")
         if mask is None:
-            return torch.ones(self.num_envs, dtype=torch.bool, device=self.world.device)
+            return Rows.given(np.ones(self.num_envs, bool), self.world.device)
         try:
             rows = torch.as_tensor(mask)
+            host = rows.cpu().numpy().copy()
         except (TypeError, ValueError, RuntimeError) as error:
             raise InputError(f"options['reset_mask'] is {mask!r:.100}, expected an array of bool") from error
-        if rows.shape != (self.num_envs,) or rows.dtype != torch.bool or not bool(rows.any()):
+        if rows.shape != (self.num_envs,) or rows.dtype != torch.bool or not host.any():
             raise InputError(
-                f"options['reset_mask'] is {rows.dtype} of shape {tuple(rows.shape)} with {int(rows.sum())} True, "
-                f"expected bool of shape ({self.num_envs},) with at least one True"
+                f"options['reset_mask'] is {rows.dtype} of shape {tuple(rows.shape)} with {np.count_nonzero(host)} "
+                f"True, expected bool of shape ({self.num_envs},) with at least one True"
             )
-        if not self.dreams.begun and not bool(rows.all()):
+        if not self.dreams.begun and not host.all():
             raise NotResetError("reset with a reset_mask came first: reset all envs once before")
-        return rows.to(self.world.device)
+        return Rows(rows.to(self.world.device, copy=True), host)
 
-    def _seed(self, rows: Tensor, seed: int | list[int | None] | None) -> None:
+    def _seed(self, rows: Rows, seed: int | list[int | None] | None) -> None:
         """Seeds the rows: see `reset`."""
         if isinstance(seed, int | np.integer):
             super().reset(seed=int(seed))
@@ -235,11 +237,9 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
             raise InputError(f"{len(seed)} seeds for {self.num_envs} envs, expected one number or one for each")
         if not self.dreams.begun and None in seed:
             seed = [int(self.np_random.integers(2**31)) if one is None else one for one in seed]
-        pairs = [(i, one) for i, (one, begins) in enumerate(zip(seed, rows.tolist(), strict=True)) if begins]
-        pairs = [(i, int(one)) for i, one in pairs if one is not None]
+        pairs = [(i, int(one)) for i, one in enumerate(seed) if rows.host[i] and one is not None]
         if pairs:
-            index, values = zip(*pairs, strict=True)
-            self.dreams.random.seed(torch.tensor(index, device=rows.device), torch.tensor(values, device=rows.device))
+            self.dreams.random.seed(*torch.tensor(pairs, device=self.world.device).T)
 
 
 def _mode(mode: str | AutoresetMode) -> AutoresetMode:
@@ -248,8 +248,3 @@ def _mode(mode: str | AutoresetMode) -> AutoresetMode:
     except ValueError as error:
         known = ", ".join(repr(known.value) for known in AutoresetMode)
         raise InputError(f"autoreset_mode is {mode!r}, expected one of {known}") from error
-
-
-def _told(moment: Moment) -> dict[str, Tensor]:
-    """What `info` tells of a step."""
-    return {"frames": moment.frames, "entropy": moment.entropy, "termination": moment.termination}
