@@ -1,4 +1,4 @@
-"""The front door: a world model that is saved, loaded, found by name, imagined and handed out as an environment."""
+"""The front door: a world model that is saved and loaded, found by name, and handed out as an environment."""
 
 from __future__ import annotations
 
@@ -27,18 +27,22 @@ __all__ = ["EnvFacts", "Imagination", "WorldModel", "WorldState", "WorldStep", "
 
 
 class WorldModel(Imaginer, HubModel):
-    """A tokenizer and the prior that speaks its codes.
+    """A world model: a tokenizer and the prior over its codes. Reads a few frames, then imagines what given actions do.
+
+    `imagine`, `start` and `step` come from `vqvideo.models.imagination.Imaginer`; `save_pretrained`, `push_to_hub` and
+    the rest of `from_pretrained` from `vqvideo.storage.hub.HubModel`.
 
     Example:
         >>> world = WorldModel.from_pretrained("runs/car_racing/world")
         >>> dream = world.imagine(frames, actions, seed=0)
         >>> dream.frames.shape
         torch.Size([1, 32, 3, 64, 64])
+        >>> envs = world.as_env(16, starts="data/car_racing", horizon=50)
     """
 
     kind = "world"
 
-    def as_env(self, num_envs: int, starts: Any, **options: Any) -> ImaginedVectorEnv:
+    def as_env(self, num_envs: int, starts: StartsLike, **options: Any) -> ImaginedVectorEnv:
         """A batch of imagined environments, for agents: see `vqvideo.imagined_env.ImaginedVectorEnv`.
 
         Args:
@@ -46,6 +50,7 @@ class WorldModel(Imaginer, HubModel):
             starts: where episodes begin: a store, its folder, clips.
             options: horizon, autoreset_mode, sampling, ...
         """
+        # Not at the top: a world that only imagines needs no Gymnasium and no store.
         from vqvideo.imagined_env import ImaginedVectorEnv
 
         return ImaginedVectorEnv(self, starts, num_envs, **options)

@@ -60,7 +60,7 @@ class SB3VecEnv(VecEnv):
         self.metadata = {**envs.metadata, **self.metadata}
 
     def reset(self) -> NDArray[np.uint8]:
-        """Begins all episodes, with the seeds of `seed` and the options of `set_options`, both of which it uses up."""
+        """Begins all episodes, with the seeds of `seed` and the options of `set_options`: they count once."""
         seeds = None if all(seed is None for seed in self._seeds) else self._seeds
         observations, infos = self.envs.reset(seed=seeds, options=self._joined_options())
         self.reset_infos = [{"start": int(start)} for start in infos["start"]]
@@ -74,15 +74,15 @@ class SB3VecEnv(VecEnv):
 
     def step_wait(self) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_], Infos]:
         """Imagines the step: observations, rewards, dones and infos."""
-        observations, rewards, terminated, truncated, told = self.envs.step(self._actions)
+        observations, rewards, terminated, truncated, infos = self.envs.step(self._actions)
         dones = terminated | truncated
-        infos = [_step_info(told["final_info"] if dones[i] else told, i) for i in range(self.num_envs)]
-        for i, info in enumerate(infos):
+        own_infos = [_step_info(infos["final_info"] if dones[i] else infos, i) for i in range(self.num_envs)]
+        for i, info in enumerate(own_infos):
             info["TimeLimit.truncated"] = bool(truncated[i] and not terminated[i])
         for i in np.flatnonzero(dones).tolist():
-            infos[i]["terminal_observation"] = told["final_obs"][i]
-            self.reset_infos[i] = {"start": int(told["start"][i])}
-        return observations, rewards.astype(np.float32), dones, infos
+            own_infos[i]["terminal_observation"] = infos["final_obs"][i]
+            self.reset_infos[i] = {"start": int(infos["start"][i])}
+        return observations, rewards.astype(np.float32), dones, own_infos
 
     def close(self) -> None:
         self.envs.close()
@@ -134,13 +134,10 @@ class SB3VecEnv(VecEnv):
         return {name: _stacked([options[name] for options in self._options], name) for name in names.pop()} or None
 
 
-def _step_info(told: Mapping[str, Any], i: int) -> dict[str, Any]:
-    """Row `i` of what the batch tells of a step."""
-    return {
-        "entropy": float(told["entropy"][i]),
-        "termination": float(told["termination"][i]),
-        "frames": told["frames"][i],
-    }
+def _step_info(infos: Mapping[str, Any], i: int) -> dict[str, Any]:
+    """Row `i` of the infos of a step."""
+    numbers = {name: float(infos[name][i]) for name in ("entropy", "termination")}
+    return {**numbers, "frames": infos["frames"][i]}
 
 
 def _stacked(values: list[Any], name: str) -> NDArray[Any]:

@@ -25,8 +25,8 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtraError(error, "torchrl") from error
 
-TOLD = ("entropy", "termination")
-"""What the tensordict of a step holds of `info`, (n,) each; zeros after a reset."""
+INFOS = ("entropy", "termination")
+"""The infos that the tensordict of a step holds, (n,) each; zeros after a reset."""
 
 
 def torchrl_env(envs: ImaginedVectorEnv) -> EnvBase:
@@ -75,12 +75,12 @@ class _DreamWrapper(GymWrapper):
         super().__init__(env, **options)
         if env.autoreset_mode == AutoresetMode.DISABLED:
             number = Unbounded((env.num_envs,), dtype=torch.float32, device=self.device)
-            spec = Composite({name: number.clone() for name in TOLD}, shape=(env.num_envs,))
-            self.set_info_dict_reader(default_info_dict_reader(list(TOLD), spec))
+            spec = Composite({name: number.clone() for name in INFOS}, shape=(env.num_envs,))
+            self.set_info_dict_reader(default_info_dict_reader(list(INFOS), spec))
 
     def _output_transform(self, step_outputs_tuple: tuple[Any, ...]) -> tuple[Any, ...]:
         observations, rewards, terminated, truncated, infos = step_outputs_tuple
-        return observations, rewards, terminated, truncated, terminated | truncated, _told(infos)
+        return observations, rewards, terminated, truncated, terminated | truncated, _step_infos(infos)
 
     def _reset_output_transform(self, reset_outputs_tuple: tuple[Any, ...]) -> tuple[Any, ...]:
         return reset_outputs_tuple[0], {}
@@ -103,11 +103,11 @@ class _SameStep(VecGymEnvTransform):
         return super()._reset(tensordict, tensordict_reset)
 
 
-def _told(infos: dict[str, Any]) -> dict[str, Any]:
+def _step_infos(infos: dict[str, Any]) -> dict[str, Any]:
     """What TorchRL shall read of the infos of a step."""
     final = infos.get("final_info")
     if final is None:
-        return {name: infos[name] for name in TOLD}
-    # Where all episodes are over nothing is told but what was final.
-    told = {name: infos.get(name, 0 * final[name]) for name in TOLD}
-    return told | {"final_obs": infos["final_obs"], "final_info": {name: final[name] for name in TOLD}}
+        return {name: infos[name] for name in INFOS}
+    # Where all episodes are over there are final infos only.
+    own = {name: infos.get(name, 0 * final[name]) for name in INFOS}
+    return own | {"final_obs": infos["final_obs"], "final_info": {name: final[name] for name in INFOS}}

@@ -78,7 +78,7 @@ class Agent:
 
     @classmethod
     def untrained(cls, frame_size: tuple[int, int], space: ActionSpace) -> Self:
-        """An agent that has learnt nothing.
+        """An agent with random weights.
 
         Raises:
             InputError: actions of a nested space, which Stable-Baselines3 does not choose.

@@ -1,4 +1,4 @@
-"""What an agent that learns in the dream is told. Free of heavy imports, so that a script can show its help at once."""
+"""Settings of an agent that learns in the dream. Free of heavy imports, so that a script shows its help at once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class PPOConfig:
     epochs: int = 3
     """How often an update goes through its steps."""
     discount: float = 0.97
-    """Worth of the next step's value."""
+    """Gamma: how much the value of the next step counts in this one."""
     gae_lambda: float = 0.95
     """Of generalised advantage estimation."""
     entropy: float = 0.01
@@ -42,7 +42,7 @@ class AgentStage:
     context: int = 1
     """Latent steps that a dream has seen when it begins."""
     starts: int = 1024
-    """How many recorded moments dreams begin from."""
+    """How many recorded contexts dreams begin from."""
     ppo: PPOConfig = field(default_factory=PPOConfig)
     """How it learns."""
     direct_envs: int = 8

@@ -28,7 +28,7 @@ class Rows(NamedTuple):
         return cls(mask, mask.cpu().numpy())
 
     @classmethod
-    def given(cls, host: NDArray[np.bool_], device: torch.device) -> Rows:
+    def of(cls, host: NDArray[np.bool_], device: torch.device) -> Rows:
         """The rows where a mask on the host is True."""
         return cls(torch.as_tensor(host, device=device), host)
 

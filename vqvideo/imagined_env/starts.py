@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import gymnasium
 import numpy as np
@@ -31,7 +31,7 @@ class Starts:
         state: of r dreams.
         frames: (r, h, w, c) uint8, the newest frame of each context as the tokenizer sees it, so that the first
             observation looks like those that follow.
-        source: (r,) int64: which of the given clips each one is.
+        source: (r,) int64: number of the clip that each one was read from.
     """
 
     def __init__(self, state: WorldState, frames: Tensor, source: Tensor) -> None:
@@ -57,31 +57,23 @@ class Starts:
         Raises:
             InputError: another shape or type, more latent steps than the prior looks back over.
         """
-        parts = [_read(world, f, a) for f, a in zip(frames.split(_BATCH), actions.split(_BATCH), strict=True)]
-        state = parts[0][0] if len(parts) == 1 else joined(part for part, _ in parts)
+        pairs = zip(frames.split(_BATCH), actions.split(_BATCH), strict=True)
+        state, newest = _joined([world.begin(*pair) for pair in pairs])
         source = torch.arange(len(frames)) if source is None else source
-        return cls(state, torch.cat([shown for _, shown in parts]), source.to(world.device))
+        return cls(state, rearrange(newest, "b c h w -> b h w c"), source.to(world.device))
 
 
-def _read(world: Imaginer, frames: Tensor, actions: Tensor) -> tuple[WorldState, Tensor]:
-    state, shown = world.begin(frames, actions)
-    return state, rearrange(shown, "b c h w -> b h w c")
-
-
-def joined(states: Iterable[WorldState]) -> WorldState:
-    """Batches of dreams as one batch; all have the same clock, as those that `Imaginer.start` made of equally long
-    contexts.
+def _joined(parts: Sequence[Any]) -> Any:
+    """Nests of tensors of several batches as those of one batch. What is no tensor is the same in all of them: dreams
+    that begin from equally long contexts have the same clock.
     """
-    first, *others = states
-    prior, decoder = first.prior, first.decoder
-    caches = tuple(
-        type(rings[0])(torch.cat([ring.k for ring in rings]), torch.cat([ring.v for ring in rings]))
-        for rings in zip(*(state.prior.caches for state in (first, *others)), strict=True)
-    )
-    past = tuple(torch.cat(parts) for parts in zip(*(s.decoder.past for s in (first, *others)), strict=True))
-    codes, seen = (torch.cat([getattr(s.prior, name) for s in (first, *others)]) for name in ("codes", "seen"))
-    fresh = torch.cat([s.decoder.fresh for s in (first, *others)])
-    return WorldState(prior._replace(caches=caches, codes=codes, seen=seen), decoder._replace(past=past, fresh=fresh))
+    first = parts[0]
+    if isinstance(first, Tensor):
+        return first if len(parts) == 1 else torch.cat(list(parts))
+    if not isinstance(first, tuple):
+        return first
+    fields = [_joined(field) for field in zip(*parts, strict=True)]
+    return type(first)(*fields) if hasattr(first, "_fields") else tuple(fields)
 
 
 StartsLike: TypeAlias = Store | StartClips | Starts | str | Path
@@ -90,12 +82,12 @@ Beginnings = StartsLike
 """The former name of `StartsLike`."""
 
 
-def read_starts(world: Imaginer, given: StartsLike, context: int, count: int) -> Starts:
+def read_starts(world: Imaginer, source: StartsLike, context: int, count: int) -> Starts:
     """Starts from what a user names.
 
     Args:
         world: the model.
-        given: a store, of whose training episodes clips are taken, evenly spread over the episodes and inside each;
+        source: a store, of whose training episodes clips are taken, evenly spread over the episodes and inside each;
             or clips.
         context: latent steps that each dream has seen when it begins.
         count: at most so many.
@@ -103,13 +95,13 @@ def read_starts(world: Imaginer, given: StartsLike, context: int, count: int) ->
     Raises:
         InputError: the store or the clips are of other frames or actions, or too short for the context.
     """
-    if isinstance(given, Starts):
-        return given
+    if isinstance(source, Starts):
+        return source
     if context < 1 or count < 1:
         raise InputError(f"context is {context} and starts are {count}, expected at least 1")
-    if isinstance(given, StartClips):
-        return _from_clips(world, given, context, count)
-    return _from_store(world, given if isinstance(given, Store) else Store.open(given), context, count)
+    if isinstance(source, StartClips):
+        return _from_clips(world, source, context, count)
+    return _from_store(world, source if isinstance(source, Store) else Store.open(source), context, count)
 
 
 def _from_clips(world: Imaginer, clips: StartClips, context: int, count: int) -> Starts:
@@ -125,7 +117,7 @@ def _from_clips(world: Imaginer, clips: StartClips, context: int, count: int) ->
 def _from_store(world: Imaginer, store: Store, context: int, count: int) -> Starts:
     check_store(world, store)
     length = world.vqvae.clip_length(context)
-    clips = _going_on(store, length, context)
+    clips = _clips_that_go_on(store, length, context)
     source = clips.spread(count)
     picked = [clips[index] for index in source.tolist()]
     frames = torch.stack([clip["frames"][:length] for clip in picked])
@@ -133,7 +125,7 @@ def _from_store(world: Imaginer, store: Store, context: int, count: int) -> Star
     return Starts.read(world, frames, actions, torch.from_numpy(source))
 
 
-def _going_on(store: Store, length: int, context: int) -> Clips:
+def _clips_that_go_on(store: Store, length: int, context: int) -> Clips:
     """Clips of one frame more than is read: the episode goes on after the context, so that nothing begins at an end."""
     # The starts that come with a shipped world are held out from its training, and there are no others.
     split = "train" if store.split("train") else "held_out"
@@ -180,21 +172,18 @@ def given_starts(world: Imaginer, options: dict[str, object], rows: int) -> Star
     """Starts from the `options` of a reset: `frames` (r, t, h, w, 3) uint8, or (t, h, w, 3) for all rows, and, if
     t > 1, flat `actions` (r, t - 1, a), or (t - 1, a) for all.
     """
-    frames = _tensor(options["frames"])
-    frames = frames[None].expand(rows, *frames.shape) if frames.ndim == 4 else frames
-    if frames.ndim != 5 or len(frames) != rows:
-        raise InputError(
-            f"options['frames'] of shape {tuple(frames.shape)}, expected ({rows}, t, h, w, 3), or (t, h, w, 3) for all"
-        )
-    actions = _tensor(options.get("actions", np.zeros((rows, 0, world.action_space.size))))
-    actions = actions[None].expand(rows, *actions.shape) if actions.ndim == 2 else actions
-    if actions.ndim != 3 or len(actions) != rows:
-        raise InputError(
-            f"options['actions'] of shape {tuple(actions.shape)}, expected ({rows}, t - 1, a), or (t - 1, a) for all"
-        )
-    source = torch.full((rows,), -1)
-    return Starts.read(world, rearrange(frames, "b t h w c -> b t c h w"), actions, source)
+    frames = _for_rows("frames", options["frames"], rows, "t, h, w, 3")
+    actions = options.get("actions", np.zeros((rows, 0, world.action_space.size)))
+    actions = _for_rows("actions", actions, rows, "t - 1, a")
+    return Starts.read(world, rearrange(frames, "b t h w c -> b t c h w"), actions, torch.full((rows,), -1))
 
 
-def _tensor(value: object) -> Tensor:
-    return value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
+def _for_rows(name: str, value: object, rows: int, shape: str) -> Tensor:
+    """An option of a reset as a tensor (r, ...): what has no first dimension is for all rows."""
+    tensor = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
+    ndim = 1 + len(shape.split(","))
+    tensor = tensor[None].expand(rows, *tensor.shape) if tensor.ndim == ndim - 1 else tensor
+    if tensor.ndim != ndim or len(tensor) != rows:
+        found = tuple(tensor.shape)
+        raise InputError(f"options[{name!r}] of shape {found}, expected ({rows}, {shape}), or ({shape}) for all")
+    return tensor

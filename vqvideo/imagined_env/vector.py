@@ -104,7 +104,7 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
             "autoreset_mode": self.autoreset_mode,
         }
         self._form = FORMS[output]
-        self._over = Rows.given(np.zeros(num_envs, bool), world.device)
+        self._over = Rows.of(np.zeros(num_envs, bool), world.device)
         """Episodes that have ended and not begun anew."""
 
     def reset(
@@ -152,7 +152,7 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         going = ~beginning
         result = self.dreams.step(flat, going)
         terminated, truncated = result.terminated & going.mask, result.truncated & going.mask
-        # All that follows is decided by what this one wait tells.
+        # The one wait of a step: from here on the host knows all that it decides by.
         over = Rows.read(terminated | truncated)
         infos, rewards = Infos(self._form), result.reward
         if self.autoreset_mode == AutoresetMode.SAME_STEP:
@@ -162,7 +162,7 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
             infos.add(result.info(), ~over)
             beginning = over
         else:
-            # The step in which a row begins anew tells of no action, and so earns no reward.
+            # A row that begins anew in this step has taken no action, and so earns nothing.
             rewards = rewards * going.mask
             infos.add(result.info(), going)
             self._over = over
@@ -180,7 +180,7 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         return tuple(np.ascontiguousarray(self.dreams.newest.cpu().numpy()))
 
     def _observations(self) -> Any:
-        # A copy: Gymnasium's wrappers write into observations, and these frames may be shown again.
+        # A copy: Gymnasium's wrappers write into observations, and these frames are needed again.
         return self._form.array(self.dreams.newest.clone(memory_format=torch.contiguous_format))
 
     # ------------------------------------------------------------ resets
@@ -210,7 +210,7 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         """Which envs a reset is about."""
         mask = options.get("reset_mask")
         if mask is None:
-            return Rows.given(np.ones(self.num_envs, bool), self.world.device)
+            return Rows.of(np.ones(self.num_envs, bool), self.world.device)
         try:
             rows = torch.as_tensor(mask)
             host = rows.cpu().numpy().copy()

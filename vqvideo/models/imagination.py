@@ -81,9 +81,14 @@ class Imagination(NamedTuple):
 
 
 class Imaginer(nn.Module):
-    """A tokenizer and the prior that speaks its codes: reads a few frames, then dreams on under given actions.
+    """A world model in tensors only: a tokenizer and the prior over its codes, which read a few frames of a real
+    episode and imagine how it goes on under given actions.
 
-    `vqvideo.WorldModel` is this with a place on the disk and a door to Gymnasium.
+    `vqvideo.WorldModel` adds what a user wants around it: to save and load it, to find it by name, and to hand it out
+    as a Gymnasium environment. What only imagines, as `vqvideo.imagined_env` does, needs no more than this.
+
+    Raises:
+        InputError: the prior was trained on the codes of another tokenizer.
     """
 
     def __init__(self, vqvae: VQVAE, prior: Prior, env: EnvFacts) -> None:
