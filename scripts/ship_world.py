@@ -11,15 +11,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tyro
 
 from vqvideo import cli
 from vqvideo.errors import InputError
-
-if TYPE_CHECKING:
-    from vqvideo.scripts.model_card import Training
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,7 @@ class Options:
     def __post_init__(self) -> None:
         for name, least in (("clips", 1), ("length", 3), ("evaluate", 2), ("context", 1), ("horizon", 1)):
             if getattr(self, name) < least:
-                raise InputError(f"--{name} is {getattr(self, name)}; it must be at least {least}")
+                raise InputError(f"--{name} is {getattr(self, name)}, expected at least {least}")
 
 
 def ship(options: Options) -> Path:
@@ -63,42 +60,28 @@ def ship(options: Options) -> Path:
     from vqvideo.data.store import Store
     from vqvideo.evaluation import evaluate_world
     from vqvideo.models.prior import Sampling
-    from vqvideo.scripts.model_card import CardFacts, card
-    from vqvideo.scripts.shipping import export_world, folder_bytes, origins, rounded, rounding_loss
-    from vqvideo.training.hardware import configure_threads, default_device, describe
+    from vqvideo.scripts import shipment
+    from vqvideo.training.hardware import configure_threads, default_device
     from vqvideo.world import WorldModel
 
     configure_threads(options.threads)
     figures = read_figures(options)
     world, store = WorldModel.from_pretrained(options.world).to(default_device()), Store.open(options.store)
     refuse_stranger(world.action_space, store.meta.action_space)
-    shipped = rounded(world)
+    shipped = shipment.rounded(world)
     starts = Clips(store, "held_out", world.vqvae.clip_length(options.length))
     measured = Clips(store, "held_out", world.vqvae.clip_length(options.context + options.horizon))
     picks = starts.spread(options.clips).tolist()
-    loss = rounding_loss(world, shipped, measured, measured.spread(options.evaluate).tolist())
+    judged = measured.spread(options.evaluate).tolist()
+    full, half = (shipment.quality(model, measured, judged) for model in (world, shipped))
+    rounding = shipment.told_rounding(full, half)
     report = evaluate_world(shipped, measured, options.evaluate, options.context, Sampling(), seed=0)
-    facts = CardFacts(
-        name=options.out.name,
-        world=shipped,
-        store=store,
-        training=training(options, figures),
-        report=report,
-        measured_on=describe(),
-        rounding=loss,
-        starts=origins(starts, picks),
-        start_frames=starts.length,
-        figures=figures,
-    )
-    export_world(shipped, options.out, starts, picks, card(facts))
-    print(report.table())
-    print(
-        f"half precision: {loss.same_codes:.3%} of the codes are those of full precision, reconstruction "
-        f"{loss.psnr_rounded_db:.3f} dB (full {loss.psnr_db:.3f}), prior {loss.token_nats_rounded:.4f} nats per token "
-        f"(full {loss.token_nats:.4f})\n"
-        f"shipped {options.out}: {folder_bytes(options.out) / 2**20:.2f} MiB with {len(picks)} start clips of "
-        f"{starts.length} frames"
-    )
+    told = shipment.told_training(options.world.parent, command(options), options.hardware or figures.get("hardware"))
+    text = shipment.card(options.out.name, shipped, starts, picks, report, rounding, told, figures)
+    shipment.export_world(shipped, options.out, starts, picks, text)
+    print(f"{report.table()}\n{rounding}")
+    size = shipment.folder_bytes(options.out) / 2**20
+    print(f"shipped {options.out}: {size:.2f} MiB with {len(picks)} start clips of {starts.length} frames")
     return options.out
 
 
@@ -120,17 +103,14 @@ def read_figures(options: Options) -> dict[str, Any]:
     return figures
 
 
-def training(options: Options, figures: dict[str, Any]) -> Training:
-    """What is known about the training of the world."""
-    from vqvideo.scripts.model_card import Training
-
+def command(options: Options) -> str:
+    """What was typed to train the world."""
     run = options.world.parent
     config = options.config or Path("configs") / f"{run.name}.yaml"
     if options.config is not None and not config.is_file():
         raise InputError(f"no configuration file {config}: see configs/")
     settings = f"--config {config}" if config.is_file() else f"--name {run.name}"
-    command = "\n".join(f"accelerate launch scripts/train_{stage}.py {settings}" for stage in ("vqvae", "prior"))
-    return Training.of_run(run, command, options.hardware or figures.get("hardware"))
+    return "\n".join(f"accelerate launch scripts/train_{stage}.py {settings}" for stage in ("vqvae", "prior"))
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from vqvideo.data.clips import Clips
 from vqvideo.data.store import Store, StoreWriter
 from vqvideo.errors import InputError
 from vqvideo.scripts import rollout
-from vqvideo.scripts.shipping import export_world, rounded
+from vqvideo.scripts.shipment import export_world, rounded
 from vqvideo.spaces import ActionSpace
 from vqvideo.world import EnvFacts, WorldModel
 
