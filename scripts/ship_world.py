@@ -74,10 +74,12 @@ def ship(options: Options) -> Path:
     picks = starts.spread(options.clips).tolist()
     judged = measured.spread(options.evaluate).tolist()
     full, half = (shipment.quality(model, measured, judged) for model in (world, shipped))
-    rounding = shipment.told_rounding(full, half)
+    rounding = shipment.rounding_text(full, half)
     report = evaluate_world(shipped, measured, options.evaluate, options.context, Sampling(), seed=0)
-    told = shipment.told_training(options.world.parent, command(options), options.hardware or figures.get("hardware"))
-    text = shipment.card(options.out.name, shipped, starts, picks, report, rounding, told, figures)
+    training = shipment.training_text(
+        options.world.parent, command(options), options.hardware or figures.get("hardware")
+    )
+    text = shipment.card(options.out.name, shipped, starts, picks, report, rounding, training, figures)
     shipment.export_world(shipped, options.out, starts, picks, text)
     print(f"{report.table()}\n{rounding}")
     size = shipment.folder_bytes(options.out) / 2**20

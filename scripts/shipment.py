@@ -279,23 +279,25 @@ def card(
     )
 
 
-def told_training(run: Path, command: str, hardware: str | None) -> str:
-    """What was typed, on what machine, and what the folder of the run tells, as far as it is there."""
+def training_text(run: Path, command: str, hardware: str | None) -> str:
+    """What was typed, on what machine, and what the folder of the run says, as far as it is there."""
     stages = {"vqvae": "tokenizer", "prior": "prior"}
-    logs = {title: RunFolder(run / stage).records() for stage, title in stages.items()}
-    told: dict[str, Any] = {
-        title: {key: log[-1].get(key) for key in ("step", "seconds")} for title, log in logs.items() if log
-    }
+    facts: dict[str, Any] = {"hardware": hardware or "not written down"}
+    for stage, title in stages.items():
+        if log := RunFolder(run / stage).records():
+            facts[title] = {key: log[-1].get(key) for key in ("step", "seconds")}
     config = run / "prior" / "config.yaml"
     settings = read_yaml(config) if config.is_file() else {}
     # Where the episodes lay says nothing about the world.
-    told["settings"] = {
-        n: {k: v for k, v in settings[n].items() if k != "out"} for n in ("record", *stages) if n in settings
+    facts["settings"] = {
+        name: {k: v for k, v in settings[name].items() if k != "out"}
+        for name in ("record", *stages)
+        if name in settings
     }
-    return f"```bash\n{command}\n```\n\n{as_yaml({'hardware': hardware or 'not written down'} | told)}"
+    return f"```bash\n{command}\n```\n\n{as_yaml(facts)}"
 
 
-def told_rounding(full: Quality, half: Quality) -> str:
+def rounding_text(full: Quality, half: Quality) -> str:
     """What half precision costs, in words."""
     same = (full.codes == half.codes).double().mean().item()
     return (

@@ -89,7 +89,7 @@ class Codec(ABC):
         self._check(frames)
         bits = _FORMATS[self.pixels]
         planes = to_planes(frames, subsampled="420" in self.pixels, bits=bits)
-        # SVT-AV1 tells its life to stderr otherwise.
+        # SVT-AV1 reports all that it does on stderr otherwise.
         os.environ.setdefault("SVT_LOG", "1")
         try:
             packets = list(self._packets(planes, frames.shape[1:3], fps))
@@ -122,10 +122,8 @@ class Codec(ABC):
         rate = Fraction(fps).limit_denominator(1001)
         context.height, context.width, context.pix_fmt = size[0], size[1], self.pixels
         context.framerate, context.time_base = rate, 1 / rate
-        context.color_range, context.colorspace = (
-            2,
-            5,
-        )  # full range, BT.601: what `vqvideo.scripts.benchmarks.yuv` computes
+        # Full range, BT.601: what `vqvideo.scripts.benchmarks.yuv` computes.
+        context.color_range, context.colorspace = 2, 5
         context.options = self.options()
         for number, pictures in enumerate(zip(*planes, strict=True)):
             frame = av.VideoFrame(size[1], size[0], self.pixels)

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from vqvideo.data.index import EpisodeEntry
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
-from vqvideo.models.pixels import to_unit
+from vqvideo.evaluation import metrics
+from vqvideo.models.pixels import channels_first, to_unit
 from vqvideo.models.quantizers.usage import code_counts
 from vqvideo.models.tokenizer.vqvae import VQVAE
 from vqvideo.scripts.benchmarks.codecs import X264, Codec, DoubledSvtAv1, SvtAv1
@@ -102,7 +102,7 @@ def reconstruct(
     Streaming gives what the whole clip would; the memory stays that of `latent_steps`. Frames are empty without
     `decode`.
     """
-    frames = rearrange(torch.from_numpy(clip), "t h w c -> 1 t c h w").to(model.device)
+    frames = channels_first(torch.from_numpy(clip)[None]).to(model.device)
     first, rest = 1 + model.stride * (latent_steps - 1), model.stride * latent_steps
     coding, decoding = model.init_state(1), model.init_state(1)
     codes, decoded = [], []
@@ -166,9 +166,8 @@ def short_names(folders: Sequence[Path]) -> list[str]:
 
 def _spread(store: Store, entries: Sequence[EpisodeEntry], count: int) -> list[np.ndarray]:
     """Frames of `count` evenly spread episodes."""
-    picks = np.linspace(0, len(entries) - 1, min(count, len(entries))).round().astype(int)
-    return [store.episode(entries[i]).frames for i in picks]
+    return [store.episode(entries[i]).frames for i in metrics.evenly(len(entries), count)]
 
 
 def _unit(clip: np.ndarray) -> Tensor:
-    return to_unit(rearrange(torch.from_numpy(clip), "t h w c -> t c h w"))
+    return to_unit(channels_first(torch.from_numpy(clip)))

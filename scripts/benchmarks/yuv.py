@@ -12,8 +12,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor
+
+from vqvideo.models.pixels import channels_first, channels_last
 
 # Y = 0.299 R + 0.587 G + 0.114 B, Cb = (B - Y) / 1.772, Cr = (R - Y) / 1.402.
 _KR, _KG, _KB = 0.299, 0.587, 0.114
@@ -73,8 +74,8 @@ def halved(frames: np.ndarray) -> np.ndarray:
 
 
 def _resized(frames: np.ndarray, resize: Callable[[Tensor], Tensor]) -> np.ndarray:
-    planes = rearrange(torch.from_numpy(frames).float(), "t h w c -> t c h w")
-    return rearrange(resize(planes).round().clamp(0, 255).to(torch.uint8), "t c h w -> t h w c").contiguous().numpy()
+    resized = resize(channels_first(torch.from_numpy(frames).float()))
+    return channels_last(resized.round().clamp(0, 255).to(torch.uint8)).contiguous().numpy()
 
 
 def _halved(chroma: Tensor) -> Tensor:

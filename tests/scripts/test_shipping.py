@@ -250,7 +250,7 @@ def test_the_card_says_what_was_measured_and_on_what(shipped: Shipped) -> None:
         "tokenizer:\n  step: 7\n  seconds: 3.5",
         "latent_steps: 9",
         "psnr_db: 12.345",
-        shipment.told_rounding(full, half),
+        shipment.rounding_text(full, half),
         "4 clips of 9 frames",
         "The environment ended 0 of the episodes",
         "## Licence",
