@@ -235,7 +235,7 @@ def main() -> None:
     with telling_how_to_go_on():
         rounds = improve(cfg, cfg.improve)
     last = cfg.folder / f"round_{len(rounds) - 1}"
-    print("", *round_table(rounds), f"world in {last / 'world'}, agent in {last / 'agent' / 'model'}", sep="\n")
+    print("", round_table(rounds), f"world in {last / 'world'}, agent in {last / 'agent' / 'model'}", sep="\n")
 
 
 if __name__ == "__main__":

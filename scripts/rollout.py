@@ -85,7 +85,8 @@ class Result(NamedTuple):
 
 def rollout(options: Options) -> Result:
     """Writes video, contact sheet and figures."""
-    from vqvideo.evaluation import evaluate_world, stack_frames
+    from vqvideo.data.clips import stack_frames
+    from vqvideo.evaluation import evaluate_world
     from vqvideo.evaluation.pictures import dream_rows, save_media
     from vqvideo.storage import files
     from vqvideo.training.hardware import configure_threads

@@ -74,7 +74,6 @@ def train_agent(cfg: Experiment, *, direct: bool = True) -> dict[str, Any]:
         "imagined_frames_used": cfg.agent.steps * world.stride,
         "seconds": seconds,
         "agents": {name: returns.to_json() for name, returns in played.items()},
-        "table": table(played),
     }
 
 
@@ -118,10 +117,12 @@ def random_actions(env: gymnasium.Env, seed: int) -> Act:
     return lambda frames: [env.action_space.sample() for _ in frames]
 
 
-def table(played: dict[str, Returns]) -> list[str]:
+def agent_table(agents: dict[str, Any]) -> str:
     """The agents beside each other."""
-    head = f"{'in the real environment':24s}   return  [95 % interval]    length"
-    return [head, *(f"{name:24s}  {returns}" for name, returns in played.items())]
+    from vqvideo.evaluation.returns import HEADS, cells
+    from vqvideo.evaluation.tables import table
+
+    return table(("in the real environment", *HEADS), ((name, *cells(figures)) for name, figures in agents.items()))
 
 
 def main() -> None:
@@ -138,7 +139,7 @@ def main() -> None:
 
     cfg = parse(Options, CONFIG, __doc__ or "")
     results = train_agent(cfg, direct=cfg.direct)
-    print("\n".join(results.pop("table")))
+    print(agent_table(results["agents"]))
     print(
         f"{results['agents']['random']['episodes']} episodes each; {results['real_frames_used']} real frames, "
         f"{results['imagined_frames_used']} imagined frames; "

@@ -14,11 +14,11 @@ from stores import make_meta
 from tiny_models import noise_frames, tiny_prior, tiny_store, tiny_vqvae, tiny_world
 from torch import Tensor
 
-from vqvideo.data.clips import Clips
+from vqvideo.data.clips import Clips, stack_frames
 from vqvideo.data.episode import Episode
 from vqvideo.data.store import Store, StoreWriter
 from vqvideo.errors import InputError
-from vqvideo.evaluation import FrechetConfig, HorizonReport, evaluate_world, frame_sets, likelihood, stack_frames
+from vqvideo.evaluation import FrechetConfig, HorizonReport, evaluate_world, frame_sets, likelihood
 from vqvideo.evaluation.frame_sets import lite0_missing
 from vqvideo.evaluation.likelihood import step_likelihood, step_rewards
 from vqvideo.evaluation.metrics import psnr, ssim

@@ -13,9 +13,9 @@ from fake_gpu import GPU, FakeGpu
 from tiny_models import make_spec, tiny_prior, tiny_store, tiny_vqvae, tiny_world
 from torch import Tensor
 
-from vqvideo.data.clips import Clips
+from vqvideo.data.clips import Clips, stack_frames
 from vqvideo.data.codes import CodeArrays, CodeClips
-from vqvideo.evaluation import evaluate_prior, evaluate_tokenizer, imagination_speed, likelihood_kind, stack_frames
+from vqvideo.evaluation import evaluate_prior, evaluate_tokenizer, imagination_speed, likelihood_kind
 from vqvideo.evaluation.metrics import psnr
 from vqvideo.models.pixels import to_unit
 from vqvideo.models.prior import HeadConfig, MaskedHeadConfig, ParallelHeadConfig, Prior, PriorOutput

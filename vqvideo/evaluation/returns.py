@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,9 +49,14 @@ class Returns:
             "mean_length": float(np.mean(self.lengths)),
         }
 
-    def __str__(self) -> str:
-        low, high = self.interval
-        return f"{self.mean:7.2f}  [{low:6.2f}, {high:6.2f}]  {np.mean(self.lengths):7.1f}"
+
+HEADS = ("return", "95 % interval", "length")
+
+
+def cells(figures: Mapping[str, Any]) -> tuple[str, ...]:
+    """The JSON of `Returns` under `HEADS`."""
+    low, high = figures["low_95"], figures["high_95"]
+    return (f"{figures['mean_return']:.2f}", f"[{low:.2f}, {high:.2f}]", f"{figures['mean_length']:.1f}")
 
 
 def play_episodes(env: Any, act: Act, episodes: int, seed: int, longest: int = 1000) -> Returns:

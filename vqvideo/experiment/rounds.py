@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from vqvideo.errors import InputError
+from vqvideo.evaluation import returns
+from vqvideo.evaluation.tables import table
 from vqvideo.experiment.config import Experiment, vqvae_folder, world_folder
 from vqvideo.storage import files
 from vqvideo.storage.records import flat_settings, to_plain, without_nan
@@ -155,31 +157,22 @@ def _lasting_settings(cfg: Experiment, how: ImproveConfig) -> Figures:
 
 def round_line(rounds: list[Figures], number: int) -> str:
     """A round in a sentence, beside random actions."""
-    frames, returns = rounds[number]["episodes"]["real_frames"], rounds[number]["returns"]["agent"]
-    return f"round {number}: {frames:,} real frames, return {_mean(returns)}; random {_mean(_random(rounds))}"
+    frames, agent = rounds[number]["episodes"]["real_frames"], rounds[number]["returns"]["agent"]
+    return f"round {number}: {frames:,} real frames, return {_mean(agent)}; random {_mean(_random(rounds))}"
 
 
-def round_table(rounds: list[Figures]) -> list[str]:
+def round_table(rounds: list[Figures]) -> str:
     """The agents of all rounds, below random actions."""
-    head = f"{'agent':8s} {'real frames':>12s}   return  [95 % interval]    length"
-    lines = [_row("random", "", _random(rounds))]
+    rows = [("random", "", *returns.cells(_random(rounds)))]
     for figures in rounds:
         if "returns" in figures:
             frames = f"{figures['episodes']['real_frames']:,}"
-            lines.append(_row(f"round {figures['round']}", frames, figures["returns"]["agent"]))
-    return [head, *lines]
+            rows.append((f"round {figures['round']}", frames, *returns.cells(figures["returns"]["agent"])))
+    return table(("agent", "real frames", *returns.HEADS), rows)
 
 
-def _row(name: str, frames: str, returns: Figures) -> str:
-    low, high = returns["low_95"], returns["high_95"]
-    return (
-        f"{name:8s} {frames:>12s}  {returns['mean_return']:7.2f}  [{low:6.2f}, {high:6.2f}]  "
-        f"{returns['mean_length']:7.1f}"
-    )
-
-
-def _mean(returns: Figures) -> str:
-    return f"{returns['mean_return']:.2f} [{returns['low_95']:.2f}, {returns['high_95']:.2f}]"
+def _mean(figures: Figures) -> str:
+    return " ".join(returns.cells(figures)[:2])
 
 
 def _random(rounds: list[Figures]) -> Figures:
