@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 from vqvideo import cli
-from vqvideo.scripts.train_vqvae import CONFIG
+
+CONFIG = Path(__file__).parents[1] / "configs" / "car_racing.yaml"
 
 
 def main() -> None:

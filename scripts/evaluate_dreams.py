@@ -10,7 +10,6 @@ picture.
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,16 +18,11 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from vqvideo import cli
-from vqvideo.data.recording import snake_case
-from vqvideo.errors import InputError
+from vqvideo.experiment.finding import Source, refuse_small
 from vqvideo.models.prior import Sampling
-from vqvideo.scripts.rollout import Source, load_world, open_store
 
 if TYPE_CHECKING:
     from vqvideo.evaluation import FidelityReport
-
-LEAST = {"horizon": 1, "context": 1, "episodes": 2, "samples": 1}
-"""What options must be at least."""
 
 
 @dataclass(frozen=True)
@@ -56,24 +50,19 @@ class Options(Source):
     """PNG of returns, survival and rewards; needs matplotlib. By default none."""
 
     def __post_init__(self) -> None:
-        for name, least in LEAST.items():
-            if getattr(self, name) < least:
-                raise InputError(f"--{name} is {getattr(self, name)}, expected at least {least}")
+        refuse_small(self, horizon=1, context=1, episodes=2, samples=1)
 
 
 def evaluate(options: Options) -> dict[str, Any]:
     """Measures, prints, draws and writes; returns what is written."""
     from vqvideo.evaluation import evaluate_fidelity
     from vqvideo.scripts.fidelity_plot import require_matplotlib
-    from vqvideo.storage import files
-    from vqvideo.storage.records import to_plain
-    from vqvideo.training.hardware import configure_threads, hardware, versions
+    from vqvideo.training.hardware import configure_threads
 
     if options.plot:
         require_matplotlib()
     configure_threads(options.threads)
-    name = options.name or snake_case(options.env)
-    world, store = load_world(options, name), open_store(options)
+    world, store = options.find()
     began = time.perf_counter()
     report = evaluate_fidelity(
         world,
@@ -86,22 +75,8 @@ def evaluate(options: Options) -> dict[str, Any]:
         seed=options.seed,
     )
     print(report.table())
-    record = {
-        "world": str(options.world or name),
-        "fingerprint": world.fingerprint(),
-        "store": str(store.path),
-        "store_digest": store.digest,
-        "hardware": hardware(),
-        "versions": versions(),
-        "settings": to_plain(options),
-        "seconds": round(time.perf_counter() - began, 1),
-        "fidelity": report.to_json(),
-    }
-    beside = options.world.parent if options.world and options.world.is_dir() else Path("runs") / name
-    out = options.json or beside / "fidelity.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    files.write_file(out, (json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
-    print(f"figures {out}")
+    out = options.json or options.results / "fidelity.json"
+    record = options.write_figures(out, world, store, time.perf_counter() - began, fidelity=report.to_json())
     if options.plot:
         draw(report, f"Dreams of {world.env.env_id}, {options.horizon} latent steps", options.plot)
     return record

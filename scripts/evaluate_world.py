@@ -9,7 +9,6 @@ JSON. Horizons far beyond what was trained on are welcome.
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,18 +17,13 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from vqvideo import cli
-from vqvideo.data.recording import snake_case
-from vqvideo.errors import InputError
+from vqvideo.experiment.finding import Source, clips_to_dream, refuse_small
 from vqvideo.models.prior import Sampling
-from vqvideo.scripts.rollout import Source, load_world, open_store
 
 if TYPE_CHECKING:
     from vqvideo.data.store import Store
     from vqvideo.evaluation import HorizonReport
     from vqvideo.world import WorldModel
-
-LEAST = {"clips": 2, "context": 1, "horizon": 1, "teacher_steps": 2, "block": 1, "frames": 4, "side": 32}
-"""What options must be at least."""
 
 
 @dataclass(frozen=True)
@@ -63,63 +57,27 @@ class Options(Source):
     """Figures; by default evaluation.json beside the world model, for a shipped one in runs/<name>."""
 
     def __post_init__(self) -> None:
-        for name, least in LEAST.items():
-            if getattr(self, name) < least:
-                raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}, expected at least {least}")
+        refuse_small(self, clips=2, context=1, horizon=1, teacher_steps=2, block=1, frames=4, side=32)
 
 
 def evaluate(options: Options) -> dict[str, Any]:
     """Measures, prints and writes; returns what is written."""
-    from vqvideo.storage import files
-    from vqvideo.storage.records import to_plain, without_nan
-    from vqvideo.training.hardware import configure_threads, hardware, versions
+    from vqvideo.evaluation import FrechetConfig, evaluate_world
+    from vqvideo.training.hardware import configure_threads
 
     configure_threads(options.threads)
-    name = options.name or snake_case(options.env)
-    world, store = load_world(options, name), open_store(options)
-    if store.meta.action_space != world.action_space:
-        raise InputError(
-            f"the store has actions {store.meta.action_space}, the world model takes {world.action_space}: "
-            "they are of different environments"
-        )
+    world, store = options.find()
     began = time.perf_counter()
-    report = dreams(options, world, store)
+    clips = clips_to_dream(world, store, context=options.context, horizon=options.horizon)
+    frechet = FrechetConfig(options.block, options.frames, options.side) if options.frechet else None
+    count, how = min(options.clips, len(clips)), options.sampling
+    report = evaluate_world(world, clips, count, options.context, how, options.seed, frechet=frechet)
     told = teacher_forced(options, world, store)
     cli.report(f"teacher-forced on the whole held-out split ({told['likelihood_kind']} likelihood)", numbers(told))
     print(f"\n{report.tables()}\n{summary(report, told)}")
-    record = {
-        "world": str(options.world or name),
-        "fingerprint": world.fingerprint(),
-        "store": str(store.path),
-        "store_digest": store.digest,
-        "hardware": hardware(),
-        "versions": versions(),
-        "settings": to_plain(options),
-        "seconds": round(time.perf_counter() - began, 1),
-        "teacher_forced": told,
-        "dreams": report.to_json(),
-    }
-    beside = options.world.parent if options.world and options.world.is_dir() else Path("runs") / name
-    out = options.json or beside / "evaluation.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    files.write_file(out, (json.dumps(without_nan(record), indent=2, allow_nan=False) + "\n").encode())
-    print(f"figures {out}")
-    return record
-
-
-def dreams(options: Options, world: WorldModel, store: Store) -> HorizonReport:
-    """The figures of the dreams."""
-    from vqvideo.data.clips import Clips
-    from vqvideo.evaluation import FrechetConfig, evaluate_world
-
-    try:
-        clips = Clips(store, "held_out", world.vqvae.clip_length(options.context + options.horizon))
-    except InputError as error:
-        where = f"--context {options.context} and --horizon {options.horizon}"
-        raise InputError(f"{error}: here with {where}") from error
-    frechet = FrechetConfig(options.block, options.frames, options.side) if options.frechet else None
-    count, how = min(options.clips, len(clips)), options.sampling
-    return evaluate_world(world, clips, count, options.context, how, options.seed, frechet=frechet)
+    out = options.json or options.results / "evaluation.json"
+    seconds = time.perf_counter() - began
+    return options.write_figures(out, world, store, seconds, teacher_forced=told, dreams=report.to_json())
 
 
 def teacher_forced(options: Options, world: WorldModel, store: Store) -> dict[str, Any]:

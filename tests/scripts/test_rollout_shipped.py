@@ -98,19 +98,19 @@ def test_without_a_simulator_every_kind_of_action_is_dreamt(worlds: Path, tmp_pa
 def test_what_was_trained_and_recorded_here_wins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     own = car_world(seed=1)
     own.save_pretrained(tmp_path / "runs" / "car_racing" / "world")
-    assert rollout.load_world(SMALL, "car_racing").fingerprint() == own.fingerprint()
+    assert SMALL.find_world().fingerprint() == own.fingerprint()
     assert "no world model" not in capsys.readouterr().out
-    assert len(rollout.open_store(SMALL).entries) == 3, "the shipped clips, as long as nothing was recorded"
+    assert len(SMALL.find_store().entries) == 3, "the shipped clips, as long as nothing was recorded"
     car_store(tmp_path / "data" / "car_racing", episodes=5)
-    assert len(rollout.open_store(SMALL).entries) == 5
+    assert len(SMALL.find_store().entries) == 5
 
 
 def test_the_folders_that_are_named_win(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     own, store = car_world(seed=1), car_store(tmp_path / "elsewhere", episodes=5)
     own.save_pretrained(tmp_path / "mine" / "world")
     options = replace(SMALL, world=tmp_path / "mine" / "world", store=store.path)
-    assert rollout.load_world(options, "car_racing").fingerprint() == own.fingerprint()
-    assert len(rollout.open_store(options).entries) == 5
+    assert options.find_world().fingerprint() == own.fingerprint()
+    assert len(options.find_store().entries) == 5
     result = rollout.rollout(options)
     assert result.picture.parent == tmp_path / "mine" / "rollout"
     assert "taking" not in capsys.readouterr().out
@@ -119,8 +119,8 @@ def test_the_folders_that_are_named_win(tmp_path: Path, capsys: pytest.CaptureFi
 def test_a_shipped_world_can_be_named(worlds: Path, tmp_path: Path) -> None:
     shipped = WorldModel.from_pretrained(worlds / "carracing")
     options = replace(SMALL, env="TinyWorld", world=Path("CarRacing"))
-    assert rollout.load_world(options, "tiny_world").fingerprint() == shipped.fingerprint()
-    assert rollout.open_store(options).meta.env_id == "CarRacing"
+    assert options.find_world().fingerprint() == shipped.fingerprint()
+    assert options.find_store().meta.env_id == "CarRacing"
     assert rollout.rollout(replace(SMALL, world=Path("CarRacing"))).picture.parts[0] == "runs"
 
 
@@ -128,9 +128,9 @@ def test_who_names_a_run_gets_no_other_world() -> None:
     with pytest.raises(
         InputError, match=r"(?s)no world model in runs/mine/world.*comes with vqvideo: --env .*carracing"
     ):
-        rollout.load_world(replace(SMALL, name="mine"), "mine")
+        replace(SMALL, name="mine").find_world()
     with pytest.raises(InputError, match="no episodes in nowhere"):
-        rollout.open_store(replace(SMALL, store=Path("nowhere")))
+        replace(SMALL, store=Path("nowhere")).find_store()
 
 
 def test_a_policy_that_drives_the_real_car_is_refused() -> None:

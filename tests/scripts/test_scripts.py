@@ -143,7 +143,7 @@ EVALUATE = ("evaluate", "--config", "tiny.yaml")
     [
         (ROLLOUT, ("--actions", "lefft"), "--actions 'lefft': did you mean left"),
         (ROLLOUT, ("--actions=9",), "--actions: column 0 is 9.0, expected a whole number from 0 to 4"),
-        (ROLLOUT, ("--context", 0), "--context is 0; it must be at least 1"),
+        (ROLLOUT, ("--context", 0), "--context is 0, expected at least 1"),
         (ROLLOUT, ("--length", 100), "has 0 clips of length"),
         (ROLLOUT, ("--world", "data/tiny_world"), "data/tiny_world"),
         (EVALUATE, ("--clips", 0), "--clips is 0, expected at least 1"),
