@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import get_args
 
@@ -12,12 +14,12 @@ from tiny_models import tiny_experiment, tiny_store
 
 from vqvideo.errors import InputError
 from vqvideo.experiment.config import Experiment
-from vqvideo.models.quantizers import EMAVQConfig, FSQConfig, OutsideConfig, QuantizerConfig
+from vqvideo.models.quantizers import OutsideConfig, QuantizerConfig
 from vqvideo.models.tokenizer import FullConv
-from vqvideo.scripts.bakeoff import COLUMNS, measure, table
+from vqvideo.scripts import bakeoff
 from vqvideo.scripts.benchmarks.results import Results
 from vqvideo.scripts.benchmarks.suites import Suite, changed
-from vqvideo.storage.records import read_yaml, typed
+from vqvideo.storage.records import read_yaml, to_plain, typed
 
 ROOT = Path(__file__).parents[2]
 SUITES = [path for path in sorted((ROOT / "configs" / "bakeoff").glob("*.yaml")) if not path.stem.startswith("prior_")]
@@ -61,39 +63,43 @@ def test_another_kind_starts_from_its_own_defaults() -> None:
     assert full.vqvae.model.backbone == FullConv()
 
 
-def test_a_misspelt_setting_and_a_misspelt_variant_are_explained(tmp_path: Path) -> None:
+def test_what_is_wrong_with_a_suite_is_explained(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("plain: {}\nwide: {vqvae: {latent_step: 3}}\n")
     suite = Suite.read(tmp_path / "mine.yaml")
     with pytest.raises(InputError, match=r"mine\.wide\.vqvae\.latent_step is not a setting: did you mean latent_steps"):
         suite.experiment(Experiment(), "wide")
     with pytest.raises(InputError, match="suite mine has no variant 'wid': did you mean wide"):
         suite.chosen(("wid",))
-    assert suite.chosen(("wide",)) == ["wide"]
-    assert suite.chosen(()) == ["plain", "wide"]
+    assert (suite.chosen(("wide",)), suite.chosen(())) == (["wide"], ["plain", "wide"])
+    for text, message in (("", "no variants"), ("plain: 3", "variant 'plain' is 3")):
+        (tmp_path / "mine.yaml").write_text(text)
+        with pytest.raises(InputError, match=message):
+            Suite.read(tmp_path / "mine.yaml")
 
 
-@pytest.mark.parametrize(("text", "message"), [("", "no variants"), ("plain: 3", "variant 'plain' is 3")])
-def test_a_file_that_is_no_suite_is_refused(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "mine.yaml").write_text(text)
-    with pytest.raises(InputError, match=message):
-        Suite.read(tmp_path / "mine.yaml")
-
-
-def test_each_variant_is_trained_and_measured_and_a_second_call_takes_the_run_that_is_there(tmp_path: Path) -> None:
-    cfg, store = tiny_experiment(tmp_path, steps=3), tiny_store(tmp_path / "data")
-    quantizers = {"ema": EMAVQConfig(codebook_size=16, dim=4), "fsq": FSQConfig(levels=(4, 4))}
-    results = Results(tmp_path / "results.json")
-    for name, quantizer in quantizers.items():
-        stage = replace(cfg.vqvae, model=replace(cfg.vqvae.model, quantizer=quantizer))
-        own = replace(cfg, name=name, vqvae=stage)
-        row = measure(own, store)
-        results.add(name, 0, row)
-        again = measure(own, store)
+def test_each_variant_is_trained_and_measured_and_a_second_call_takes_the_run_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cfg = tiny_experiment(tmp_path, steps=3)
+    plain = to_plain(replace(cfg, record=replace(cfg.record, out=tiny_store(tmp_path / "data").path)))
+    (tmp_path / "own.yaml").write_text(json.dumps(plain))
+    quantizers = {"ema": "kind: EMAVQ, codebook_size: 16, dim: 4", "fsq": "kind: FSQ, levels: [4, 4]"}
+    lines = [f"{name}: {{vqvae: {{model: {{quantizer: {{{q}}}}}}}}}\n" for name, q in quantizers.items()]
+    (tmp_path / "pair.yaml").write_text("".join(lines))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        sys, "argv", ["bakeoff.py", "--config", "own.yaml", "--suite", "pair.yaml", "--seeds", "0", "1"]
+    )
+    measured = []
+    for _ in range(2):
+        bakeoff.main()
+        measured.append(Results(cfg.folder / "pair" / "results.json").rows)
+        head, _, *rows = map(cells, capsys.readouterr().out.splitlines()[-4:])
+        assert (head[2:], [row[:2] for row in rows]) == (list(bakeoff.COLUMNS), [["ema", "2"], ["fsq", "2"]])
+    for name, seed in product(quantizers, (0, 1)):
+        row, again = (found[name][seed] for found in measured)
+        assert row["steps"] == 3
         assert all(again[key] == value for key, value in row.items() if "per_s" not in key)
-    assert {row["steps"] for by_seed in results.rows.values() for row in by_seed.values()} == {3}
-    lines = table(Results(tmp_path / "results.json").rows).splitlines()
-    assert [cells(line)[0] for line in lines[2:]] == ["ema", "fsq"]
-    assert cells(lines[0])[2:] == list(COLUMNS)
 
 
 def test_seeds_are_averaged_and_their_spread_is_shown(tmp_path: Path) -> None:
@@ -102,7 +108,7 @@ def test_seeds_are_averaged_and_their_spread_is_shown(tmp_path: Path) -> None:
     columns = measured["variants"]["default"]["0"]
     for seed, psnr in enumerate((30.0, 31.0, 33.0)):
         results.add("default", seed, {**columns, "psnr_db": psnr})
-    shown = cells(table(results.rows).splitlines()[-1])
+    shown = cells(bakeoff.table(results.rows).splitlines()[-1])
     assert shown[:2] == ["default", "3"]
     assert "31.33 ± 1.50" in shown
 
@@ -113,5 +119,5 @@ RESULTS = sorted((ROOT / "configs" / "results").glob("bakeoff_*.json"))
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
 def test_the_results_page_shows_what_was_measured(path: Path) -> None:
     shown = list(map(cells, (ROOT / "configs" / "results" / "README.md").read_text().splitlines()))
-    head, _, *rows = map(cells, table(Results(path).rows).splitlines())
+    head, _, *rows = map(cells, bakeoff.table(Results(path).rows).splitlines())
     assert [line for line in (head, *rows) if line not in shown] == []

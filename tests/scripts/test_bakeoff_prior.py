@@ -96,7 +96,8 @@ def stage(**settings: Any) -> PriorStage:
 def test_a_trial_gives_every_column_and_the_same_figures_twice(
     store: Store, world: WorldModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trial = Trial(NEAR, world.vqvae, store, [stage()], window=3)
+    trial = Trial(NEAR, world.vqvae, store, [stage(), replace(stage(), latent_steps=6)], window=3)
+    assert trial.codes.length == 6, "as long as the longest variant trains on"
     row = trial.figures(world, Sampling())
     assert row["frames_per_s_16"] > 0
     monkeypatch.setattr(prior_trial, "imagination_speed", lambda *_: 1.0)
@@ -107,11 +108,6 @@ def test_a_trial_gives_every_column_and_the_same_figures_twice(
     assert len(gains) == 8
     assert row["gain_db"] == pytest.approx(sum(gains) / 8, abs=1e-3)
     assert (row["gain_at_window_db"], row["gain_at_horizon_db"]) == pytest.approx((gains[2], gains[7]), abs=1e-3)
-
-
-def test_the_clips_of_codes_are_as_long_as_the_longest_variant_trains_on(store: Store, world: WorldModel) -> None:
-    trial = Trial(NEAR, world.vqvae, store, [stage(), replace(stage(), latent_steps=6)], window=3)
-    assert trial.codes.length == 6
 
 
 @pytest.mark.parametrize(
@@ -128,12 +124,6 @@ def test_what_could_not_be_compared_is_refused_before_any_training(
 ) -> None:
     with pytest.raises(InputError, match=message):
         Trial(cfg, world.vqvae, store, stages, window=3)
-
-
-@pytest.mark.parametrize("name", ["horizon", "context", "clips", "code_clips"])
-def test_a_trial_of_nothing_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match=f"--{name.replace('_', '-')} is 0, expected at least"):
-        TrialConfig(**{name: 0})
 
 
 @pytest.mark.parametrize(
@@ -232,12 +222,10 @@ def test_variants_are_trained_measured_and_drawn_and_a_second_call_measures_noth
     assert rows["masked, 1 pass"][0]["token_nats"] == rows["masked, 2 passes"][0]["token_nats"]
     assert rows["masked, 1 pass"][0]["curves"] != rows["masked, 2 passes"][0]["curves"]
     assert np.asarray(Image.open(home / "curves.png")).std() > 1
-    with monkeypatch.context() as patch:
-        patch.setattr(bakeoff_prior, "measure", None)
-        code, again = compare()
+    monkeypatch.setattr(bakeoff_prior, "measure", None)
+    code, again = compare()
     assert code == 0, again
-    assert bakeoff_prior.table(rows) in shown
-    assert bakeoff_prior.table(rows) in again
+    assert all(bakeoff_prior.table(rows) in text for text in (shown, again))
 
 
 def test_heads_are_compared_on_a_backbone_that_is_there(compare: Callable[..., Any], home: Path) -> None:
