@@ -141,23 +141,6 @@ def test_a_wrapped_batch_does_what_wrapped_envs_do_one_by_one(name: str, mode: s
     )
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_rewards_are_normalised_as_those_of_gymnasiums_batch(mode: str) -> None:
-    world = some_world(stride=1)
-    one = vector_wrappers.NormalizeReward(dreams(world, autoreset_mode=mode))
-    two = vector_wrappers.NormalizeReward(SyncVectorEnv([lambda: dream(world)] * 3, autoreset_mode=mode))
-    one.action_space.seed(0)
-    for envs in (one, two):
-        envs.reset(seed=0)
-    for _ in range(10):
-        action = one.action_space.sample()
-        told, expected = one.step(action), two.step(action)
-        np.testing.assert_allclose(told[1], expected[1], atol=1e-4)
-        if mode == "Disabled" and (over := told[2] | told[3]).any():
-            for envs in (one, two):
-                envs.reset(options={"reset_mask": over.copy()})
-
-
 @pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
 def test_statistics_of_episodes_are_those_of_gymnasiums_batch(mode: str) -> None:
     world = some_world(stride=1)
@@ -175,27 +158,6 @@ def test_statistics_of_episodes_are_those_of_gymnasiums_batch(mode: str) -> None
             assert np.array_equal(infos["episode"]["l"], expected["episode"]["l"])
             np.testing.assert_allclose(infos["episode"]["r"], expected["episode"]["r"], atol=1e-4)
     assert len(one.length_queue) > 5
-
-
-@pytest.mark.parametrize("mode", ["NextStep", "Disabled"])
-def test_returns_and_lengths_of_episodes_are_right(mode: str) -> None:
-    envs = vector_wrappers.RecordEpisodeStatistics(dreams(autoreset_mode=mode))
-    envs.action_space.seed(0)
-    envs.reset(seed=0)
-    returns, lengths, ends = np.zeros(3), np.zeros(3, int), 0
-    for _ in range(15):
-        _, rewards, terminated, truncated, infos = envs.step(envs.action_space.sample())
-        over, begun = terminated | truncated, infos.get("_start", np.zeros(3, bool))
-        returns, lengths = (returns + rewards) * ~begun, (lengths + 1) * ~begun
-        assert ("episode" in infos) == bool(over.any())
-        if over.any():
-            assert np.array_equal(infos["_episode"], over)
-            np.testing.assert_allclose(infos["episode"]["r"][over], returns[over], rtol=1e-6)
-            assert np.array_equal(infos["episode"]["l"][over], lengths[over])
-            returns, lengths, ends = returns * ~over, lengths * ~over, ends + int(over.sum())
-            if mode == "Disabled":
-                envs.reset(options={"reset_mask": over.copy()})
-    assert ends > 5
 
 
 def test_numpy_becomes_torch_in_gymnasiums_wrapper_as_it_does_in_ours() -> None:

@@ -10,13 +10,12 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from imagined import dream, dreams, endless, some_world
-from tiny_models import STEERING, tiny_world
 from vector_checker import check_vector_env
 
-from vqvideo.imagined_env import ImaginedEnv, ImaginedVectorEnv
+from vqvideo.imagined_env import ImaginedVectorEnv
 from vqvideo.world import WorldModel
 
-Told = tuple[Any, Any, Any, Any, dict[str, Any]]
+Results = tuple[Any, Any, Any, Any, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
@@ -24,123 +23,90 @@ def world() -> WorldModel:
     return some_world(stride=1)
 
 
-def check(world: WorldModel, broken: Callable[[ImaginedVectorEnv], VectorEnv], mode: str, **single: Any) -> None:
+def check(world: WorldModel, broken: Callable[[ImaginedVectorEnv], VectorEnv], mode: str, horizon: int = 3) -> None:
     """Checks a batch of two that something was done to."""
-
-    def make_vector() -> VectorEnv:
-        return broken(dreams(world, 2, horizon=3, autoreset_mode=mode))
-
-    def make_single() -> ImaginedEnv:
-        return dream(world, **({"horizon": 3} | single))
-
-    check_vector_env(make_vector, make_single, steps=6, seed=1)
+    check_vector_env(
+        lambda: broken(dreams(world, 2, horizon=3, autoreset_mode=mode)),
+        lambda: dream(world, horizon=horizon),
+        steps=6,
+        seed=1,
+    )
 
 
-class Broken(VectorWrapper):
+class Changed(VectorWrapper):
     """Changes the results of each step."""
 
-    def __init__(self, env: VectorEnv, change: Callable[[Told], Told]) -> None:
+    def __init__(self, env: VectorEnv, change: Callable[[Results], Results]) -> None:
         super().__init__(env)
         self.change = change
 
-    def step(self, actions: Any) -> Told:
+    def step(self, actions: Any) -> Results:
         return self.change(super().step(actions))
 
 
-def without(*names: str) -> Callable[[Told], Told]:
-    def change(told: Told) -> Told:
-        return *told[:4], {name: value for name, value in told[4].items() if name not in names}
-
-    return change
+def without(*names: str) -> Callable[[Results], Results]:
+    return lambda results: (*results[:4], {name: value for name, value in results[4].items() if name not in names})
 
 
-def of_another_type(told: Told) -> Told:
-    return told[0], told[1].astype(np.float32), *told[2:]
+def with_all_masks_true(results: Results) -> Results:
+    masks = {name: value | True for name, value in results[4].items() if name.startswith("_")}
+    return *results[:4], results[4] | masks
 
 
-def with_all_masks_true(told: Told) -> Told:
-    masks = {name: value | True for name, value in told[4].items() if name.startswith("_")}
-    return *told[:4], told[4] | masks
+def with_the_first_observation_as_the_final_one(results: Results) -> Results:
+    for i in np.flatnonzero(results[4].get("_final_obs", np.zeros(2, bool))):
+        results[4]["final_obs"][i] = results[0][i]
+    return results
 
 
-def brighter(told: Told) -> Told:
-    return np.minimum(told[0], 253) + np.uint8(2), *told[1:]
-
-
-def both_kinds_of_end(told: Told) -> Told:
-    return *told[:2], told[2] | told[3], *told[3:]
-
-
-def upside_down(told: Told) -> Told:
-    return *told[:4], {name: value[::-1] if name == "frames" else value for name, value in told[4].items()}
-
-
-def a_list(told: Told) -> Told:
-    return told[0], list(told[1]), *told[2:]
-
-
-def with_the_first_observation_as_the_final_one(told: Told) -> Told:
-    over = told[4].get("_final_obs", np.zeros(2, bool))
-    for i in np.flatnonzero(over):
-        told[4]["final_obs"][i] = told[0][i]
-    return told
-
-
-CHANGES: list[tuple[str, Callable[[Told], Told], str]] = [
+CHANGES: list[tuple[str, Callable[[Results], Results], str]] = [
     ("SameStep", without("final_obs"), r"infos has .*, expected .*final_obs"),
-    ("SameStep", without("_final_info"), r"infos has .*, expected .*_final_info"),
     ("SameStep", with_the_first_observation_as_the_final_one, r"infos\['final_obs'\]\[\d\] differs at"),
     ("NextStep", without("entropy", "_entropy"), r"infos has .*, expected .*entropy"),
     ("NextStep", with_all_masks_true, r"infos\['_\w+'\] differs at"),
-    ("NextStep", of_another_type, r"rewards is \(dtype\('float32'\), .*expected \(dtype\('float64'\)"),
-    ("NextStep", brighter, "observations differs at"),
-    ("NextStep", both_kinds_of_end, "terminated differs at"),
-    ("NextStep", upside_down, r"infos\['frames'\] differs at"),
-    ("NextStep", a_list, "rewards is a list, expected a ndarray"),
+    ("NextStep", lambda r: (r[0], r[1].astype(np.float32), *r[2:]), r"rewards is \(dtype\('float32'\), .*'float64'"),
+    ("NextStep", lambda r: (np.minimum(r[0], 253) + np.uint8(2), *r[1:]), "observations differs at"),
+    ("NextStep", lambda r: (*r[:2], r[2] | r[3], *r[3:]), "terminated differs at"),
+    ("NextStep", lambda r: (r[0], list(r[1]), *r[2:]), "rewards is a list, expected a ndarray"),
 ]
 
 
 @pytest.mark.parametrize(("mode", "change", "message"), CHANGES)
 def test_a_change_of_what_a_step_gives_is_found(
-    world: WorldModel, mode: str, change: Callable[[Told], Told], message: str
+    world: WorldModel, mode: str, change: Callable[[Results], Results], message: str
 ) -> None:
     with pytest.raises(AssertionError, match=message):
-        check(world, lambda envs: Broken(envs, change), mode)
-
-
-@pytest.mark.parametrize("mode", ["NextStep", "SameStep", "Disabled"])
-def test_nothing_is_found_where_nothing_is_broken(world: WorldModel, mode: str) -> None:
-    check(world, lambda envs: Broken(envs, lambda told: told), mode)
+        check(world, lambda envs: Changed(envs, change), mode)
 
 
 class RewardsAtResets(VectorWrapper):
     """Gives the last reward once more in the step that is a reset."""
 
-    def step(self, actions: Any) -> Told:
-        told = super().step(actions)
-        beginning = told[4].get("_start", np.zeros(2, bool))
-        rewards = np.where(beginning, self.last, told[1]) if hasattr(self, "last") else told[1]
-        self.last = told[1]
-        return told[0], rewards, *told[2:]
+    def step(self, actions: Any) -> Results:
+        results = super().step(actions)
+        beginning = results[4].get("_start", np.zeros(2, bool))
+        rewards = np.where(beginning, self.last, results[1]) if hasattr(self, "last") else results[1]
+        self.last = results[1]
+        return results[0], rewards, *results[2:]
 
 
 class OneBuffer(VectorWrapper):
     """Returns the same array of observations at every step."""
 
-    def step(self, actions: Any) -> Told:
-        told = super().step(actions)
-        self.buffer = getattr(self, "buffer", np.empty_like(told[0]))
-        self.buffer[:] = told[0]
-        return self.buffer, *told[1:]
+    def step(self, actions: Any) -> Results:
+        results = super().step(actions)
+        self.buffer = getattr(self, "buffer", np.empty_like(results[0]))
+        self.buffer[:] = results[0]
+        return self.buffer, *results[1:]
 
 
 class ChangesActions(VectorWrapper):
     """Clips actions where they lie."""
 
-    def step(self, actions: Any) -> Told:
-        told = super().step(actions)
+    def step(self, actions: Any) -> Results:
+        results = super().step(actions)
         np.minimum(actions, 1, out=actions)
-        return told
+        return results
 
 
 class ResetsAll(VectorWrapper):
@@ -157,21 +123,12 @@ class OneSeed(VectorWrapper):
         return super().reset(seed=[seed] * 2 if isinstance(seed, int) else seed, options=options)
 
 
-class ResetsWithoutInfo(VectorWrapper):
-    """Tells nothing of a reset."""
-
-    def reset(self, **options: Any) -> Any:
-        return super().reset(**options)[0], {}
-
-
 BROKEN: list[tuple[str, type[VectorWrapper], str]] = [
     ("NextStep", RewardsAtResets, "rewards differs at"),
-    ("NextStep", OneBuffer, r"written into after it was returned: \[0\] differs"),
     ("SameStep", OneBuffer, r"written into after it was returned: \[0\] differs"),
     ("NextStep", ChangesActions, "actions were written into"),
     ("Disabled", ResetsAll, r"reset of \[.*observations differs|reset of \[.*infos"),
     ("NextStep", OneSeed, "reset 0: observations differs|reset 0: infos"),
-    ("NextStep", ResetsWithoutInfo, r"reset 0: infos has \[\], expected \['_start', 'start'\]"),
 ]
 
 
@@ -189,36 +146,23 @@ def test_a_horizon_that_is_one_off_is_found(world: WorldModel, mode: str) -> Non
         check(world, lambda envs: envs, mode, horizon=4)
 
 
-def test_a_wrong_mode_in_the_metadata_is_found(world: WorldModel) -> None:
-    def silent(envs: ImaginedVectorEnv) -> ImaginedVectorEnv:
-        del envs.metadata["autoreset_mode"]
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("metadata", {}, r"metadata\['autoreset_mode'\] is None, expected an AutoresetMode"),
+        ("metadata", {"autoreset_mode": AutoresetMode.SAME_STEP}, "step 0: observations differs at"),
+        ("single_observation_space", spaces.Box(0, 200, (16, 16, 3), np.uint8), "single_observation_space is Box"),
+        ("single_action_space", spaces.Discrete(4), r"single_action_space is Discrete\(4\), not that of one env"),
+        ("action_space", spaces.Discrete(5), r"action_space is Discrete\(5\), not a batch of Discrete\(5\)"),
+    ],
+)
+def test_wrong_spaces_and_a_wrong_mode_are_found(world: WorldModel, name: str, value: Any, message: str) -> None:
+    def wrong(envs: ImaginedVectorEnv) -> ImaginedVectorEnv:
+        setattr(envs, name, value)
         return envs
 
-    def lying(envs: ImaginedVectorEnv) -> ImaginedVectorEnv:
-        envs.metadata["autoreset_mode"] = AutoresetMode.SAME_STEP
-        return envs
-
-    with pytest.raises(AssertionError, match=r"metadata\['autoreset_mode'\] is None, expected an AutoresetMode"):
-        check(world, silent, "NextStep")
-    with pytest.raises(AssertionError, match="step 0: observations differs at"):
-        check(world, lying, "NextStep")
-
-
-def test_wrong_spaces_are_found(world: WorldModel) -> None:
-    def darker(envs: ImaginedVectorEnv) -> ImaginedVectorEnv:
-        envs.single_observation_space = spaces.Box(0, 200, (16, 16, 3), np.uint8)
-        return envs
-
-    def unbatched(envs: ImaginedVectorEnv) -> ImaginedVectorEnv:
-        envs.action_space = spaces.Discrete(5)
-        return envs
-
-    with pytest.raises(AssertionError, match="single_observation_space is Box"):
-        check(world, darker, "NextStep")
-    with pytest.raises(AssertionError, match=r"action_space is Discrete\(5\), not a batch of Discrete\(5\)"):
-        check(world, unbatched, "NextStep")
-    with pytest.raises(AssertionError, match=r"single_action_space is Discrete\(5\), not that of one env"):
-        check_vector_env(lambda: dreams(world), lambda: dream(tiny_world(space=STEERING)), 6, 0)
+    with pytest.raises(AssertionError, match=message):
+        check(world, wrong, "NextStep")
 
 
 def test_a_check_in_which_no_episode_ends_is_refused() -> None:
