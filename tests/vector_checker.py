@@ -53,7 +53,7 @@ def check_vector_env(
     ends = np.zeros(2, int)
     for number, one in enumerate(seeds):
         found, expected = vector.reset(seed=one), singles.reset(seed=one)
-        _check_told(vector, found, expected, f"reset {number}", given)
+        _check_results(vector, found, expected, f"reset {number}", given)
         for t in range(steps):
             ends += _play_step(vector, singles, f"reset {number}, step {t}", given)
     assert ends.any(), f"no episode ended in {steps} steps: nothing was learnt about ends"
@@ -83,24 +83,20 @@ def _play_step(vector: VectorEnv, singles: SyncVectorEnv, where: str, given: lis
     untouched = deepcopy(actions)
     found, expected = vector.step(actions), singles.step(actions)
     _check_same(actions, untouched, f"{where}: actions were written into: ", exact=True)
-    _check_told(vector, found, expected, where, given)
+    _check_results(vector, found, expected, where, given)
     ends = expected[2], expected[3]
     over = ends[0] | ends[1]
     if vector.metadata["autoreset_mode"] == AutoresetMode.DISABLED and over.any():
         found, expected = (envs.reset(options={"reset_mask": over.copy()}) for envs in (vector, singles))
-        _check_told(vector, found, expected, f"{where}: reset of {np.flatnonzero(over)}", given)
+        _check_results(vector, found, expected, f"{where}: reset of {np.flatnonzero(over)}", given)
     return [int(end.sum()) for end in ends]
 
 
-def _check_told(
+def _check_results(
     vector: VectorEnv, found: tuple[Any, ...], expected: tuple[Any, ...], where: str, given: list[tuple[Any, Any]]
 ) -> None:
     """Compares the results of a step or a reset, and keeps them to look at them again at the end."""
-    names = (
-        ("observations", "infos")
-        if len(expected) == 2
-        else ("observations", "rewards", "terminated", "truncated", "infos")
-    )
+    names = _RESET if len(expected) == len(_RESET) else _STEP
     assert len(found) == len(names), f"{where}: {len(found)} results, expected {', '.join(names)}"
     for name, one, two in zip(names, found, expected, strict=True):
         _check_same(one, two, f"{where}: {name}")

@@ -104,12 +104,6 @@ def test_an_agent_comes_back_from_disk_as_it_was_and_each_tensor_is_stored_once(
     assert (tmp_path / "agent" / "model.safetensors").stat().st_size < 4 * stored + 4096
 
 
-def test_a_folder_of_something_else_is_no_agent(tmp_path: Path) -> None:
-    tiny_world().save_pretrained(tmp_path / "world")
-    with pytest.raises(InputError, match="holds a vqvideo-world, expected a vqvideo-agent"):
-        Agent.load(tmp_path / "world")
-
-
 def test_a_recording_agent_repeats_itself_for_equal_seeds_and_explores_as_often_as_told(tmp_path: Path) -> None:
     agent().save(tmp_path / "agent")
     frames = np.random.default_rng(1).integers(0, 256, (20, SIZE, SIZE, 3), np.uint8)
@@ -135,10 +129,6 @@ def test_learning_in_a_dream_changes_the_agent_and_repeats_bit_by_bit(tmp_path: 
     assert (one.frame_size, one.space) == ((SIZE, SIZE), FIVE)
     other = learn_in_dream(world, store, QUICK, Sampling(), first=one)
     assert not same_weights(one.policy, other.policy)
-
-
-def test_an_agent_of_another_shape_is_no_beginning(tmp_path: Path) -> None:
-    world, store = tiny_world(), tiny_store(tmp_path)
     with pytest.raises(InputError, match="the agent to begin with is of another shape"):
         learn_in_dream(world, store, QUICK, Sampling(), first=Agent.untrained((32, 32), FIVE))
 

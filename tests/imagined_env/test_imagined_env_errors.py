@@ -31,25 +31,19 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("discrete", np.array([0, 5, 1]), r"env 1: action .*5.* is not in Discrete\(5\): .*5\.0.* from 0 to 4"),
     ("discrete", np.array([0, 1, -1]), r"env 2: action .*-1.* is not in Discrete\(5\)"),
     ("discrete", np.array([1.9, 1.0, 0.0]), r"env 0: action .*1\.9.* is not in Discrete\(5\): .*type float64"),
-    ("discrete", np.array([1.0, 1.0, 0.0]), r"env 0: action .*1\.0.* is not in Discrete\(5\): .*type float64"),
     ("discrete", np.array([0.0, np.nan, 0.0]), r"env 0: .*type float64, expected Discrete\(5\)"),
     ("discrete", torch.tensor([0, 7, 1]), r"env 1: action .*7.* is not in Discrete\(5\)"),
     ("discrete", [0, 1, 9], r"env 2: action 9 is not in Discrete\(5\)"),
     ("discrete", [0, "left", 1], r"env 1: action 'left' is not in Discrete\(5\)"),
-    ("discrete", [0, None, 1], r"env 1: action None is not in Discrete\(5\)"),
     ("discrete", np.array([[0], [1], [2]]), r"env 0: .* shape \(1,\), expected \(\) for Discrete\(5\)"),
     ("discrete", np.array([0, 1]), r"2 actions for 3 envs, expected one of Discrete\(5\) for each"),
     ("discrete", [0, 1, 2, 3], "4 actions for 3 envs"),
-    ("discrete", np.array([], int), "0 actions for 3 envs"),
     ("discrete", 3, r"actions 3 are no batch of 3 of Discrete\(5\)"),
-    ("discrete", np.int64(3), r"actions .*3.* are no batch of 3 of Discrete\(5\)"),
     ("discrete", None, "actions None are no batch"),
     ("box", np.array([[0, 0], [0, 0], [0, 2.5]]), r"env 2: action .*2\.5.* is not in Box\(.*column 1 .*0\.0 to 2"),
     ("box", np.array([[np.nan, 0], [0, 0], [0, 0]]), r"env 0: action .*nan.* is not in Box\("),
-    ("box", np.array([[0, 0], [np.inf, 0], [0, 0]]), r"env 1: action .*inf.* is not in Box\("),
     ("box", torch.tensor([[0.0, 0], [0, 0], [-3, 0]]), r"env 2: action .*-3.* is not in Box\("),
     ("box", np.zeros((3, 3)), r"env 0: .*shape \(3,\), expected \(2,\)"),
-    ("box", np.zeros((2, 2)), "2 actions for 3 envs"),
     ("box", np.array([["a", "b"]] * 3), r"env 0: .*expected Box\("),
     ("box", [[0.0, 1.0], [0.0], [0.0, 1.0]], r"env 1: action \[0\.0\] is not in Box\("),
     ("dict", {"gear": GEARS - 1, "steer": STEER}, r"env 0: .* is not in Dict\('gear': .*leaf 'gear'"),
@@ -61,7 +55,6 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("dict", GEARS, r"expected a dict with keys \['gear', 'steer'\]"),
     ("tuple", (np.full((3, 2), 2), STEER), r"env 0: .* is not in Tuple\(MultiBinary"),
     ("tuple", (np.zeros((3, 2), int), STEER, STEER), "expected a tuple of 2"),
-    ("tuple", (np.zeros((3, 2), int),), "expected a tuple of 2"),
     ("tuple", (np.zeros((1, 2), int), STEER), "1 and 3 actions for 3 envs"),
 ]  # fmt: skip
 
@@ -219,10 +212,10 @@ def test_a_partial_reset_cannot_come_first() -> None:
     envs.reset(options={"reset_mask": np.ones(3, bool)})
 
 
-@pytest.mark.parametrize("seeds", [[1, 2], [1, 2, 3, 4], []])
-def test_another_number_of_seeds_is_refused(seeds: list[int | None]) -> None:
-    with pytest.raises(InputError, match=f"{len(seeds)} seeds for 3 envs, expected one number or one for each"):
-        dreams().reset(seed=seeds)
+def test_another_number_of_seeds_is_refused() -> None:
+    for seeds in ([1, 2], [1, 2, 3, 4], []):
+        with pytest.raises(InputError, match=f"{len(seeds)} seeds for 3 envs, expected one number or one for each"):
+            dreams().reset(seed=seeds)
 
 
 # ---------------------------------------------------------------- settings
@@ -303,14 +296,11 @@ def test_a_context_of_nothing_is_refused(tmp_path: Path, context: int, count: in
         read_starts(tiny_world(), tiny_store(tmp_path), context, count)
 
 
-def test_a_store_of_other_actions_is_refused(tmp_path: Path) -> None:
+def test_a_store_of_other_actions_or_frames_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has actions in Discrete\(5\), the world was trained on Box\("):
-        ImaginedVectorEnv(tiny_world(space=STEERING), tiny_store(tmp_path))
-
-
-def test_a_store_of_other_frames_is_refused(tmp_path: Path) -> None:
+        ImaginedVectorEnv(tiny_world(space=STEERING), tiny_store(tmp_path / "one"))
     with pytest.raises(InputError, match=r"frames of \(4, 6\) \(h, w\), the world was trained on \(16, 16\): reco"):
-        ImaginedVectorEnv(tiny_world(), make_store(tmp_path))
+        ImaginedVectorEnv(tiny_world(), make_store(tmp_path / "two"))
 
 
 def test_an_empty_store_is_refused(tmp_path: Path) -> None:
