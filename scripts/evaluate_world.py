@@ -84,15 +84,16 @@ def teacher_forced(options: Options, world: WorldModel, store: Store) -> dict[st
     """The figures of the prior over every latent step of the split. Clips follow each other without a gap; the last one
     of an episode ends with it and overlaps.
     """
-    from vqvideo.data.codes import CodeClips, encode_split
+    from vqvideo.data.codes import CodeClips, encode_episode
     from vqvideo.data.config import SegmentConfig
     from vqvideo.evaluation import evaluate_prior, likelihood_kind
 
     vqvae, s = world.vqvae, world.stride
     longest = max((1 + entry.length // s for entry in store.split("held_out")), default=0)
     steps = max(2, min(options.teacher_steps, longest))
-    arrays = encode_split(vqvae, store, "held_out", SegmentConfig(steps, s * (steps - 1)), vqvae.device)
-    clips = CodeClips(arrays, steps)
+    segments = SegmentConfig(steps, s * (steps - 1))
+    episodes = map(store.episode, store.long_enough("held_out", 1 + s))
+    clips = CodeClips([encode_episode(vqvae, episode, segments, vqvae.device) for episode in episodes], steps)
     figures = evaluate_prior(world.prior, clips, len(clips), frame_size=vqvae.frame_size)
     kind = likelihood_kind(world.prior, clips)
     return {"clips": len(clips), "latent_steps": steps, "likelihood_kind": kind, **figures}

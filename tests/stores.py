@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from vqvideo.data.code_cache import CodeCache
+from vqvideo.data.codes import CodeArrays, Tokenizer
+from vqvideo.data.config import SegmentConfig
 from vqvideo.data.episode import Episode
 from vqvideo.data.index import StoreMeta
 from vqvideo.data.store import Store, StoreWriter
@@ -81,6 +85,15 @@ class IndexTokenizer:
     def encode(self, frames: Tensor) -> Tensor:
         self.encoded += len(frames)
         return frames[:, :: self.stride, 0, :1, :1].long()
+
+
+def cached_codes(
+    tokenizer: Tokenizer, fingerprint: str, store: Store, split: str, cfg: SegmentConfig
+) -> list[CodeArrays]:
+    """From the cache, or made and cached."""
+    cache = CodeCache(tokenizer, fingerprint, store, split, cfg)
+    cache.encode_share(torch.device("cpu"))
+    return cache.read()
 
 
 def flip(path: Path, byte: int, bit: int = 0) -> None:

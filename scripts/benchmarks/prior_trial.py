@@ -8,7 +8,7 @@ from math import log
 from statistics import mean
 
 from vqvideo.data.clips import Clips
-from vqvideo.data.code_cache import cached_codes
+from vqvideo.data.code_cache import CodeCache
 from vqvideo.data.codes import CodeClips
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
@@ -57,8 +57,9 @@ class Trial:
             raise InputError(f"--horizon is {cfg.horizon}, expected at least the window of {window} latent steps")
         self.cfg, self.window = cfg, window
         self.clips = Clips(store, "held_out", vqvae.clip_length(cfg.context + cfg.horizon))
-        arrays = cached_codes(vqvae, vqvae.fingerprint(), store, "held_out", segments, vqvae.device)
-        self.codes = CodeClips(arrays, max(stage.latent_steps for stage in stages))
+        cache = CodeCache(vqvae, vqvae.fingerprint(), store, "held_out", segments)
+        cache.encode_share(vqvae.device)
+        self.codes = CodeClips(cache.read(), max(stage.latent_steps for stage in stages))
 
     @property
     def count(self) -> int:

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save
-from stores import IndexTokenizer, flip, make_episode, make_meta, make_store
+from stores import IndexTokenizer, cached_codes, flip, make_episode, make_meta, make_store
 
 from vqvideo.data import code_cache
-from vqvideo.data.code_cache import CodeCache, cached_codes
-from vqvideo.data.codes import CodeArrays, CodeClips, encode_split, joined
+from vqvideo.data.code_cache import CodeCache
+from vqvideo.data.codes import CodeArrays, CodeClips, encode_episode, joined
 from vqvideo.data.config import SegmentConfig
 from vqvideo.data.store import Store, StoreWriter
 from vqvideo.errors import InputError
@@ -27,7 +27,7 @@ SEGMENTS = SegmentConfig(5, 3)
 def from_cache(
     tokenizer: IndexTokenizer, store: Store, fingerprint: str = "f" * 64, split: str = "train"
 ) -> CodeArrays:
-    return joined(cached_codes(tokenizer, fingerprint, store, split, SEGMENTS, CPU))
+    return joined(cached_codes(tokenizer, fingerprint, store, split, SEGMENTS))
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_another_tokenizer_other_segments_and_a_longer_store_are_encoded_anew(tm
     store, tokenizer = make_store(tmp_path), IndexTokenizer(2)
     first = from_cache(tokenizer, store)
     from_cache(tokenizer, store, "e" * 64)
-    cached_codes(tokenizer, "f" * 64, store, "train", SegmentConfig(4, 3), CPU)
+    cached_codes(tokenizer, "f" * 64, store, "train", SegmentConfig(4, 3))
     assert len(caches(store)) == 3
     with StoreWriter.open(tmp_path, make_meta()) as writer:
         writer.add(3, make_episode(20, 3), "train")
@@ -145,7 +145,8 @@ def test_an_interrupted_cache_is_made_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_any_number_of_ranks_makes_the_same_clips_in_the_same_order(tmp_path: Path, world: int) -> None:
     store = make_store(tmp_path, [20, 9, 20, 1, 12, 20, 20])
-    expected = CodeClips(encode_split(IndexTokenizer(2), store, "train", SEGMENTS, CPU), 4)
+    episodes = [store.episode(entry) for entry in store.entries if entry.length > 1]
+    expected = CodeClips([encode_episode(IndexTokenizer(2), episode, SEGMENTS, CPU) for episode in episodes], 4)
     ranks = [CodeCache(IndexTokenizer(2), "f" * 64, store, "train", SEGMENTS) for _ in range(world)]
     assert ranks[0].missing_shards() == [0, 1, 2]
     for rank in reversed(range(world)):
@@ -174,7 +175,7 @@ def test_a_cache_that_was_interrupted_is_completed_by_any_number_of_ranks(tmp_pa
 
 def test_shards_stay_on_disk_and_are_sent_to_another_process_by_name(tmp_path: Path) -> None:
     store = make_store(tmp_path, [200] * 3)
-    (shard,) = cached_codes(IndexTokenizer(2), "f" * 64, store, "train", SEGMENTS, CPU)
+    (shard,) = cached_codes(IndexTokenizer(2), "f" * 64, store, "train", SEGMENTS)
     assert not any(array.flags.owndata or array.flags.writeable for array in shard)
     data = pickle.dumps(shard)
     assert len(data) < 1000 < shard.codes.nbytes

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from stores import IndexTokenizer, make_episode, make_store
+from stores import IndexTokenizer, make_episode
 
-from vqvideo.data.codes import CodeClips, encode_episode, encode_split, joined, segment_starts
+from vqvideo.data.codes import CodeArrays, CodeClips, encode_episode, joined, segment_starts
 from vqvideo.data.config import SegmentConfig
 from vqvideo.data.episode import Episode
 from vqvideo.errors import InputError
 
 CPU = torch.device("cpu")
+
+
+def encoded(lengths: list[int], stride: int, cfg: SegmentConfig) -> list[CodeArrays]:
+    """Episodes of these lengths, each apart."""
+    episodes = [make_episode(length, seed) for seed, length in enumerate(lengths)]
+    return [encode_episode(IndexTokenizer(stride), episode, cfg, CPU) for episode in episodes]
 
 
 def counting_episode(length: int) -> Episode:
@@ -70,8 +75,8 @@ def test_an_episode_shorter_than_a_segment_makes_one_shorter_segment_at_each_end
     assert arrays.starts.tolist() == [0, 3, 6]
 
 
-def test_arrays_have_the_promised_types(tmp_path: Path) -> None:
-    arrays = joined(encode_split(IndexTokenizer(2), make_store(tmp_path), "train", SegmentConfig(5, 3), CPU))
+def test_arrays_have_the_promised_types() -> None:
+    arrays = joined(encoded([20, 20], 2, SegmentConfig(5, 3)))
     total = int(arrays.starts[-1])
     assert (arrays.codes.shape, arrays.codes.dtype) == ((total, 1, 1), np.int32)
     assert (arrays.actions.shape, arrays.actions.dtype) == ((total, 2, 1), np.float32)
@@ -79,31 +84,19 @@ def test_arrays_have_the_promised_types(tmp_path: Path) -> None:
     assert (arrays.terminated.shape, arrays.terminated.dtype) == ((total,), np.bool_)
 
 
-def test_a_split_joins_its_episodes_in_order(tmp_path: Path) -> None:
-    store, cfg = make_store(tmp_path, [20, 1, 12]), SegmentConfig(5, 3)
-    whole = joined(encode_split(IndexTokenizer(2), store, "train", cfg, CPU))
-    one, two = (encode_episode(IndexTokenizer(2), store.episode(store.entries[i]), cfg, CPU) for i in (0, 2))
+def test_episodes_are_joined_in_order() -> None:
+    one, two = encoded([20, 12], 2, SegmentConfig(5, 3))
+    whole = joined([one, two])
     for name in ("codes", "actions", "rewards", "terminated"):
         assert np.array_equal(getattr(whole, name), np.concatenate([getattr(one, name), getattr(two, name)]))
     assert whole.starts.tolist() == [*one.starts[:-1].tolist(), *(two.starts + one.starts[-1]).tolist()]
     assert whole.firsts.tolist() == [*one.firsts.tolist(), *(two.firsts + 21).tolist()]
 
 
-def test_a_split_without_long_enough_episodes_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"has no episode of at least 4 steps in split train: record longer ones"):
-        encode_split(IndexTokenizer(4), make_store(tmp_path, [3, 2]), "train", SegmentConfig(), CPU)
-
-
 @pytest.mark.parametrize("settings", [{"latent_steps": 1}, {"every": 0}])
 def test_impossible_segments_are_refused(settings: dict[str, int]) -> None:
     with pytest.raises(InputError, match="latent_steps is at least 2 and every at least 1"):
         SegmentConfig(**settings)
-
-
-def test_episodes_that_are_left_out_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO):
-        encode_split(IndexTokenizer(4), make_store(tmp_path, [20, 3, 2]), "train", SegmentConfig(3, 3), CPU)
-    assert "2 of 3 episodes in split train are shorter than 4 steps: left out" in caplog.text
 
 
 # ---------------------------------------------------------------- clips
@@ -141,8 +134,8 @@ def test_clips_longer_than_every_segment_are_refused() -> None:
         CodeClips([arrays], 7)
 
 
-def test_shorter_segments_are_counted_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    parts = encode_split(IndexTokenizer(2), make_store(tmp_path, [20, 5]), "train", SegmentConfig(5, 100), CPU)
+def test_shorter_segments_are_counted_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    parts = encoded([20, 5], 2, SegmentConfig(5, 100))
     with caplog.at_level(logging.INFO):
         CodeClips(parts, 4)
     assert "2 of 4 segments are shorter than a clip of 4 latent steps: left out" in caplog.text
@@ -165,9 +158,9 @@ def test_each_step_of_the_episodes_has_equal_weight_in_all_clips_together() -> N
     assert max(values) > 4 * min(values)
 
 
-def test_clips_of_parts_are_those_of_the_whole(tmp_path: Path) -> None:
+def test_clips_of_parts_are_those_of_the_whole() -> None:
     """Episodes apart or joined, and steps of two episodes are not taken for one."""
-    parts = encode_split(IndexTokenizer(2), make_store(tmp_path, [20, 9, 13]), "train", SegmentConfig(5, 3), CPU)
+    parts = encoded([20, 9, 13], 2, SegmentConfig(5, 3))
     apart, together = CodeClips(parts, 4), CodeClips([joined(parts)], 4)
     assert len(apart) == len(together) == 20
     for index in range(len(apart)):

@@ -19,13 +19,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from stores import make_meta
+from stores import cached_codes, make_meta
 from tiny_models import SIZE, tiny_episode, tiny_experiment, tiny_store, tiny_vqvae
 
 from reliability.outcome import Guarantee, Outcome
 from vqvideo.data.clips import Clips
-from vqvideo.data.code_cache import cached_codes
 from vqvideo.data.codes import CodeArrays
 from vqvideo.data.config import SegmentConfig
 from vqvideo.data.index import EpisodeEntry
@@ -309,7 +307,7 @@ def _cache(vqvae: VQVAE, store: Store, other: Store) -> list[Subject]:
 
     def codes(of: Store) -> list[CodeArrays]:
         with redirect_stderr(io.StringIO()):
-            return cached_codes(vqvae, print_, of, "train", SegmentConfig(3, 3), torch.device("cpu"))
+            return cached_codes(vqvae, print_, of, "train", SegmentConfig(3, 3))
 
     healthy = codes(store)
     codes(other)

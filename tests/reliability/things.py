@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from stores import make_meta
+from stores import cached_codes, make_meta
 from tiny_models import SIZE, tiny_episode, tiny_vqvae, tiny_world
 
 from vqvideo.data.clips import Clips
-from vqvideo.data.code_cache import cached_codes
 from vqvideo.data.codes import CodeArrays, CodeClips
 from vqvideo.data.config import SegmentConfig
 from vqvideo.data.store import Store, StoreWriter
@@ -84,7 +83,7 @@ def read_codes(store: Path) -> list[CodeArrays]:
     """From the cache, or made and cached."""
     vqvae = tiny_vqvae()
     segments = SegmentConfig(3, 3)
-    return cached_codes(vqvae, vqvae.fingerprint(), Store.open(store), "train", segments, torch.device("cpu"))
+    return cached_codes(vqvae, vqvae.fingerprint(), Store.open(store), "train", segments)
 
 
 Load = Callable[[Things], object]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import NamedTuple
 
 import numpy as np
@@ -12,11 +11,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vqvideo.data.episode import Steps
-from vqvideo.data.index import EpisodeEntry
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
 
-logger = logging.getLogger(__name__)
 Clip = dict[str, Tensor]
 """frames (t, 3, h, w) uint8, actions (t-1, a) float32, rewards (t-1,) float32, terminated (t-1,) bool."""
 
@@ -52,9 +49,7 @@ class Clips(Dataset[Clip]):
             raise InputError(f"clip length {length}, expected at least 1 frame")
         self.store = store
         self.length = length
-        self.skipped = 0
-        """How many episodes of the split are shorter than a clip."""
-        self._entries = self._long_enough(store.split(split), split)
+        self._entries = store.long_enough(split, length)
         store.check_sizes(store.split(split))
         # Numpy only: workers that read a list of objects would copy its memory page by page.
         self._windows = np.array([e.length + 2 - length for e in self._entries], dtype=np.int64)
@@ -62,21 +57,6 @@ class Clips(Dataset[Clip]):
         self._ends = np.cumsum(self._windows)
         self._cache: dict[int, tuple[NDArray[np.uint8], Steps]] = {}
         self._room = int(cache_gib * 2**30)
-
-    def _long_enough(self, entries: tuple[EpisodeEntry, ...], split: str) -> list[EpisodeEntry]:
-        kept = [entry for entry in entries if entry.length + 1 >= self.length]
-        self.skipped = len(entries) - len(kept)
-        if not kept:
-            longest = max((entry.length + 1 for entry in entries), default=0)
-            raise InputError(
-                f"store {self.store.path} has 0 clips of length {self.length} in split {split}; the longest"
-                f" of its {len(entries)} episodes has {longest} frames. Record longer episodes or more of"
-                " them (scripts/record.py), or lower the clip length"
-            )
-        if self.skipped:
-            counts = f"{self.skipped} of {len(entries)} episodes in split {split}"
-            logger.info("%s: %s are shorter than a clip of %d frames: left out", self.store.path, counts, self.length)
-        return kept
 
     def __len__(self) -> int:
         return int(self._ends[-1])

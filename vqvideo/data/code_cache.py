@@ -16,7 +16,7 @@ import torch
 from safetensors.numpy import save as save_arrays
 from tqdm import tqdm
 
-from vqvideo.data.codes import CodeArrays, Tokenizer, encode_episode, joined, long_enough
+from vqvideo.data.codes import CodeArrays, Tokenizer, encode_episode, joined
 from vqvideo.data.config import SegmentConfig
 from vqvideo.data.index import EpisodeEntry
 from vqvideo.data.store import Store
@@ -53,7 +53,7 @@ class CodeCache:
     def __init__(self, tokenizer: Tokenizer, fingerprint: str, store: Store, split: str, cfg: SegmentConfig) -> None:
         self.tokenizer, self.fingerprint = tokenizer, fingerprint
         self.store, self.split, self.cfg = store, split, cfg
-        self._shards = list(_shards(long_enough(tokenizer, store, split)))
+        self._shards = list(_shards(store.long_enough(split, 1 + tokenizer.stride)))
 
     def missing_shards(self) -> list[int]:
         """Numbers of the shards that are not there (yet). Only looks at the disk."""
@@ -102,6 +102,7 @@ class CodeCache:
 
     def _read(self, number: int) -> CodeArrays:
         folder, info = self._folder(number), self._info(number)
+        frames = sum(entry.length + 1 for entry in self._shards[number])
         try:
             manifest = files.read_manifest(folder)
             if manifest.info.get("tokenizer") != info["tokenizer"]:
@@ -110,35 +111,21 @@ class CodeCache:
                 raise InputError(f"{folder / files.MANIFEST}: made of another store or split")
             files.verify_file(folder / _FILE, manifest.files[_FILE])
             arrays = map_arrays(folder / _FILE)
-            self._check(arrays, number)
+            arrays.check(str(folder / _FILE), self.tokenizer, self.store.meta.action_space.size, frames)
         except InputError as error:
             raise InputError(f"{error}. It is only a cache: remove {folder}, and it is made again") from error
         return arrays
 
-    def _check(self, arrays: CodeArrays, number: int) -> None:
-        frames = sum(entry.length + 1 for entry in self._shards[number])
-        try:
-            arrays.check(self.tokenizer, self.store.meta.action_space.size, frames)
-        except InputError as error:
-            raise InputError(f"{self._folder(number) / _FILE}: {error}") from error
 
-
-def cached_codes(
-    tokenizer: Tokenizer, fingerprint: str, store: Store, split: str, cfg: SegmentConfig, device: torch.device
-) -> list[CodeArrays]:
-    """The codes of a split, read from the cache when it is complete; what is missing is encoded by this process."""
-    cache = CodeCache(tokenizer, fingerprint, store, split, cfg)
-    cache.encode_share(device)
-    return cache.read()
-
-
-def _shards(entries: list[EpisodeEntry]) -> Iterator[list[EpisodeEntry]]:
+def _shards(entries: tuple[EpisodeEntry, ...]) -> Iterator[list[EpisodeEntry]]:
     shard: list[EpisodeEntry] = []
+    frames = 0
     for entry in entries:
         shard.append(entry)
-        if sum(e.length + 1 for e in shard) >= _SHARD_FRAMES:
+        frames += entry.length + 1
+        if frames >= _SHARD_FRAMES:
             yield shard
-            shard = []
+            shard, frames = [], 0
     if shard:
         yield shard
 

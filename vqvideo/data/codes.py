@@ -16,13 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from vqvideo.data.clips import to_video
 from vqvideo.data.config import SegmentConfig
 from vqvideo.data.episode import Episode
-from vqvideo.data.index import EpisodeEntry
-from vqvideo.data.store import Store
 from vqvideo.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -66,9 +63,9 @@ class CodeArrays(NamedTuple):
     firsts: NDArray[np.int64]
     """(segments,): the frame that each segment begins with, of all the episodes one after the other."""
 
-    def check(self, tokenizer: Tokenizer, actions: int, frames: int) -> None:
-        """Raises InputError unless these can be codes of `tokenizer`, beside flat actions of `actions` columns, of
-        episodes of `frames` frames together.
+    def check(self, where: str, tokenizer: Tokenizer, actions: int, frames: int) -> None:
+        """Raises InputError, which names `where`, unless these can be codes of `tokenizer`, beside flat actions of
+        `actions` columns, of episodes of `frames` frames together.
         """
         total, segments = self.rewards.size, self.firsts.size
         wanted: dict[str, tuple[type, tuple[int, ...]]] = {
@@ -82,17 +79,18 @@ class CodeArrays(NamedTuple):
         for name, (dtype, shape) in wanted.items():
             array = getattr(self, name)
             if array.dtype != dtype or array.shape != shape:
-                raise InputError(f"{name} are {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}")
+                raise InputError(f"{where}: {name} are {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}")
         sizes = np.diff(self.starts)
         if segments < 1 or self.starts[0] != 0 or self.starts[-1] != total or (sizes < 1).any():
-            raise InputError("the segments do not cover the codes")
+            raise InputError(f"{where}: the segments do not cover the codes")
         if self.firsts.min() < 0 or (self.firsts + tokenizer.stride * (sizes - 1)).max() >= frames:
-            raise InputError(f"segments begin with frames {self.firsts.min()}..{self.firsts.max()} of {frames}")
+            first, last = self.firsts.min(), self.firsts.max()
+            raise InputError(f"{where}: segments begin with frames {first}..{last} of {frames}")
         size = tokenizer.quantizer.codebook_size
         if self.codes.min() < 0 or self.codes.max() >= size:
-            raise InputError(f"codes {self.codes.min()}..{self.codes.max()} found, expected 0..{size - 1}")
+            raise InputError(f"{where}: codes {self.codes.min()}..{self.codes.max()} found, expected 0..{size - 1}")
         if not (np.isfinite(self.actions).all() and np.isfinite(self.rewards).all()):
-            raise InputError("actions and rewards are not all finite numbers")
+            raise InputError(f"{where}: actions and rewards are not all finite numbers")
 
 
 def segment_starts(frames: int, length: int, every: int) -> list[int]:
@@ -129,30 +127,6 @@ def encode_episode(tokenizer: Tokenizer, episode: Episode, cfg: SegmentConfig, d
         np.arange(len(firsts) + 1) * steps,
         np.array(firsts),
     )
-
-
-def encode_split(
-    tokenizer: Tokenizer, store: Store, split: str, cfg: SegmentConfig, device: torch.device
-) -> list[CodeArrays]:
-    """The segments of each episode of a split. InputError if no episode holds two latent steps."""
-    entries = long_enough(tokenizer, store, split)
-    store.check_sizes(entries)
-    shown = tqdm(entries, desc="encoding", unit="episode", leave=False)
-    return [encode_episode(tokenizer, store.episode(entry), cfg, device) for entry in shown]
-
-
-def long_enough(tokenizer: Tokenizer, store: Store, split: str) -> list[EpisodeEntry]:
-    """The episodes of a split that make two latent steps or more. InputError if there is none."""
-    everything = store.split(split)
-    entries = [entry for entry in everything if entry.length >= tokenizer.stride]
-    if not entries:
-        raise InputError(
-            f"{store.path} has no episode of at least {tokenizer.stride} steps in split {split}: record longer ones"
-        )
-    if short := len(everything) - len(entries):
-        counts = f"{short} of {len(everything)} episodes in split {split}"
-        logger.info("%s: %s are shorter than %d steps: left out", store.path, counts, tokenizer.stride)
-    return entries
 
 
 def joined(parts: Sequence[CodeArrays]) -> CodeArrays:

@@ -259,6 +259,26 @@ class Store:
             raise InputError(f"split {name!r}, expected one of {SPLITS}")
         return tuple(entry for entry in self.entries if entry.split == name)
 
+    def long_enough(self, split: str, frames: int) -> tuple[EpisodeEntry, ...]:
+        """The episodes of one split that have at least so many frames; those that have not are counted in the log.
+
+        Raises:
+            InputError: there is none.
+        """
+        entries = self.split(split)
+        kept = tuple(entry for entry in entries if entry.length + 1 >= frames)
+        if not kept:
+            longest = max((entry.length + 1 for entry in entries), default=0)
+            raise InputError(
+                f"store {self.path} has 0 clips of length {frames} in split {split}; the longest of its {len(entries)}"
+                f" episodes has {longest} frames. Record longer episodes or more of them (scripts/record.py), or lower"
+                " the clip length"
+            )
+        if short := len(entries) - len(kept):
+            counts = f"{short} of {len(entries)} episodes in split {split}"
+            logger.info("%s: %s are shorter than a clip of %d frames: left out", self.path, counts, frames)
+        return kept
+
     def reader(self, entry: EpisodeEntry) -> EpisodeReader:
         """Random access to an episode; the last `MAX_READERS` are kept.
 
