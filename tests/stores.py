@@ -96,6 +96,20 @@ def cached_codes(
     return cache.read()
 
 
+def write_lines(path: Path, lines: list[bytes]) -> None:
+    (path / "manifest.jsonl").write_bytes(b"".join(lines))
+
+
+def lines_of(path: Path) -> list[bytes]:
+    return (path / "manifest.jsonl").read_bytes().splitlines(keepends=True)
+
+
+def reopen(path: Path, meta: StoreMeta | None = None) -> None:
+    """Goes on with a recording, and records nothing."""
+    with StoreWriter.open(path, meta or make_meta()):
+        pass
+
+
 def flip(path: Path, byte: int, bit: int = 0) -> None:
     """Flips one bit of a file."""
     data = bytearray(path.read_bytes())

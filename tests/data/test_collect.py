@@ -21,7 +21,8 @@ import stub_envs
 from stub_envs import BreakingEnv, FixedPolicy, MemoryWriter, SamplePolicy, StubEnv, every_action_space
 
 from vqvideo import envs
-from vqvideo.data.collect import CollectReport, collect, episode_seeds, resize, split_of
+from vqvideo.data.collect import CollectReport, collect, split_of
+from vqvideo.data.playing import episode_seeds, resize
 from vqvideo.envs.policies import make_policy
 from vqvideo.errors import InputError
 from vqvideo.spaces import ActionSpace
@@ -277,7 +278,8 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
         from pathlib import Path
         sys.path.insert(0, {str(Path(__file__).parents[1])!r})
         import stub_envs
-        from vqvideo.data.collect import collect, episode_seeds
+        from vqvideo.data.collect import collect
+        from vqvideo.data.playing import episode_seeds
 
         class Noted(stub_envs.BreakingEnv):
             def _break(self):

@@ -241,9 +241,9 @@ def test_extra_missing_and_misshapen_tensors_are_refused(tmp_path: Path) -> None
         _open(tmp_path, tensors | {"extra": np.zeros(1)}, header)
     with pytest.raises(InputError, match="holds"):
         _open(tmp_path, {k: v for k, v in tensors.items() if k != "rewards"}, header)
-    with pytest.raises(InputError, match="rewards is"):
+    with pytest.raises(InputError, match=r"holds .*'rewards': \('F64', \[40\]"):
         _open(tmp_path, tensors | {"rewards": np.zeros(40)}, header)
-    with pytest.raises(InputError, match="not a row of bytes"):
+    with pytest.raises(InputError, match=r"holds frames I16 .*expected U8"):
         _open(tmp_path, tensors | {"frames": tensors["frames"].astype(np.int16)}, header)
 
 

@@ -39,7 +39,7 @@ def two_writers(work: Path, trials: int, seed: int) -> Outcome:
     failures += [f"after a kill: {what}" for what in goes_on(plan, expected)]
     with StoreWriter.open(work / "store", make_meta()):
         began = time.monotonic()
-        code = in_fork(lambda: StoreWriter.open(work / "store", make_meta()))
+        code = in_fork(lambda: StoreWriter.open(work / "store", make_meta()).__enter__())
         if code != 1 or time.monotonic() - began > 30:
             failures.append(f"second recording: exit code {code} after {time.monotonic() - began:.1f} s")
     return Outcome(3, tuple(failures))

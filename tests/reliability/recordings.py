@@ -16,7 +16,8 @@ from stub_envs import BreakingEnv, SamplePolicy, StubEnv
 from reliability.lives import running, warm_up
 from reliability.outcome import Guarantee, Outcome
 from vqvideo import cli
-from vqvideo.data.collect import collect, episode_seeds
+from vqvideo.data.collect import collect
+from vqvideo.data.playing import episode_seeds
 from vqvideo.data.store import Store, StoreWriter
 from vqvideo.spaces import ActionSpace
 

@@ -12,33 +12,20 @@ import logging
 import os
 import time
 from collections.abc import Callable, Generator, Iterator
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from tqdm import tqdm
 
 from vqvideo.data.episode import Episode
-from vqvideo.data.playing import Job, Policy, episode_seeds, play, resize
+from vqvideo.data.playing import Job, Policy, play
 from vqvideo.data.workers import Pool
 
 if TYPE_CHECKING:
     import gymnasium
 
+    from vqvideo.data.store import StoreWriter
+
 log = logging.getLogger(__name__)
-
-__all__ = ["CollectReport", "Policy", "Writer", "collect", "episode_seeds", "resize", "split_of"]
-
-
-class Writer(Protocol):
-    """Where episodes go: `vqvideo.data.store.StoreWriter`."""
-
-    @property
-    def indices(self) -> set[int]:
-        """Indices of the episodes that are recorded already."""
-        ...
-
-    def add(self, index: int, episode: Episode, split: str) -> object:
-        """Writes an episode durably."""
-        ...
 
 
 class CollectReport(NamedTuple):
@@ -55,7 +42,7 @@ class CollectReport(NamedTuple):
 def collect(
     make_env: Callable[[], gymnasium.Env],
     make_policy: Callable[[], Policy],
-    writer: Writer,
+    writer: StoreWriter,
     *,
     episodes: int,
     max_steps: int,
@@ -75,6 +62,7 @@ def collect(
         make_env: makes an env whose observation is the frame, (h, w, 3) uint8. It is called in the
             workers, so it must be picklable (a function, a `functools.partial`, a lambda).
         make_policy: makes a policy, likewise.
+        writer: where episodes go.
         episodes: how many episodes the store holds in the end.
         max_steps: an episode that has not ended by then is cut, which counts as truncated.
         frame_size: (height, width) of stored frames.
@@ -105,7 +93,7 @@ def collect(
 
 
 @contextlib.contextmanager
-def _farewell(writer: Writer, episodes: int) -> Iterator[None]:
+def _farewell(writer: StoreWriter, episodes: int) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:

@@ -21,6 +21,7 @@ from safetensors.numpy import save as to_safetensors
 from vqvideo.errors import InputError
 from vqvideo.spaces import ActionSpace
 from vqvideo.storage.files import check_regular, parse_json
+from vqvideo.storage.records import typed
 
 FORMAT_VERSION = 1
 CHUNK = 16
@@ -64,40 +65,31 @@ class Episode:
         Raises:
             InputError: names the field, what was found and what is expected.
         """
-        steps = self._check_frames()
-        self._check("actions", np.float64, (steps, space.size if space else None))
+        self._check("frames", np.uint8, ("T+1", "h", "w", 3))
+        steps = len(self.frames) - 1
+        if not 1 <= steps <= MAX_STEPS:
+            raise InputError(
+                f"frames: {steps + 1}, expected at least 2 (one action leads from x_0 to x_1) and at most"
+                f" {MAX_STEPS + 1}"
+            )
+        check_frame_size(self.frames.shape[1:3], "frames")
+        self._check("actions", np.float64, (steps, space.size if space else "a"))
         self._check("rewards", np.float32, (steps,))
         for flags in ("terminated", "truncated"):
             self._check(flags, np.bool_, (steps,))
         Steps(*(getattr(self, name) for name in _FIELDS)).validate(space)
 
-    def _check_frames(self) -> int:
-        frames = self.frames
-        if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8:
-            found = frames.dtype if isinstance(frames, np.ndarray) else type(frames).__name__
-            raise InputError(f"frames: found {found}, expected uint8 in 0..255; convert them first")
-        if frames.ndim != 4 or frames.shape[3] != 3:
-            raise InputError(f"frames: shape {frames.shape}, expected (T+1, h, w, 3) with RGB last")
-        if not 2 <= len(frames) <= MAX_STEPS + 1:
-            raise InputError(
-                f"frames: {len(frames)}, expected at least 2 (one action leads from x_0 to x_1) and at most"
-                f" {MAX_STEPS + 1}"
-            )
-        check_frame_size(frames.shape[1:3], "frames")
-        return len(frames) - 1
-
-    def _check(self, field: str, dtype: Any, shape: tuple[int | None, ...]) -> None:
+    def _check(self, field: str, dtype: type, shape: tuple[int | str, ...]) -> None:
+        """Any size fits where `shape` has only a letter."""
         value = getattr(self, field)
-        name = np.dtype(dtype).name
         if not isinstance(value, np.ndarray) or value.dtype != dtype:
             found = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
-            raise InputError(f"{field}: found {found}, expected {name}")
-        fits = value.ndim == len(shape) and all(
-            want in (None, got) for want, got in zip(shape, value.shape, strict=True)
-        )
-        if not fits:
-            text = str(shape).replace("None", "a")
-            raise InputError(f"{field}: shape {value.shape}, expected {text} for {len(self.frames)} frames")
+            raise InputError(f"{field}: found {found}, expected {np.dtype(dtype).name}")
+        pairs = zip(shape, value.shape, strict=False)
+        if value.ndim != len(shape) or any(want != got for want, got in pairs if isinstance(want, int)):
+            expected = str(shape).replace("'", "")
+            beside = "" if field == "frames" else f" for {len(self.frames)} frames"
+            raise InputError(f"{field}: shape {value.shape}, expected {expected}{beside}")
 
 
 _FIELDS = ("actions", "rewards", "terminated", "truncated")
@@ -137,6 +129,18 @@ def check_frame_size(size: tuple[int, ...], where: str) -> None:
 # ---------------------------------------------------------------- the file
 
 
+@dataclass(frozen=True)
+class _Header:
+    """Facts that stand in the file beside its tensors."""
+
+    format_version: int
+    shape: tuple[int, int, int, int]
+    """Of the frames."""
+    actions: int
+    """Columns."""
+    seed: int
+
+
 def episode_to_bytes(episode: Episode) -> bytes:
     """The content of an episode's file; the same episode always gives the same bytes. It must be a valid one."""
     compressor = zstandard.ZstdCompressor(level=_LEVEL)
@@ -148,14 +152,9 @@ def episode_to_bytes(episode: Episode) -> bytes:
         "chunk_offsets": offsets,
         **{name: np.ascontiguousarray(getattr(episode, name)) for name in _FIELDS},
     }
-    header = {
-        "format_version": FORMAT_VERSION,
-        "shape": list(episode.frames.shape),
-        "actions": episode.actions.shape[1],
-        "seed": int(episode.seed),
-    }
+    header = _Header(FORMAT_VERSION, episode.frames.shape, episode.actions.shape[1], int(episode.seed))
     # One key: safetensors does not keep the order of several, and equal episodes must give equal bytes.
-    return to_safetensors(tensors, metadata={"vqvideo": json.dumps(header)})
+    return to_safetensors(tensors, metadata={"vqvideo": json.dumps(vars(header))})
 
 
 class EpisodeReader:
@@ -173,7 +172,7 @@ class EpisodeReader:
         try:
             with safe_open(self.path, framework="np") as file:  # refuses tensors that overlap or leave the file
                 header = json.loads(text)
-                self._read_facts(header.pop("__metadata__", {}).get("vqvideo"))
+                self.shape, self.action_size, self.seed = self._read_facts(header.pop("__metadata__", {}))
                 self._check_layout(header)
                 self._offsets: NDArray[np.int64] = file.get_tensor("chunk_offsets")
                 self.steps = Steps(*(file.get_tensor(name) for name in _FIELDS))
@@ -240,24 +239,18 @@ class EpisodeReader:
                 raise InputError(f"{self.path}: not a readable episode (a header of {size} bytes); it is damaged")
             return file.read(size)
 
-    def _read_facts(self, text: str | None) -> None:
-        if text is None:
+    def _read_facts(self, metadata: dict[str, str]) -> tuple[tuple[int, int, int, int], int, int]:
+        if "vqvideo" not in metadata:
             raise InputError(f"{self.path}: a safetensors file, but not one of our episodes")
-        header = parse_json(text.encode(), self.path)
-        try:
-            version, shape = header["format_version"], tuple(header["shape"])
-            self.seed, self.action_size = header["seed"], header["actions"]
-        except (KeyError, TypeError) as error:
-            raise InputError(f"{self.path}: header lacks {error}: not one of our episodes") from error
-        if version != FORMAT_VERSION:
-            found = reprlib.repr(version)
+        header = typed(_Header, parse_json(metadata["vqvideo"].encode(), self.path), f"{self.path}: header")
+        if header.format_version != FORMAT_VERSION:
+            found = reprlib.repr(header.format_version)
             raise InputError(f"{self.path}: format version {found}, this version reads {FORMAT_VERSION}")
-        numbers = (*shape, self.seed, self.action_size)
-        whole = len(shape) == 4 and all(type(n) is int for n in numbers)
-        if not whole or shape[3] != 3 or not 2 <= shape[0] <= MAX_STEPS + 1:
+        shape = header.shape
+        if shape[3] != 3 or not 2 <= shape[0] <= MAX_STEPS + 1:
             raise InputError(f"{self.path}: header declares frames {reprlib.repr(shape)}, expected (T+1, h, w, 3)")
         check_frame_size(shape[1:3], self.path)
-        self.shape = (shape[0], shape[1], shape[2], 3)
+        return shape, header.actions, header.seed
 
     def _check_layout(self, found: dict[str, Any]) -> None:
         steps, size = self.length, self.action_size
@@ -268,14 +261,10 @@ class EpisodeReader:
             "terminated": ("BOOL", [steps]),
             "truncated": ("BOOL", [steps]),
         }
-        if set(found) != {"frames", *expected}:
-            raise InputError(f"{self.path}: holds {sorted(found)}, expected {sorted(['frames', *expected])}")
-        for name, (dtype, shape) in expected.items():
-            got = found[name]["dtype"], found[name]["shape"]
-            if got != (dtype, shape):
-                raise InputError(f"{self.path}: {name} is {got}, the header declares {(dtype, shape)}")
-        if found["frames"]["dtype"] != "U8" or len(found["frames"]["shape"]) != 1:
-            raise InputError(f"{self.path}: frames are not a row of bytes")
+        layout = {name: (tensor["dtype"], tensor["shape"]) for name, tensor in found.items()}
+        dtype, row = layout.pop("frames", ("", []))
+        if layout != expected or dtype != "U8" or len(row) != 1:
+            raise InputError(f"{self.path}: holds frames {dtype} {row} and {layout!s:.500}, expected U8 and {expected}")
 
     def _check_offsets(self, size: int) -> None:
         sizes = np.diff(self._offsets)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import reprlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -64,46 +64,41 @@ class Job:
     seed: int
 
 
-@dataclass
 class FrameBuffer:
-    """Gathers frames at the stored size. Resizes in batches: one by one takes four times as long."""
+    """Gathers the frames of an episode at the stored size. Resizes in batches: one by one takes four times as long."""
 
-    size: tuple[int, int]
-    where: str
-    shape: tuple[int, ...] | None = None
-    fresh: list[NDArray[np.uint8]] = field(default_factory=list)
-    done: list[NDArray[np.uint8]] = field(default_factory=list)
+    def __init__(self, size: tuple[int, int], where: str) -> None:
+        self.size, self.where = size, where
+        self._shape: tuple[int, ...] | None = None
+        self._fresh: list[NDArray[np.uint8]] = []
+        self._resized: list[NDArray[np.uint8]] = []
 
     def add(self, frame: Any, step: int) -> None:
-        """Takes the frame after `step` steps; a frame that is no frame is an InputError."""
-        self._check(frame, step)
+        """Takes the frame after `step` steps. InputError if it is not one, or not of the size of those before."""
+        where = f"{self.where}, step {step}"
+        is_array = isinstance(frame, np.ndarray)
+        if not is_array or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
+            got = f"{frame.dtype} {frame.shape}" if is_array else type(frame).__name__
+            raise InputError(f"{where}: the frame is {got}; expected (h, w, 3) uint8.")
+        self._shape = self._shape or frame.shape
+        if frame.shape != self._shape:
+            raise InputError(
+                f"{where}: the frame's shape changed from {self._shape} to {frame.shape}; expected one size."
+            )
         # Some environments draw every frame into the same array.
-        self.fresh.append(frame.copy())
-        if len(self.fresh) == RESIZE_BATCH:
+        self._fresh.append(frame.copy())
+        if len(self._fresh) == RESIZE_BATCH:
             self._flush()
 
     def finish(self) -> NDArray[np.uint8]:
         """All frames, (t, h, w, 3) uint8."""
         self._flush()
-        return np.concatenate(self.done)
+        return np.concatenate(self._resized)
 
     def _flush(self) -> None:
-        if self.fresh:
-            self.done.append(resize(np.stack(self.fresh), self.size))
-            self.fresh = []
-
-    def _check(self, frame: Any, step: int) -> None:
-        is_array = isinstance(frame, np.ndarray)
-        if not is_array or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
-            got = f"{frame.dtype} {frame.shape}" if is_array else type(frame).__name__
-            raise InputError(f"{self.where}, step {step}: the frame is {got}; expected (h, w, 3) uint8.")
-        if self.shape is None:
-            self.shape = frame.shape
-        if frame.shape != self.shape:
-            raise InputError(
-                f"{self.where}, step {step}: the frame's shape changed from {self.shape} to {frame.shape}. "
-                "Frames of an episode have one size."
-            )
+        if self._fresh:
+            self._resized.append(resize(np.stack(self._fresh), self.size))
+            self._fresh = []
 
 
 def resize(frames: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

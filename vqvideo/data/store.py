@@ -11,10 +11,10 @@ import hashlib
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -39,18 +39,8 @@ from vqvideo.data.index import (
     write_meta,
 )
 from vqvideo.errors import InputError
-from vqvideo.storage.files import (
-    AnyPath,
-    DiskError,
-    FileRecord,
-    canonical_json,
-    check_regular,
-    clean_temporaries,
-    make_folder,
-    sync_folder,
-    verify_file,
-    write_file,
-)
+from vqvideo.storage import files
+from vqvideo.storage.files import AnyPath
 from vqvideo.storage.locks import FolderLock
 from vqvideo.storage.records import to_plain
 
@@ -65,13 +55,12 @@ logger = logging.getLogger(__name__)
 
 
 class StoreWriter:
-    """Adds episodes to a store; one process at a time. Use `StoreWriter.open` in a `with` statement."""
+    """Adds episodes to a store; one process at a time. Made by `StoreWriter.open`."""
 
-    def __init__(self, path: Path, meta: StoreMeta, digest: str, lock: FolderLock) -> None:
+    def __init__(self, path: Path, meta: StoreMeta, digest: str) -> None:
         self.path = path
         self.meta = meta
         self._digest = digest
-        self._lock = lock
         entries, size = read_manifest(path / MANIFEST)
         check_entries(path, entries, meta, digest)
         self.indices: set[int] = {entry.index for entry in entries}
@@ -81,8 +70,9 @@ class StoreWriter:
         self._clean(size, unlisted)
 
     @classmethod
-    def open(cls, path: AnyPath, meta: StoreMeta) -> StoreWriter:
-        """Creates a store, or continues one that was recorded with the same meta.
+    @contextmanager
+    def open(cls, path: AnyPath, meta: StoreMeta) -> Iterator[StoreWriter]:
+        """Creates a store, or continues one that was recorded with the same meta; use it with `with`.
 
         Raises:
             InputError: the store is being written by another process, was recorded with another meta
@@ -90,25 +80,9 @@ class StoreWriter:
                 removed.
         """
         path = Path(path)
-        make_folder(path / EPISODES)
-        lock = FolderLock(path).acquire()
-        try:
-            return cls(path, *_settle_meta(path, meta), lock)
-        except BaseException:
-            lock.release()
-            raise
-
-    def __enter__(self) -> StoreWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Lets another process write; a second call changes nothing."""
-        self._lock.release()
+        files.make_folder(path / EPISODES)
+        with FolderLock(path):
+            yield cls(path, *_settle_meta(path, meta))
 
     def add(self, index: int, episode: Episode, split: str) -> EpisodeEntry:
         """Records an episode; it is durable when this returns.
@@ -118,7 +92,7 @@ class StoreWriter:
         """
         self._check(index, episode, split)
         data = episode_to_bytes(episode)
-        write_file(self.path / episode_file(index), data)
+        files.write_file(self.path / episode_file(index), data)
         entry = EpisodeEntry(
             index=index,
             file=episode_file(index),
@@ -158,19 +132,19 @@ class StoreWriter:
             except OSError as error:
                 # Half a line would swallow the next one.
                 file.truncate(size)
-                raise DiskError.of(error, self.path / MANIFEST, len(line)) from error
+                raise files.DiskError.of(error, self.path / MANIFEST, len(line)) from error
 
     def _clean(self, size: int, unlisted: set[int]) -> None:
         """Removes what an interrupted recording left; `size` is where the manifest's last line ends, `unlisted` is the
         episode that has no line.
         """
-        clean_temporaries(self.path, logger)
-        clean_temporaries(self.path / EPISODES, logger)
+        files.clean_temporaries(self.path, logger)
+        files.clean_temporaries(self.path / EPISODES, logger)
         with open(self.path / MANIFEST, "ab") as file:
             if file.tell() != size:
                 file.truncate(size)
                 os.fsync(file.fileno())
-        sync_folder(self.path)
+        files.sync_folder(self.path)
         for index in unlisted:
             left = self.path / episode_file(index)
             logger.warning("removing %s: its recording was interrupted", left)
@@ -178,26 +152,21 @@ class StoreWriter:
 
 
 def _settle_meta(path: Path, meta: StoreMeta) -> tuple[StoreMeta, str]:
-    """The recorded meta when there is one and it agrees with `meta`; otherwise `meta`, written. And its digest."""
-    if (path / META).exists():
-        recorded, digest = read_meta(path)
-        _refuse_other(path, recorded, meta)
-        return recorded, digest
-    if (path / MANIFEST).exists() and (path / MANIFEST).stat().st_size:
-        raise InputError(f"{path} has a {MANIFEST} but no {META}: restore it or choose another folder")
-    write_meta(path, meta)
-    return read_meta(path)
-
-
-def _refuse_other(path: Path, recorded: StoreMeta, asked: StoreMeta) -> None:
-    names = [f.name for f in dataclasses.fields(StoreMeta) if f.name != "versions"]
-    different = [name for name in names if getattr(recorded, name) != getattr(asked, name)]
+    """The recorded meta, or `meta` if there is none and it is written now; and its digest. They must agree."""
+    if not (path / META).exists():
+        if (path / MANIFEST).exists() and (path / MANIFEST).stat().st_size:
+            raise InputError(f"{path} has a {MANIFEST} but no {META}: restore it or choose another folder")
+        write_meta(path, meta)
+    recorded, digest = read_meta(path)
+    names = [field.name for field in dataclasses.fields(StoreMeta) if field.name != "versions"]
+    different = [name for name in names if getattr(recorded, name) != getattr(meta, name)]
     if different:
-        listed = "\n".join(f"  {n}: {getattr(recorded, n)} -> {getattr(asked, n)}" for n in different)
+        listed = "\n".join(f"  {name}: {getattr(recorded, name)} -> {getattr(meta, name)}" for name in different)
         raise InputError(
             f"{path} was recorded with other settings (found -> asked):\n{listed}\n"
             "Record into another folder, or repeat the settings that it has."
         )
+    return recorded, digest
 
 
 # ---------------------------------------------------------------- reading
@@ -226,9 +195,9 @@ class Store:
         """
         path = Path(path)
         # Before the manifest: a recording under way writes the file first, and then its line.
-        files = recorded_files(path)
+        recorded = recorded_files(path)
         entries = read_manifest(path / MANIFEST)[0] if path.is_dir() else []
-        unlisted = files - {entry.index for entry in entries}
+        unlisted = recorded - {entry.index for entry in entries}
         if not entries:
             refuse_lost_lines(path, unlisted)
             raise InputError(f"no episodes in {path}. Record some: python scripts/record.py --env CarRacing")
@@ -251,7 +220,7 @@ class Store:
         meta = {name: value for name, value in to_plain(self.meta).items() if name != "versions"}
         # The digest of the meta follows from it and from the versions.
         entries = [{name: value for name, value in vars(e).items() if name != "meta"} for e in self.entries]
-        return hashlib.sha256(canonical_json([meta, *entries])).hexdigest()
+        return hashlib.sha256(files.canonical_json([meta, *entries])).hexdigest()
 
     def split(self, name: str) -> tuple[EpisodeEntry, ...]:
         """The episodes of one split, "train" or "held_out", sorted by index."""
@@ -304,7 +273,7 @@ class Store:
             InputError: a file is missing or of another size; names it.
         """
         for entry in entries:
-            size = check_regular(self.path / entry.file).st_size
+            size = files.check_regular(self.path / entry.file).st_size
             if size != entry.bytes:
                 raise InputError(f"{self.path / entry.file}: {size} bytes, but {entry.bytes} were recorded: damaged")
 
@@ -314,7 +283,7 @@ class Store:
             self._verify(entry)
 
     def _verify(self, entry: EpisodeEntry) -> None:
-        verify_file(self.path / entry.file, FileRecord(entry.bytes, entry.sha256))
+        files.verify_file(self.path / entry.file, files.FileRecord(entry.bytes, entry.sha256))
         self._verified.add(entry.index)
 
     def _open(self, entry: EpisodeEntry) -> EpisodeReader:
