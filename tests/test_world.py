@@ -30,6 +30,13 @@ def test_a_saved_world_dreams_the_same(tmp_path: Path, stride: int, space: objec
     assert (loaded.env, loaded.prior.spec, loaded.prior.cfg) == (world.env, world.prior.spec, world.prior.cfg)
 
 
+def test_a_world_that_looks_far_back_is_loaded(tmp_path: Path) -> None:
+    """No tensor is as large as its window."""
+    world = tiny_world(window=2049)
+    world.save_pretrained(tmp_path / "world")
+    assert WorldModel.from_pretrained(tmp_path / "world").prior.cfg.window == 2049
+
+
 def test_a_loaded_world_is_in_eval_mode_and_frozen(tmp_path: Path) -> None:
     tiny_world().train().requires_grad_(True).save_pretrained(tmp_path / "world")
     loaded = WorldModel.from_pretrained(tmp_path / "world")

@@ -82,11 +82,11 @@ def tiny_prior(
     return prior.eval()
 
 
-def tiny_world(stride: int = 2, space: ActionSpace = FIVE, seed: int = 0) -> WorldModel:
+def tiny_world(stride: int = 2, space: ActionSpace = FIVE, seed: int = 0, **settings: Any) -> WorldModel:
     """An untrained world model that reacts to everything."""
     vqvae = tiny_vqvae(stride, seed)
     spec = make_spec(space, grid=vqvae.grid, stride=stride, tokenizer=vqvae.fingerprint())
-    world = WorldModel(vqvae, tiny_prior(spec, vqvae.codebook, seed=seed), EnvFacts("Tiny-v0", 10.0, 1))
+    world = WorldModel(vqvae, tiny_prior(spec, vqvae.codebook, seed=seed, **settings), EnvFacts("Tiny-v0", 10.0, 1))
     return world.eval().requires_grad_(False)
 
 

@@ -14,7 +14,7 @@ from vqvideo.errors import InputError
 from vqvideo.models.imagination import EnvFacts, Imagination, Imaginer, WorldState, WorldStep
 from vqvideo.models.prior import Prior, PriorConfig, PriorSpec
 from vqvideo.models.tokenizer.vqvae import VQVAE
-from vqvideo.storage.checkpoint import WEIGHTS, load_into
+from vqvideo.storage.checkpoint import WEIGHTS, build_and_load
 from vqvideo.storage.formats import SavedModel
 from vqvideo.storage.hub import HubModel
 from vqvideo.storage.records import to_plain, typed
@@ -72,8 +72,11 @@ class WorldModel(Imaginer, HubModel):
         vqvae = VQVAE.from_saved(SavedModel(config["vqvae"], parts["vqvae"]), source, quantizer)
         spec = typed(PriorSpec, config["spec"], f"{source}: spec")
         cfg = typed(PriorConfig, config["prior"], f"{source}: prior")
-        prior = Prior(cfg, spec, torch.zeros(spec.codebook_size, spec.code_dim))
-        load_into(prior, parts["prior"], f"{source}/{WEIGHTS}")
+        prior = build_and_load(
+            lambda: Prior(cfg, spec, torch.zeros(spec.codebook_size, spec.code_dim)),
+            parts["prior"],
+            f"{source}/{WEIGHTS}",
+        )
         return cls(vqvae, prior, typed(EnvFacts, config["env"], f"{source}: env"))
 
     @classmethod

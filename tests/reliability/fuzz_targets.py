@@ -78,7 +78,7 @@ def _changed_record(path: Path, rng: random.Random) -> str:
 def _changed_line(path: Path, rng: random.Random) -> str:
     lines = path.read_text().splitlines()
     number = rng.randrange(len(lines))
-    lines[number] = as_sealed_json(mutated(json.loads(lines[number]), rng), 16)
+    lines[number] = as_json(mutated(json.loads(lines[number]), rng))
     path.write_text("\n".join([*lines, ""]))
     return lines[number]
 

@@ -194,7 +194,7 @@ def _name_member(path: Path, name: str) -> None:
 def _name_episode(path: Path, name: str) -> None:
     lines = path.read_text().splitlines()
     record = json.loads(lines[0]) | {"file": name}
-    path.write_text("\n".join([json.dumps(sealed(record, 16)), *lines[1:], ""]))
+    path.write_text("\n".join([json.dumps(record), *lines[1:], ""]))
 
 
 def _link(path: Path) -> None:

@@ -114,10 +114,10 @@ def as_json(value: Any) -> str:
     return json.dumps(value).replace("Infinity", "1e999")
 
 
-def as_sealed_json(value: Any, digits: int = 64) -> str:
+def as_sealed_json(value: Any) -> str:
     """The same with a digest that fits, if there can be one."""
     try:
-        return as_json(sealed(value, digits))
+        return as_json(sealed(value))
     except (ValueError, TypeError, AttributeError):
         return as_json(value)
 

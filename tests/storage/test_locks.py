@@ -36,7 +36,8 @@ def test_a_lock_of_a_living_process_is_respected(tmp_path: Path) -> None:
 
 
 def test_a_lock_of_a_dead_process_is_taken_over_though_a_child_of_it_lives(tmp_path: Path) -> None:
-    code = HOLD + "child = os.fork(); child or sys.stdin.read(); child and print(child, flush=True); os._exit(9)"
+    # The child speaks, so that it has begun to be one of its own before its parent is gone.
+    code = HOLD + "os.fork() or (print(os.getpid(), flush=True), sys.stdin.read()); os._exit(9)"
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=-1, stdout=-1) as process:
         child = int(process.stdout.readline())  # type: ignore[union-attr]
         assert process.wait(60) == 9

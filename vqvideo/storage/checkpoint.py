@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -17,12 +19,17 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
 from vqvideo.errors import InputError
 from vqvideo.storage import files
 from vqvideo.storage.formats import FORMAT_VERSION, SavedModel, upgraded
 
 log = logging.getLogger(__name__)
+M = TypeVar("M", bound=nn.Module)
 
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -158,6 +165,42 @@ def parse_tensors(data: bytes, where: Path) -> dict[str, Tensor]:
         return load_tensors(data)
     except (SafetensorError, KeyError, ValueError, RuntimeError, OverflowError) as error:
         raise InputError(f"{where}: not a readable safetensors file ({error})") from error
+
+
+def build_and_load(build: Callable[[], M], tensors: Mapping[str, Tensor], source: Path | str) -> M:
+    """The model that `build` makes, with tensors from a file that may be a stranger's.
+
+    It is built twice. First on the meta device, where no size takes memory, to see whether its settings ask for the
+    tensors that the file holds. Then for real, because buffers that are computed and not saved would lack values.
+
+    Raises:
+        InputError: lists what is missing, left over or of another shape.
+    """
+    with torch.device("meta"), _at_most(2 * len(tensors) + 64, source):
+        sketch = build()
+    check_names(tensors, model_tensors(sketch), f"{source}: does not fit its config")
+    model = build()
+    model.load_state_dict(dict(tensors))
+    return model
+
+
+@contextmanager
+def _at_most(count: int, source: Path | str) -> Iterator[None]:
+    """Refuses modules that make more parameters and buffers than `count` inside: a thousand million layers, each of no
+    size, fill the memory too.
+    """
+    made = itertools.count(1)
+
+    def counted(*_: object) -> None:
+        if next(made) > count:
+            raise InputError(f"{source}: does not fit its config: that asks for many more tensors than the file holds")
+
+    hooks = [register_module_parameter_registration_hook(counted), register_module_buffer_registration_hook(counted)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def load_into(model: nn.Module, tensors: Mapping[str, Tensor], source: Path | str) -> None:

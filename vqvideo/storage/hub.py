@@ -18,7 +18,6 @@ from vqvideo.errors import InputError
 from vqvideo.storage import files
 from vqvideo.storage.checkpoint import CONFIG, fingerprint, load_model, model_tensors, save_model
 from vqvideo.storage.formats import SavedModel
-from vqvideo.storage.sizes import check_sizes
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -129,7 +128,6 @@ class HubModel(nn.Module, ModelHubMixin):
     @classmethod
     def _load(cls, folder: Path, quantizer: nn.Module | None) -> Self:
         saved = load_model(folder, cls.kind)
-        check_sizes(saved, folder)
         try:
             model = cls.from_saved(saved, str(folder), quantizer)
         except (MemoryError, RuntimeError, OverflowError) as error:

@@ -14,11 +14,14 @@ class RewardHead(nn.Module):
 
     def __init__(self, dim: int, low: float, high: float, bins: int = 64) -> None:
         super().__init__()
-        edges = symlog(torch.tensor([low, high], dtype=torch.float32))
-        if edges[1] - edges[0] < 1e-3:
-            edges = edges + torch.tensor([-1.0, 1.0])
-        self.register_buffer("bins", _with_zero(torch.linspace(float(edges[0]), float(edges[1]), bins)))
         self.out = nn.Linear(dim, bins)
+        # On the CPU also where the model is only sketched, on the meta device: where the bins are depends on numbers.
+        with torch.device("cpu"):
+            edges = symlog(torch.tensor([low, high], dtype=torch.float32))
+            if edges[1] - edges[0] < 1e-3:
+                edges = edges + torch.tensor([-1.0, 1.0])
+            places = _with_zero(torch.linspace(float(edges[0]), float(edges[1]), bins))
+        self.register_buffer("bins", places.to(self.out.weight.device))
         nn.init.zeros_(self.out.weight)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -94,7 +94,9 @@ def checked(quantizer: nn.Module, recorded: OutsideConfig | None = None) -> Quan
     if recorded is not None and found != recorded:
         raise InputError(f"the model was trained with {recorded}, the module passed is {found}")
     try:
-        _probe(copy.deepcopy(quantizer).eval())
+        # Numbers are needed, also where the model around it is only sketched, on the meta device.
+        with torch.device("cpu"):
+            _probe(copy.deepcopy(quantizer).eval())
     except InputError as error:
         raise InputError(f"quantizer {name} breaks the contract: {error}") from error
     except (RuntimeError, TypeError, ValueError, IndexError, AssertionError) as error:

@@ -11,6 +11,7 @@ been shown before it. Whole clips and streams run the same code.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -27,7 +28,7 @@ from vqvideo.models.tokenizer.backbones import make_decoder, make_encoder
 from vqvideo.models.tokenizer.causal import TimeState, TimeWalk
 from vqvideo.models.tokenizer.config import VQVAEConfig
 from vqvideo.models.tokenizer.losses import reconstruction_loss
-from vqvideo.storage.checkpoint import WEIGHTS, load_into
+from vqvideo.storage.checkpoint import WEIGHTS, build_and_load
 from vqvideo.storage.formats import SavedModel
 from vqvideo.storage.hub import HubModel
 from vqvideo.storage.records import kind_of, to_plain, typed, without_defaults
@@ -111,9 +112,8 @@ class VQVAE(HubModel):
 
     @classmethod
     def from_saved(cls, saved: SavedModel, source: str, quantizer: nn.Module | None = None) -> Self:
-        vqvae = cls.from_config(saved.config, source, quantizer)
-        load_into(vqvae, saved.tensors, f"{source}/{WEIGHTS}")
-        return vqvae
+        build = partial(cls.from_config, saved.config, source, quantizer)
+        return build_and_load(build, saved.tensors, f"{source}/{WEIGHTS}")
 
     @property
     def codebook(self) -> Tensor:
