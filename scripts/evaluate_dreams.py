@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from vqvideo import cli
-from vqvideo.experiment.finding import Source, refuse_small
+from vqvideo.errors import at_least
+from vqvideo.experiment.finding import Source
 from vqvideo.models.prior import Sampling
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Options(Source):
     """PNG of returns, survival and rewards; needs matplotlib. By default none."""
 
     def __post_init__(self) -> None:
-        refuse_small(self, horizon=1, context=1, episodes=2, samples=1)
+        at_least(self, "--", horizon=1, context=1, episodes=2, samples=1)
 
 
 def evaluate(options: Options) -> dict[str, Any]:

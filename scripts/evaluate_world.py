@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from vqvideo import cli
-from vqvideo.experiment.finding import Source, clips_to_dream, refuse_small
+from vqvideo.errors import at_least
+from vqvideo.experiment.finding import Source, clips_to_dream
 from vqvideo.models.prior import Sampling
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Options(Source):
     """Figures; by default evaluation.json beside the world model, for a shipped one in runs/<name>."""
 
     def __post_init__(self) -> None:
-        refuse_small(self, clips=2, context=1, horizon=1, teacher_steps=2, block=1, frames=4, side=32)
+        at_least(self, "--", clips=2, context=1, horizon=1, teacher_steps=2, block=1, frames=4, side=32)
 
 
 def evaluate(options: Options) -> dict[str, Any]:

@@ -50,15 +50,15 @@ def main() -> None:
 
     options = parse(Options, CONFIG, __doc__ or "")
     from vqvideo.data.store import Store
+    from vqvideo.errors import at_least
     from vqvideo.experiment.config import vqvae_folder
     from vqvideo.scripts.benchmarks.plots import plot_rate_distortion
     from vqvideo.scripts.benchmarks.rate_distortion import measure
     from vqvideo.scripts.benchmarks.results import write_figures
-    from vqvideo.scripts.benchmarks.subject import at_least
     from vqvideo.scripts.fidelity_plot import require_matplotlib
     from vqvideo.training.hardware import configure_threads, hardware, versions
 
-    at_least(options, episodes=1, table_episodes=0)
+    at_least(options, "--", episodes=1, table_episodes=0)
     require_matplotlib()
     configure_threads(options.threads)
     store = Store.open(options.record.folder)

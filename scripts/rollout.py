@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import tyro
 
 from vqvideo import cli
-from vqvideo.errors import InputError, suggest
-from vqvideo.experiment.finding import Source, clips_to_dream, refuse_small
+from vqvideo.errors import InputError, at_least, suggest
+from vqvideo.experiment.finding import Source, clips_to_dream
 from vqvideo.models.prior import Sampling
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Options(Source):
     """CPU threads; by default measured."""
 
     def __post_init__(self) -> None:
-        refuse_small(self, clips=1, context=1, length=1)
+        at_least(self, "--", clips=1, context=1, length=1)
 
 
 class Result(NamedTuple):

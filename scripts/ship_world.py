@@ -16,7 +16,7 @@ from typing import Any
 import tyro
 
 from vqvideo import cli
-from vqvideo.errors import InputError
+from vqvideo.errors import InputError, at_least
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,7 @@ class Options:
     """CPU threads; by default measured."""
 
     def __post_init__(self) -> None:
-        for name, least in (("clips", 1), ("length", 3), ("evaluate", 2), ("context", 1), ("horizon", 1)):
-            if getattr(self, name) < least:
-                raise InputError(f"--{name} is {getattr(self, name)}, expected at least {least}")
+        at_least(self, "--", clips=1, length=3, evaluate=2, context=1, horizon=1)
 
 
 def ship(options: Options) -> Path:

@@ -35,6 +35,22 @@ def suggest(name: str, known: Iterable[str]) -> str:
     return f"known: {', '.join(known)}" if len(known) <= 20 else ""
 
 
+def at_least(settings: object, prefix: str, **least: float) -> None:
+    """InputError for the first setting below its least value.
+
+    Args:
+        settings: what has them as attributes.
+        prefix: what goes before their names: "agent." for a part of an experiment, "--" for options.
+        least: the least value of each.
+    """
+    for name, low in least.items():
+        value = getattr(settings, name)
+        # Also for nan, which is not smaller than anything.
+        if not value >= low:
+            shown = name.replace("_", "-") if prefix == "--" else name
+            raise InputError(f"{prefix}{shown} is {value}, expected at least {low}")
+
+
 class RunStoppedError(RuntimeError):
     """A run that ended early and in good order; scripts print the message and exit with `exit_code`."""
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import tyro
 
+from vqvideo.errors import at_least
 from vqvideo.experiment.config import Experiment
-from vqvideo.scripts.benchmarks.subject import at_least
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -43,7 +43,7 @@ class TrialConfig:
     """Seed of the dreams."""
 
     def __post_init__(self) -> None:
-        at_least(self, horizon=1, context=1, clips=2, code_clips=1, frechet_frames=0)
+        at_least(self, "--", horizon=1, context=1, clips=2, code_clips=1, frechet_frames=0)
 
 
 @dataclass(frozen=True)

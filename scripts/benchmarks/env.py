@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vqvideo.scripts.benchmarks.subject import Benchmark, at_least, check_streams
+from vqvideo.errors import at_least
+from vqvideo.scripts.benchmarks.subject import Benchmark, check_streams
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +39,7 @@ class EnvBenchmark(Benchmark):
     """How long a turn lasts at least."""
 
     def __post_init__(self) -> None:
-        at_least(self, horizon=1, rounds=1)
+        at_least(self, "--", horizon=1, rounds=1)
         check_streams(self.streams)
 
     def measure(self) -> Report:

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vqvideo.errors import InputError
-from vqvideo.scripts.benchmarks.subject import Benchmark, at_least, check_streams
+from vqvideo.errors import InputError, at_least
+from vqvideo.scripts.benchmarks.subject import Benchmark, check_streams
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +41,7 @@ class ImagineBenchmark(Benchmark):
     """How long a turn lasts at least; short calls are repeated."""
 
     def __post_init__(self) -> None:
-        at_least(self, steps=20, rounds=1)
+        at_least(self, "--", steps=20, rounds=1)
         check_streams(self.streams)
         if self.world and self.heads:
             raise InputError("--heads with --world: a trained world has one head, the one that it learnt with")

@@ -27,13 +27,6 @@ class Benchmark(ABC):
         """Runs everything, on the CPU and on the GPU if there is one."""
 
 
-def at_least(options: object, **least: int) -> None:
-    """InputError for the first option that is smaller than its least value, by the name that it has when typed."""
-    for name, low in least.items():
-        if getattr(options, name) < low:
-            raise InputError(f"--{name.replace('_', '-')} is {getattr(options, name)}, expected at least {low}")
-
-
 def check_streams(streams: tuple[int, ...]) -> None:
     """InputError unless there is something to step."""
     if not streams or min(streams) < 1:

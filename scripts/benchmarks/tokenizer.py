@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from vqvideo.scripts.benchmarks.subject import Benchmark, at_least
+from vqvideo.errors import at_least
+from vqvideo.scripts.benchmarks.subject import Benchmark
 
 if TYPE_CHECKING:
     from vqvideo.scripts.benchmarks.report import Report
@@ -25,7 +26,7 @@ class TokenizerBenchmark(Benchmark):
     """How long a turn lasts at least; short calls are repeated."""
 
     def __post_init__(self) -> None:
-        at_least(self, streaming_steps=20, streaming_size=8, rounds=1)
+        at_least(self, "--", streaming_steps=20, streaming_size=8, rounds=1)
 
     def measure(self) -> Report:
         from vqvideo.scripts.benchmarks.quantizer_contestants import PEER, Problem, peer_is_installed

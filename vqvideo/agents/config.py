@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from vqvideo.errors import InputError
+from vqvideo.errors import at_least
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,5 @@ class AgentStage:
     """Everything follows from it."""
 
     def __post_init__(self) -> None:
-        least = {"steps": 1, "num_envs": 1, "horizon": 1, "context": 1, "starts": 1, "direct_envs": 1, "longest": 1}
-        for name, low in {**least, "episodes": 2}.items():
-            if getattr(self, name) < low:
-                raise InputError(f"agent.{name} is {getattr(self, name)}, expected at least {low}")
+        at_least(self, "agent.", steps=1, num_envs=1, horizon=1, context=1, starts=1, direct_envs=1, longest=1)
+        at_least(self, "agent.", episodes=2)

@@ -10,7 +10,7 @@ from math import nan
 import torch
 from torch import Tensor
 
-from vqvideo.errors import InputError
+from vqvideo.errors import at_least
 from vqvideo.evaluation.frechet import fit_gaussian, frechet_distance
 from vqvideo.evaluation.tables import step_table
 from vqvideo.models.pixels import to_signed
@@ -34,9 +34,7 @@ class FrechetConfig:
     to five times as long (one core: 25 frames per second, at 128 about 110)."""
 
     def __post_init__(self) -> None:
-        for name, least in (("block", 1), ("frames", 4), ("side", 32)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name} is {getattr(self, name)}, expected at least {least}")
+        at_least(self, "", block=1, frames=4, side=32)
 
 
 @dataclass(frozen=True)

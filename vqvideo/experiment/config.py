@@ -10,7 +10,7 @@ from typing import TypeVar
 from vqvideo.agents.config import AgentStage
 from vqvideo.data.config import SegmentConfig, StillsConfig
 from vqvideo.data.recording import RecordConfig
-from vqvideo.errors import InputError
+from vqvideo.errors import InputError, at_least
 from vqvideo.models.prior import PriorConfig, Sampling
 from vqvideo.models.tokenizer import AdversarialConfig, NoAdversary, NoPerceptual, PerceptualConfig, VQVAEConfig
 from vqvideo.storage.records import read_yaml, typed
@@ -19,12 +19,6 @@ from vqvideo.training.config import TrainConfig
 E = TypeVar("E", bound="Experiment")
 MAY_CHANGE = frozenset({"init", "validation_clips"})
 """Settings of a stage that a resumed run may have different. (Where the first weights came from counts by content.)"""
-
-
-def _at_least(stage: str, settings: object, **least: int) -> None:
-    for name, low in least.items():
-        if getattr(settings, name) < low:
-            raise InputError(f"{stage}.{name} is {getattr(settings, name)}, expected at least {low}")
 
 
 @dataclass(frozen=True)
@@ -49,7 +43,7 @@ class VQVAEStage:
     """Held-out clips for the validations during training."""
 
     def __post_init__(self) -> None:
-        _at_least("vqvae", self, latent_steps=1, validation_clips=1)
+        at_least(self, "vqvae.", latent_steps=1, validation_clips=1)
 
 
 @dataclass(frozen=True)
@@ -72,7 +66,7 @@ class PriorStage:
     """Held-out clips for the validations during training."""
 
     def __post_init__(self) -> None:
-        _at_least("prior", self, latent_steps=2, validation_clips=1)
+        at_least(self, "prior.", latent_steps=2, validation_clips=1)
 
 
 @dataclass(frozen=True)

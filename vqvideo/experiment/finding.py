@@ -156,10 +156,3 @@ def clips_to_dream(world: WorldModel, store: Store, **steps: int) -> Clips:
     except InputError as error:
         options = " and ".join(f"--{name} {count}" for name, count in steps.items())
         raise InputError(f"{error}: here with {options}") from error
-
-
-def refuse_small(options: object, **least: int) -> None:
-    """InputError for an option below its least."""
-    for name, low in least.items():
-        if getattr(options, name) < low:
-            raise InputError(f"--{name.replace('_', '-')} is {getattr(options, name)}, expected at least {low}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from vqvideo.errors import InputError
+from vqvideo.errors import InputError, at_least
 from vqvideo.models.quantizers.config import EMAVQConfig, QuantizerConfig
 
 if TYPE_CHECKING:
@@ -165,9 +165,7 @@ class _Perceptual(ABC):
     def __post_init__(self) -> None:
         if not self.weight > 0:
             raise InputError(f"perceptual.weight is {self.weight}, expected more than 0 (NoPerceptual is off)")
-        for name, least in (("frames_per_step", 1), ("side", 32)):
-            if getattr(self, name) < least:
-                raise InputError(f"perceptual.{name} is {getattr(self, name)}, expected at least {least}")
+        at_least(self, "perceptual.", frames_per_step=1, side=32)
 
     def build(self) -> PerceptualTerm:
         """The term with its network. InputError if package or weights are missing."""
@@ -239,9 +237,7 @@ class PatchDiscriminator3D:
         for name in ("weight", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise InputError(f"adversarial.{name} is {getattr(self, name)}, expected more than 0")
-        for name, least in (("start_step", 0), ("width", 1), ("lecam_weight", 0)):
-            if not getattr(self, name) >= least:
-                raise InputError(f"adversarial.{name} is {getattr(self, name)}, expected at least {least}")
+        at_least(self, "adversarial.", start_step=0, width=1, lecam_weight=0)
         if not 0 <= self.lecam_decay < 1:
             raise InputError(f"adversarial.lecam_decay is {self.lecam_decay}, expected 0 <= decay < 1")
 
