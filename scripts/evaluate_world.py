@@ -87,7 +87,7 @@ def teacher_forced(options: Options, world: WorldModel, store: Store) -> dict[st
     """
     from vqvideo.data.codes import CodeClips, encode_episode
     from vqvideo.data.config import SegmentConfig
-    from vqvideo.evaluation import evaluate_prior, likelihood_kind
+    from vqvideo.evaluation.prior import code_bits, evaluate_prior
 
     vqvae, s = world.vqvae, world.stride
     longest = max((1 + entry.length // s for entry in store.split("held_out")), default=0)
@@ -96,7 +96,7 @@ def teacher_forced(options: Options, world: WorldModel, store: Store) -> dict[st
     episodes = map(store.episode, store.long_enough("held_out", 1 + s))
     clips = CodeClips([encode_episode(vqvae, episode, segments, vqvae.device) for episode in episodes], steps)
     figures = evaluate_prior(world.prior, clips, len(clips), frame_size=vqvae.frame_size)
-    kind = likelihood_kind(world.prior, clips)
+    _, kind = code_bits(world.prior, clips, [0])
     return {"clips": len(clips), "latent_steps": steps, "likelihood_kind": kind, **figures}
 
 

@@ -18,10 +18,11 @@ from vqvideo.data.clips import Clips, stack_frames
 from vqvideo.data.episode import Episode
 from vqvideo.data.store import Store, StoreWriter
 from vqvideo.errors import InputError
-from vqvideo.evaluation import FrechetConfig, HorizonReport, evaluate_world, frame_sets, likelihood
+from vqvideo.evaluation import FrechetConfig, HorizonReport, evaluate_world, frame_sets
+from vqvideo.evaluation import prior as of_prior
 from vqvideo.evaluation.frame_sets import lite0_missing
-from vqvideo.evaluation.likelihood import step_likelihood, step_rewards
 from vqvideo.evaluation.metrics import psnr, ssim
+from vqvideo.evaluation.prior import step_likelihood, step_rewards
 from vqvideo.evaluation.scene import through_tokenizer
 from vqvideo.models.pixels import to_uint8, to_unit
 from vqvideo.models.prior import Likelihood, MaskedHeadConfig
@@ -315,7 +316,7 @@ def random_clips(seed: int = 0) -> tuple[Tensor, Tensor]:
 def test_the_likelihood_of_long_clips_is_read_in_parts(monkeypatch: pytest.MonkeyPatch, blind: bool) -> None:
     prior, (codes, actions) = tiny_prior(), random_clips()
     whole = step_likelihood(prior, codes, actions, seed=0, blind=blind)
-    monkeypatch.setattr(likelihood, "_MOST_LOGITS", 1)
+    monkeypatch.setattr(of_prior, "_MOST_LOGITS", 1)
     parts = step_likelihood(prior, codes, actions, seed=0, blind=blind)
     assert (whole.kind, parts.kind) == ("exact", "exact")
     torch.testing.assert_close(parts.nats, whole.nats)

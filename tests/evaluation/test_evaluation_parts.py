@@ -15,8 +15,9 @@ from torch import Tensor
 
 from vqvideo.data.clips import Clips, stack_frames
 from vqvideo.data.codes import CodeArrays, CodeClips
-from vqvideo.evaluation import evaluate_prior, evaluate_tokenizer, imagination_speed, likelihood_kind
+from vqvideo.evaluation import evaluate_prior, evaluate_tokenizer, imagination_speed
 from vqvideo.evaluation.metrics import psnr
+from vqvideo.evaluation.prior import code_bits
 from vqvideo.models.pixels import to_unit
 from vqvideo.models.prior import HeadConfig, MaskedHeadConfig, ParallelHeadConfig, Prior, PriorOutput
 
@@ -119,7 +120,7 @@ def test_the_figures_of_every_head_repeat_and_leave_the_randomness_of_a_training
     assert one == two
     assert one["bits_per_frame"] > 0
     assert all(isinstance(value, float) for value in one.values())
-    assert likelihood_kind(prior, clips) == kind
+    assert code_bits(prior, clips, [0])[1] == kind
 
 
 def test_a_prior_is_measured_on_a_gpu_without_float64(monkeypatch: pytest.MonkeyPatch) -> None:

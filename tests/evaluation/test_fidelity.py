@@ -21,7 +21,7 @@ from vqvideo.data.store import Store, StoreWriter
 from vqvideo.errors import InputError
 from vqvideo.evaluation import FidelityReport, evaluate_fidelity
 from vqvideo.evaluation.agreement import balanced_accuracy, correlation
-from vqvideo.evaluation.replay import Outcomes, Replay, Window, dream_again, first_end
+from vqvideo.evaluation.replay import Outcomes, Replay, dream_again, first_end
 from vqvideo.models.prior.sampling import Sampling
 from vqvideo.scripts.fidelity_plot import plot_fidelity
 
@@ -253,7 +253,7 @@ def test_equal_seeds_give_equal_reports_and_others_other_ends(tmp_path: Path) ->
 
 def test_the_dreams_are_those_that_the_world_imagines(tmp_path: Path) -> None:
     world, store = tiny_world(), tiny_store(tmp_path)
-    replay, how = Replay(store, "held_out", Window(3, 2, 5), 9), Sampling(temperature=0)
+    replay, how = Replay(store, "held_out", 9, seen=3, stride=2, horizon=5), Sampling(temperature=0)
     dreams, other = dream_again(world, replay, 2, how, seed=0, batch=3)
     frames, known = replay.context([0, 1])
     future = torch.stack([torch.from_numpy(store.episode(e).actions[2:12]) for e in store.split("held_out")])
@@ -276,7 +276,7 @@ def test_no_frame_after_the_context_is_read(store: Store, monkeypatch: pytest.Mo
 
 
 def test_actions_go_on_with_stretches_of_other_episodes_after_an_end(store: Store) -> None:
-    replay = Replay(store, "held_out", Window(1, 1, 15), 9)
+    replay = Replay(store, "held_out", 9, seen=1, stride=1, horizon=15)
     actions = replay.actions(torch.Generator().manual_seed(0))[..., 0]
     assert actions.shape == (4, 15)
     for row, (own, ends) in enumerate(((0, 7), (1, 12), (2, 15), (3, 15))):
@@ -301,7 +301,7 @@ def test_an_episode_that_ended_is_known_for_every_horizon(tmp_path: Path) -> Non
 
 def test_few_of_many_episodes_are_spread_over_the_split(tmp_path: Path) -> None:
     store = store_of(tmp_path, [episode(10, seed) for seed in range(9)])
-    assert [entry.index for entry in Replay(store, "held_out", Window(1, 1, 5), 3).entries] == [0, 4, 8]
+    assert [entry.index for entry in Replay(store, "held_out", 3, seen=1, stride=1, horizon=5).entries] == [0, 4, 8]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vqvideo.errors import InputError
-from vqvideo.evaluation.frechet import fit_gaussian, frechet_distance, gaussian
+from vqvideo.evaluation.frechet import Gaussian, fit_gaussian, frechet_distance
 
 SEEDS = st.integers(0, 2**31)
 LENGTHS = st.integers(1, 6)
@@ -21,6 +21,11 @@ def generator(seed: int) -> torch.Generator:
 
 def normal(*shape: int, seed: int) -> Tensor:
     return torch.randn(*shape, generator=generator(seed), dtype=torch.float64)
+
+
+def gaussian(mean: Tensor, covariance: Tensor) -> Gaussian:
+    values, vectors = torch.linalg.eigh(covariance.double())
+    return Gaussian(mean.double(), values.clamp(min=0).sqrt()[:, None] * vectors.T)
 
 
 def covariance_of(d: int, seed: int) -> Tensor:

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from vqvideo.evaluation.fidelity import FidelityReport, evaluate_fidelity
     from vqvideo.evaluation.frame_sets import BlockDistances, FrechetConfig
     from vqvideo.evaluation.horizon import HorizonReport
-    from vqvideo.evaluation.prior import evaluate_prior, likelihood_kind
+    from vqvideo.evaluation.prior import evaluate_prior
     from vqvideo.evaluation.speed import Dreaming, imagination_speed
     from vqvideo.evaluation.tokenizer import evaluate_tokenizer
     from vqvideo.evaluation.world import evaluate_world
@@ -17,7 +17,7 @@ _HOMES = {
     "fidelity": ("FidelityReport", "evaluate_fidelity"),
     "frame_sets": ("BlockDistances", "FrechetConfig"),
     "horizon": ("HorizonReport",),
-    "prior": ("evaluate_prior", "likelihood_kind"),
+    "prior": ("evaluate_prior",),
     "speed": ("Dreaming", "imagination_speed"),
     "tokenizer": ("evaluate_tokenizer",),
     "world": ("evaluate_world",),

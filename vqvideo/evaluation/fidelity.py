@@ -8,10 +8,10 @@ from typing import Any
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
 from vqvideo.evaluation.agreement import Agreement, EndAgreement, StepAgreement
-from vqvideo.evaluation.replay import Replay, Window, dream_again
+from vqvideo.evaluation.replay import Replay, dream_again
 from vqvideo.evaluation.tables import cell, step_table, table
 from vqvideo.models.imagination import Imaginer
-from vqvideo.models.prior.config import Sampling
+from vqvideo.models.prior import Sampling
 from vqvideo.storage.records import without_nan
 
 _TRAINING_EPISODES = 64
@@ -121,11 +121,16 @@ def evaluate_fidelity(
             raise InputError(f"{name} is {value}, expected at least 1")
     if episodes < 2:
         raise InputError(f"episodes is {episodes}, expected at least 2: they lend each other their actions")
-    _refuse_other_environment(world, store)
-    window = Window(world.vqvae.clip_length(context), world.stride, horizon)
-    replay = Replay(store, "held_out", window, episodes)
+    found = {"actions": store.meta.action_space, "frames of (h, w)": tuple(store.meta.frame_size)}
+    asked = {"actions": world.action_space, "frames of (h, w)": tuple(world.vqvae.frame_size)}
+    for name in found:
+        if found[name] != asked[name]:
+            here = f"the store has {name} {found[name]}, the world model takes {asked[name]}"
+            raise InputError(f"{here}: they are of different environments")
+    window = {"seen": world.vqvae.clip_length(context), "stride": world.stride, "horizon": horizon}
+    replay = Replay(store, "held_out", episodes, **window)
     replay.require(2)
-    training = Replay(store, "train", window, _TRAINING_EPISODES)
+    training = Replay(store, "train", _TRAINING_EPISODES, **window)
     real, trained = replay.outcomes(), training.outcomes()
     dreams, other = dream_again(world, replay, samples, sampling or Sampling(), seed, batch)
     played = (real, dreams.outcomes, other.outcomes, trained)
@@ -144,13 +149,3 @@ def evaluate_fidelity(
         steps=StepAgreement.of(real, dreams, trained),
         ends=EndAgreement.of(real, dreams),
     )
-
-
-def _refuse_other_environment(world: Imaginer, store: Store) -> None:
-    asked = (world.action_space, tuple(world.vqvae.frame_size))
-    found = (store.meta.action_space, tuple(store.meta.frame_size))
-    for name, of_store, of_world in zip(("actions", "frames of (h, w)"), found, asked, strict=True):
-        if of_store != of_world:
-            raise InputError(
-                f"the store has {name} {of_store}, the world model takes {of_world}: they are of different environments"
-            )

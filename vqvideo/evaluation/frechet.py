@@ -31,12 +31,6 @@ def fit_gaussian(features: Tensor) -> Gaussian:
     return Gaussian(mean, centred if few else torch.linalg.qr(centred, mode="r").R)
 
 
-def gaussian(mean: Tensor, covariance: Tensor) -> Gaussian:
-    """From a mean (d,) and a symmetric covariance (d, d) without negative eigenvalues."""
-    values, vectors = torch.linalg.eigh(covariance.double())
-    return Gaussian(mean.double(), values.clamp(min=0).sqrt()[:, None] * vectors.T)
-
-
 def frechet_distance(one: Gaussian, two: Gaussian) -> float:
     """Squared Fréchet (2-Wasserstein) distance of two Gaussians; exactly 0 for equal ones.
 

@@ -29,16 +29,6 @@ HEADS = {
     "training_mean": "training mean",  # baseline: predicting the mean of the training episodes
 }
 """What figures are of, and the heads of their columns."""
-_UNITS = {
-    "psnr": "_db",
-    "ssim": "",
-    "changed_psnr": "_db",
-    "repeat_rates": "",
-    "token_nats": "",
-    "token_entropy": "",
-    "reward_rmse": "",
-}
-"""The figures of a report, and what follows their names in a flat file."""
 
 
 @dataclass(frozen=True)
@@ -104,25 +94,19 @@ class HorizonReport:
         """All figures by flat names such as psnr_db and psnr_repeat_db, the derived ones too; None for what is not a
         number. Lists have a value per latent step, but for those in `fd_effnetlite0`.
         """
-        plain: dict[str, Any] = {"clips": self.clips, "context": self.context, "seed": self.seed}
-        for figure, unit in _UNITS.items():
-            compared: Compared = getattr(self, figure)
-            plain |= {_flat(figure, of) + unit: values.tolist() for of, values in compared.items()}
-            # A prior that cannot do without actions says so; other figures are just not there.
-            plain.setdefault(_flat(figure, "no_actions") + unit, None)
-        return without_nan(
-            plain
-            | {
-                "likelihood_kind": self.likelihood_kind,
-                "psnr_gain_db": self.psnr_gain_db.tolist(),
-                "ssim_gain": self.ssim_gain.tolist(),
-                "controllability_db": self.controllability_db,
-                "controllability_se_db": self.controllability_se_db,
-                "repeat_rate": self.repeat_rate,
-                "repeat_rate_real": self.repeat_rate_real,
-                "fd_effnetlite0": asdict(self.fd_effnetlite0) if self.fd_effnetlite0 else None,
-            }
-        )
+        derived = ("psnr_gain_db", "ssim_gain", "controllability_db", "repeat_rate", "repeat_rate_real")
+        plain: dict[str, Any] = {name: np.asarray(getattr(self, name)).tolist() for name in derived}
+        for figure, value in vars(self).items():
+            if not isinstance(value, dict):
+                plain[figure] = asdict(value) if isinstance(value, BlockDistances) else value
+                continue
+            unit = "_db" if figure.endswith("psnr") else ""
+            # A prior that cannot do without actions says so; what else is missing is just not there.
+            for of, values in {"no_actions": None, **value}.items():
+                name = figure if of == "imagined" else f"{figure}_{of}"
+                plain[f"{name}{unit}"] = None if values is None else values.tolist()
+        del plain["fd_missing"]
+        return without_nan(plain)
 
     def table(self) -> str:
         """PSNR and SSIM of each step, and a last line on the whole."""
@@ -160,10 +144,6 @@ class HorizonReport:
             f"controllability {self.controllability_db:+.2f} dB (standard error {self.controllability_se_db:.2f})   "
             f"repeat rate {self.repeat_rate:.1%} (real frames {self.repeat_rate_real:.1%})"
         )
-
-
-def _flat(figure: str, of: str) -> str:
-    return figure if of == "imagined" else f"{figure}_{of}"
 
 
 def _titled(title: str, compared: Compared, form: str, imagined: str = "imagined") -> str:

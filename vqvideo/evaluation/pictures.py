@@ -15,7 +15,7 @@ from vqvideo.evaluation.metrics import evenly
 from vqvideo.evaluation.video import upscale, write_mp4, write_png
 from vqvideo.models.imagination import Imaginer
 from vqvideo.models.pixels import channels_last, to_uint8
-from vqvideo.models.prior.config import Sampling
+from vqvideo.models.prior import Sampling
 from vqvideo.models.tokenizer.vqvae import VQVAE
 
 Frames = NDArray[np.uint8]

@@ -1,13 +1,21 @@
-"""Held-out figures of a prior, teacher-forced."""
+"""Held-out figures of a prior that reads real clips: what it says of each latent step, given the real ones before."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from math import log
+
 import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
 
 from vqvideo.data.codes import CodeClips
 from vqvideo.evaluation import metrics
-from vqvideo.evaluation.likelihood import batches_of, code_bits
-from vqvideo.models.prior import Prior
+from vqvideo.evaluation.metrics import to_double
+from vqvideo.models.prior import Likelihood, Prior
+
+_MOST_LOGITS = 2**24
+"""Logits at once, 64 MiB."""
 
 
 @torch.no_grad()
@@ -27,7 +35,7 @@ def evaluate_prior(
     Returns:
         token_nats (what training minimises, per token) and top1; bits_per_frame of the codes and, with `frame_size`,
         bits_per_dim, the same per channel of a pixel: the rate of the codes alone, since the tokenizer's losses are not
-        coded (whether it is exact or a bound: `likelihood_kind`).
+        coded (whether it is exact or a bound: `code_bits`).
 
         reward_rmse beside reward_rmse_of_mean (predicting the mean reward: the standard deviation), reward_bias
         (predicted minus real) and reward_slope (of real on predicted, 1 is calibrated).
@@ -36,40 +44,83 @@ def evaluate_prior(
         termination_ap beside termination_rate (what guessing would reach; the former nan without any termination) and
         termination_ece, the calibration error of the probabilities.
     """
-    device = prior.device
     picks = metrics.evenly(len(clips), count)
-    sums = dict.fromkeys(("token_nats", "top1"), 0.0)
-    rewards, predicted, ends, scores, counted = [], [], [], [], []
-    generator = torch.Generator(device).manual_seed(0)
-    for part in batches_of(clips, picks, batch):
-        output = prior(**{key: value.to(device) for key, value in part.items()}, generator=generator)
-        for key in sums:
-            sums[key] += output.metrics[key].item() * len(part["codes"]) / len(picks)
-        rewards.append(part["rewards"].flatten())
-        predicted.append(output.reward.cpu().flatten())
-        ends.append(part["terminated"].flatten())
-        scores.append(output.termination.cpu().flatten())
-        counted.append(part["weights"].flatten())
-    reward, expected = torch.cat(rewards).double(), torch.cat(predicted).double()
-    end, score = torch.cat(ends), torch.cat(scores)
-    share = torch.cat(counted).double()
-    share /= share.sum()
+    generator = torch.Generator(prior.device).manual_seed(0)
+    nats, top1 = 0.0, 0.0
+    columns = []
+    for part in _batches(clips, picks, batch):
+        output = prior(**{key: value.to(prior.device) for key, value in part.items()}, generator=generator)
+        share = len(part["codes"]) / len(picks)
+        nats += output.metrics["token_nats"].item() * share
+        top1 += output.metrics["top1"].item() * share
+        of_part = (part["rewards"], output.reward, part["terminated"], output.termination, part["weights"])
+        columns.append([values.cpu().flatten() for values in of_part])
+    real, expected, ended, logits, weights = (torch.cat(column) for column in zip(*columns, strict=True))
+    real, expected, weights = real.double(), expected.double(), weights.double() / weights.double().sum()
     bits, _ = code_bits(prior, clips, picks, batch)
     per_dim = {"bits_per_dim": bits / (3 * frame_size[0] * frame_size[1])} if frame_size else {}
     return {
-        **sums,
+        "token_nats": nats,
+        "top1": top1,
         "bits_per_frame": bits,
         **per_dim,
-        "reward_rmse": ((expected - reward).square() @ share).sqrt().item(),
-        "reward_rmse_of_mean": ((reward - reward @ share).square() @ share).sqrt().item(),
-        "reward_bias": ((expected - reward) @ share).item(),
-        "reward_slope": metrics.calibration_slope(expected, reward, share),
-        "termination_ap": metrics.average_precision(score, end, share),
-        "termination_rate": (end.double() @ share).item(),
-        "termination_ece": metrics.expected_calibration_error(score.sigmoid(), end, share),
+        "reward_rmse": ((expected - real).square() @ weights).sqrt().item(),
+        "reward_rmse_of_mean": ((real - real @ weights).square() @ weights).sqrt().item(),
+        "reward_bias": ((expected - real) @ weights).item(),
+        "reward_slope": metrics.calibration_slope(expected, real, weights),
+        "termination_ap": metrics.average_precision(logits, ended, weights),
+        "termination_rate": (ended.double() @ weights).item(),
+        "termination_ece": metrics.expected_calibration_error(logits.sigmoid(), ended, weights),
     }
 
 
-def likelihood_kind(prior: Prior, clips: CodeClips) -> str:
-    """exact or bound: what the bits of `evaluate_prior` are, whose figures are numbers only."""
-    return code_bits(prior, clips, [0])[1]
+@torch.no_grad()
+def code_bits(prior: Prior, clips: CodeClips, picks: list[int], batch: int = 16) -> tuple[float, str]:
+    """Bits per frame that the codes of clips cost under a prior, and whether that is exact or a bound."""
+    generator = torch.Generator(prior.device).manual_seed(0)
+    total, steps, kind = 0.0, 0, ""
+    for part in _batches(clips, picks, batch):
+        found = prior.likelihood(part["codes"].to(prior.device), part["actions"].to(prior.device), generator)
+        total, steps, kind = total + to_double(found.nats).sum().item(), steps + found.nats.numel(), found.kind
+    return total / log(2) / steps / prior.spec.stride, kind
+
+
+@torch.no_grad()
+def step_likelihood(prior: Prior, codes: Tensor, actions: Tensor, seed: int, *, blind: bool = False) -> Likelihood:
+    """Nats of each latent step of long clips, in parts that bound the memory.
+
+    Args:
+        prior: the prior.
+        codes: (b, t, h, w).
+        actions: (b, t - 1, s, a).
+        seed: of the order of tokens, where the head has one: equal seeds meet equal orders.
+        blind: without the actions; only for a prior that can (`Prior.can_guide`).
+
+    Returns:
+        Nats (b, t - 1) of steps 1 .. t - 1, over all n tokens of a step.
+    """
+    generator = torch.Generator(codes.device).manual_seed(seed)
+    parts = [prior.likelihood(z, a, generator, blind=blind) for z, a in _rows(prior, codes, actions)]
+    return Likelihood(torch.cat([part.nats for part in parts]), parts[0].kind)
+
+
+@torch.no_grad()
+def step_rewards(prior: Prior, codes: Tensor, actions: Tensor, rewards: Tensor) -> Tensor:
+    """Expected reward (b, t - 1) of each latent step, given the real steps before it. Arguments as of `Prior`."""
+    # For the loss, which nobody asks for here.
+    generator = torch.Generator(codes.device)
+    rows = _rows(prior, codes, actions, rewards)
+    found = [prior(z, a, r, torch.zeros_like(r, dtype=torch.bool), generator=generator).reward for z, a, r in rows]
+    return torch.cat(found)
+
+
+def _batches(clips: CodeClips, picks: list[int], batch: int) -> DataLoader[dict[str, Tensor]]:
+    """Chosen clips, a few at a time."""
+    # Even in order a loader draws a seed, and by default from the randomness of a training that is under way.
+    return DataLoader(Subset(clips, picks), batch_size=batch, generator=torch.Generator())
+
+
+def _rows(prior: Prior, *clips: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Clips in parts of so many rows that their logits fit."""
+    logits = clips[0].shape[1] * prior.spec.tokens * prior.spec.codebook_size
+    return zip(*(values.split(max(1, _MOST_LOGITS // logits)) for values in clips), strict=True)

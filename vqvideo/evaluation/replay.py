@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple
 
@@ -19,7 +18,7 @@ from vqvideo.errors import InputError
 from vqvideo.evaluation.metrics import evenly, to_double
 from vqvideo.models.imagination import Imaginer, WorldState
 from vqvideo.models.pixels import channels_first
-from vqvideo.models.prior.config import Sampling
+from vqvideo.models.prior import Sampling
 
 
 class Outcomes(NamedTuple):
@@ -75,51 +74,25 @@ class Dreams(NamedTuple):
     """(n, S, m) float64: the probability of ending in the step."""
 
 
-@dataclass(frozen=True)
-class Window:
-    """The part of an episode that is played again."""
-
-    seen: int
-    """Frames of context, from the first one on."""
-    stride: int
-    """s, frames per latent step."""
-    horizon: int
-    """m, latent steps after the context."""
-
-    @property
-    def actions(self) -> int:
-        """s m, the actions after the context."""
-        return self.stride * self.horizon
-
-    def rest(self, entry: EpisodeEntry) -> int:
-        """Actions of an episode after the context."""
-        return entry.length - (self.seen - 1)
-
-    def longest(self, entry: EpisodeEntry) -> float:
-        """The longest horizon that is known: an episode that the environment ended is known for ever."""
-        return inf if self.playable(entry) and entry.terminated else max(0, self.rest(entry) // self.stride)
-
-    def playable(self, entry: EpisodeEntry) -> bool:
-        """Whether anything happened after the context."""
-        return self.rest(entry) > 0
-
-
 class Replay:
     """Episodes of a split whose outcome is known up to the horizon: long enough, or ended by the environment.
 
     Args:
         store: where the episodes are.
         split: "train" or "held_out".
-        window: what part of each is played again.
         count: how many of them at most, spread over the split.
+        seen: frames of context, from the first one on.
+        stride: s, frames per latent step.
+        horizon: m, latent steps after the context.
     """
 
-    def __init__(self, store: Store, split: str, window: Window, count: int) -> None:
-        self.store, self.split, self.window = store, split, window
+    def __init__(self, store: Store, split: str, count: int, *, seen: int, stride: int, horizon: int) -> None:
+        self.store, self.split = store, split
+        self.seen, self.stride, self.horizon = seen, stride, horizon
         self.all = store.split(split)
         """Every episode of the split."""
-        playable = [entry for entry in self.all if window.playable(entry)]
-        known = [entry for entry in playable if window.longest(entry) >= window.horizon]
+        playable = [entry for entry in self.all if self._rest(entry) > 0]
+        known = [entry for entry in playable if self._longest(entry) >= horizon]
         self.too_short = len(self.all) - len(playable)
         """Episodes that have nothing after the context."""
         self.cut = len(playable) - len(known)
@@ -127,36 +100,43 @@ class Replay:
         self.entries = [known[i] for i in evenly(len(known), count)]
         """The episodes to play."""
 
+    def _rest(self, entry: EpisodeEntry) -> int:
+        """Actions of an episode after the context."""
+        return entry.length - (self.seen - 1)
+
+    def _longest(self, entry: EpisodeEntry) -> float:
+        """The longest horizon that is known: an episode that the environment ended is known for ever."""
+        rest = self._rest(entry)
+        return inf if rest > 0 and entry.terminated else max(0, rest // self.stride)
+
     def require(self, count: int) -> None:
         """InputError with the longest usable horizon, unless there are `count` episodes."""
         if len(self.entries) >= count:
             return
-        longest = sorted((self.window.longest(entry) for entry in self.all), reverse=True)
+        longest = sorted((self._longest(entry) for entry in self.all), reverse=True)
         usable = int(longest[count - 1]) if len(longest) >= count else 0
         advice = f"the longest usable horizon is {usable}" if usable else "no horizon is usable"
         raise InputError(
             f"{self.store.path}: {len(self.entries)} of {len(self.all)} episodes of split {self.split} can be played "
-            f"for {self.window.horizon} latent steps after {self.window.seen} frame(s) of context, expected at least "
+            f"for {self.horizon} latent steps after {self.seen} frame(s) of context, expected at least "
             f"{count}; {self.cut} were cut before; {advice}. Lower it, or record longer episodes or more of them "
             "(scripts/record.py)"
         )
 
     def outcomes(self) -> Outcomes:
         """What really happened in the n episodes: rewards (n, m), ends (n,)."""
-        seen, most, s = self.window.seen, self.window.actions, self.window.stride
-        rewards = np.zeros((len(self.entries), most))
+        rewards = np.zeros((len(self.entries), self.horizon * self.stride))
         for row, entry in zip(rewards, self.entries, strict=True):
-            found = self.store.reader(entry).steps.rewards[seen - 1 :][:most]
+            found = self.store.reader(entry).steps.rewards[self.seen - 1 :][: len(row)]
             row[: len(found)] = found
         ends = torch.tensor([self._end(entry) for entry in self.entries], dtype=torch.int64)
-        return Outcomes(reduce(torch.from_numpy(rewards), "n (m s) -> n m", "sum", s=s), ends)
+        return Outcomes(reduce(torch.from_numpy(rewards), "n (m s) -> n m", "sum", s=self.stride), ends)
 
     def context(self, picks: list[int]) -> tuple[Tensor, Tensor]:
         """Frames (b, t, c, h, w) uint8 of the contexts and the actions (b, t - 1, a) float64 between them."""
         readers = [self.store.reader(self.entries[i]) for i in picks]
-        seen = self.window.seen
-        frames = torch.stack([torch.from_numpy(reader.frames(0, seen)) for reader in readers])
-        actions = torch.stack([torch.from_numpy(reader.steps.actions[: seen - 1]) for reader in readers])
+        frames = torch.stack([torch.from_numpy(reader.frames(0, self.seen)) for reader in readers])
+        actions = torch.stack([torch.from_numpy(reader.steps.actions[: self.seen - 1]) for reader in readers])
         return channels_first(frames), actions
 
     def actions(self, generator: torch.Generator) -> Tensor:
@@ -168,15 +148,15 @@ class Replay:
 
     def _continued(self, entry: EpisodeEntry, generator: torch.Generator) -> NDArray[np.float64]:
         others = [other for other in self.all if other.index != entry.index]
-        parts = [self.store.reader(entry).steps.actions[self.window.seen - 1 :]]
-        while sum(map(len, parts)) < self.window.actions:
+        parts, needed = [self.store.reader(entry).steps.actions[self.seen - 1 :]], self.horizon * self.stride
+        while sum(map(len, parts)) < needed:
             lender = self.store.reader(others[_below(len(others), generator)]).steps.actions
             parts.append(lender[_below(len(lender), generator) :])
-        return np.concatenate(parts)[: self.window.actions]
+        return np.concatenate(parts)[:needed]
 
     def _end(self, entry: EpisodeEntry) -> int:
-        step = -(-self.window.rest(entry) // self.window.stride)
-        return min(step, self.window.horizon + 1) if entry.terminated else self.window.horizon + 1
+        step = -(-self._rest(entry) // self.stride)
+        return min(step, self.horizon + 1) if entry.terminated else self.horizon + 1
 
 
 def _below(stop: int, generator: torch.Generator) -> int:
@@ -202,7 +182,7 @@ def dream_again(
     own = replay.actions(chance)
     plans = (own, own.roll(1, dims=0))
     # One number for each dream and step whatever the batch, and the same under other actions.
-    luck = torch.rand(n, samples, replay.window.horizon, generator=chance, dtype=torch.float64)
+    luck = torch.rand(n, samples, replay.horizon, generator=chance, dtype=torch.float64)
     # Of their own seed: the same one on the same kind of device would draw ends and codes from the same numbers.
     of_codes = int(torch.randint(2**62, (1,), generator=chance))
     generators = [torch.Generator(world.device).manual_seed(of_codes) for _ in plans]

@@ -12,7 +12,7 @@ from torch import Tensor
 from vqvideo.data.clips import Clips
 from vqvideo.models.imagination import Imagination, Imaginer
 from vqvideo.models.pixels import to_uint8
-from vqvideo.models.prior.sampling import Sampling
+from vqvideo.models.prior import Sampling
 from vqvideo.models.tokenizer.vqvae import VQVAE
 
 _STEPS = 8

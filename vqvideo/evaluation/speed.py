@@ -7,7 +7,7 @@ import time
 import torch
 
 from vqvideo.models.imagination import Imaginer, WorldStep
-from vqvideo.models.prior.sampling import Sampling
+from vqvideo.models.prior import Sampling
 
 
 class Dreaming:

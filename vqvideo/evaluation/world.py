@@ -15,11 +15,11 @@ from vqvideo.errors import InputError
 from vqvideo.evaluation import metrics
 from vqvideo.evaluation.frame_sets import FrameSets, FrechetConfig, lite0_missing
 from vqvideo.evaluation.horizon import Compared, HorizonReport
-from vqvideo.evaluation.likelihood import step_likelihood, step_rewards
+from vqvideo.evaluation.prior import step_likelihood, step_rewards
 from vqvideo.evaluation.scene import Scene, through_tokenizer
 from vqvideo.models.imagination import Imagination, Imaginer
 from vqvideo.models.pixels import to_unit
-from vqvideo.models.prior.config import Sampling
+from vqvideo.models.prior import Sampling
 
 _STEPS = 2
 """Latent steps that are floats at once: so few stay in the processor's cache."""
