@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vqvideo.errors import InputError
-from vqvideo.evaluation.agreement import Agreement, StepAgreement
 from vqvideo.evaluation.fidelity import FidelityReport
 from vqvideo.storage.files import replacing
 
@@ -54,34 +53,36 @@ def plot_fidelity(report: FidelityReport, title: str, path: Path) -> None:
         figure.savefig(temporary, format="png")
 
 
-def _draw_returns(axes: Axes, found: Agreement) -> None:
-    everything = [*found.real, *found.dream, *found.other_actions]
+def _draw_returns(axes: Axes, found: dict[str, Any]) -> None:
+    everything = [*found["real"], *found["dream"], *found["other_actions"]]
     ends = (min(everything), max(everything))
     axes.plot(ends, ends, color=_REAL, linewidth=1, linestyle="--", label="as in reality")
-    axes.scatter(found.real, found.other_actions, color=_BASELINE, marker="x", label="under other actions", **_MARKS)
-    name = f"r = {found.correlation:.2f}" if isfinite(found.correlation) else "one side constant"
-    axes.scatter(found.real, found.dream, color=_DREAM, alpha=0.8, label=f"dream ({name})", **_MARKS)
-    usual = f"training mean {found.error_training_mean:.2f}, " if isfinite(found.error_training_mean) else ""
-    errors = f"mean error {found.error:.2f} ({usual}other actions {found.error_other_actions:.2f})"
+    axes.scatter(
+        found["real"], found["other_actions"], color=_BASELINE, marker="x", label="under other actions", **_MARKS
+    )
+    name = f"r = {found['correlation']:.2f}" if isfinite(found["correlation"]) else "one side constant"
+    axes.scatter(found["real"], found["dream"], color=_DREAM, alpha=0.8, label=f"dream ({name})", **_MARKS)
+    usual = f"training mean {found['error_training_mean']:.2f}, " if isfinite(found["error_training_mean"]) else ""
+    errors = f"mean error {found['error']:.2f} ({usual}other actions {found['error_other_actions']:.2f})"
     axes.set_title(errors, fontsize=9)
     axes.set(xlabel="real return", ylabel="return in the dream")
     axes.set_aspect("equal", adjustable="datalim")
 
 
-def _draw_alive(axes: Axes, lengths: Agreement, steps: StepAgreement) -> None:
-    places = range(len(steps.alive_real) + 1)
-    axes.step(places, [1.0, *steps.alive_real], where="post", color=_REAL, linewidth=3, alpha=0.5, label="real")
-    axes.step(places, [1.0, *steps.alive_dream], where="post", color=_DREAM, label="dream")
-    axes.set_title(f"mean length: real {lengths.real_mean:.2f}, dream {lengths.dream_mean:.2f}", fontsize=9)
+def _draw_alive(axes: Axes, lengths: dict[str, Any], steps: dict[str, Any]) -> None:
+    places = range(len(steps["alive_real"]) + 1)
+    axes.step(places, [1.0, *steps["alive_real"]], where="post", color=_REAL, linewidth=3, alpha=0.5, label="real")
+    axes.step(places, [1.0, *steps["alive_dream"]], where="post", color=_DREAM, label="dream")
+    axes.set_title(f"mean length: real {lengths['real_mean']:.2f}, dream {lengths['dream_mean']:.2f}", fontsize=9)
     axes.set(ylabel="share of episodes alive", ylim=(-0.03, 1.03))
 
 
-def _draw_reward(axes: Axes, steps: StepAgreement) -> None:
-    places = range(1, len(steps.reward_rmse) + 1)
-    usual = steps.reward_rmse_training_mean
+def _draw_reward(axes: Axes, steps: dict[str, Any]) -> None:
+    places = range(1, len(steps["reward_rmse"]) + 1)
+    usual = steps["reward_rmse_training_mean"]
     if any(map(isfinite, usual)):
         axes.plot(places, usual, color=_BASELINE, linestyle="--", label="mean of the training episodes")
-    axes.plot(places, steps.reward_rmse, color=_DREAM, marker=".", label="dream")
+    axes.plot(places, steps["reward_rmse"], color=_DREAM, marker=".", label="dream")
     axes.set_title("where the real episode is alive", fontsize=9)
     axes.set_ylabel("RMSE of the reward of the step")
     # Room for the legend.

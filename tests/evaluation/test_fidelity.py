@@ -137,87 +137,87 @@ def measured(world: Any, store: Store, **settings: Any) -> FidelityReport:
 def test_a_dream_that_is_the_truth_makes_no_error(store: Store, stride: int, context: int) -> None:
     report = measured(Oracle(store, stride), store, context=context)
     for found in (report.returns, report.lengths):
-        assert found.dream == found.real
-        assert (found.error, found.correlation) == (0, pytest.approx(1))
-        assert found.real_se == found.dream_se > 0
-        assert found.error_training_mean > 0
+        assert found["dream"] == found["real"]
+        assert (found["error"], found["correlation"]) == (0, pytest.approx(1))
+        assert found["real_se"] == found["dream_se"] > 0
+        assert found["error_training_mean"] > 0
     steps = report.steps
-    assert steps.reward_rmse == steps.ended_brier == [0] * 10
-    assert steps.alive_dream == steps.alive_real
-    assert steps.alive_real[0] > steps.alive_real[-1] > 0
-    assert {value for value in steps.ended_accuracy if not math.isnan(value)} == {1.0}
-    assert (report.ends.average_precision, report.ends.calibration_error) == (1, 0)
+    assert steps["reward_rmse"] == steps["ended_brier"] == [0] * 10
+    assert steps["alive_dream"] == steps["alive_real"]
+    assert steps["alive_real"][0] > steps["alive_real"][-1] > 0
+    assert {value for value in steps["ended_accuracy"] if not math.isnan(value)} == {1.0}
+    assert (report.ends["average_precision"], report.ends["calibration_error"]) == (1, 0)
 
 
 def test_lengths_and_returns_are_counted_in_latent_steps_after_the_context(store: Store) -> None:
     """With three frames of context, seven actions end in the third step of two, of which it takes only the first."""
     report = measured(Oracle(store, 2), store, context=2, horizon=6)
-    assert report.lengths.real == [3, 5, 6, 6]
-    assert report.returns.real == [sum(range(2, stop)) for stop in (7, 12, 14, 14)]
-    assert report.steps.alive_real == [1, 1, 0.75, 0.75, 0.5, 0.5]
-    assert report.ends.rate == pytest.approx(2 / (3 + 5 + 6 + 6))
+    assert report.lengths["real"] == [3, 5, 6, 6]
+    assert report.returns["real"] == [sum(range(2, stop)) for stop in (7, 12, 14, 14)]
+    assert report.steps["alive_real"] == [1, 1, 0.75, 0.75, 0.5, 0.5]
+    assert report.ends["rate"] == pytest.approx(2 / (3 + 5 + 6 + 6))
 
 
 def test_errors_of_a_constant_dream_are_those_computed_by_hand(store: Store) -> None:
     report = measured(Constant(reward=2.0, end=0.0), store)
     real = np.array([21, 45, 45, 45])
-    assert report.returns.real == real.tolist()
-    assert report.returns.dream == [20] * 4
-    assert report.returns.error == report.returns.error_other_actions == np.abs(real - 20).mean()
-    assert report.returns.real_se == pytest.approx(real.std(ddof=1) / 2)
-    assert (report.returns.dream_se, report.lengths.dream_mean) == (0, 10)
-    assert report.lengths.error == 3 / 4
-    assert report.steps.reward_rmse == pytest.approx([abs(t - 2) for t in range(10)])
-    assert report.steps.ended_accuracy == pytest.approx([math.nan] * 6 + [0.5] * 4, nan_ok=True)
-    assert report.steps.ended_brier == [0] * 6 + [0.25] * 4
-    undefined = [report.returns.correlation, report.lengths.correlation, *report.steps.reward_correlation]
+    assert report.returns["real"] == real.tolist()
+    assert report.returns["dream"] == [20] * 4
+    assert report.returns["error"] == report.returns["error_other_actions"] == np.abs(real - 20).mean()
+    assert report.returns["real_se"] == pytest.approx(real.std(ddof=1) / 2)
+    assert (report.returns["dream_se"], report.lengths["dream_mean"]) == (0, 10)
+    assert report.lengths["error"] == 3 / 4
+    assert report.steps["reward_rmse"] == pytest.approx([abs(t - 2) for t in range(10)])
+    assert report.steps["ended_accuracy"] == pytest.approx([math.nan] * 6 + [0.5] * 4, nan_ok=True)
+    assert report.steps["ended_brier"] == [0] * 6 + [0.25] * 4
+    undefined = [report.returns["correlation"], report.lengths["correlation"], *report.steps["reward_correlation"]]
     assert all(map(math.isnan, undefined))
-    assert report.ends.average_precision == report.ends.rate == pytest.approx(1 / 37)
+    assert report.ends["average_precision"] == report.ends["rate"] == pytest.approx(1 / 37)
 
 
 def test_the_training_episodes_are_a_baseline(store: Store) -> None:
     """One ends after nine of ten steps, with a return of 36; the other goes on."""
     report = measured(Constant(0.0, 0.0), store)
     assert report.training_episodes == 2
-    assert report.returns.error_training_mean == np.abs(np.array([21, 45, 45, 45]) - (36 + 45) / 2).mean()
-    assert report.lengths.error_training_mean == np.abs(np.array([7, 10, 10, 10]) - 9.5).mean()
-    assert report.steps.reward_rmse_training_mean == [0] * 10
+    assert report.returns["error_training_mean"] == np.abs(np.array([21, 45, 45, 45]) - (36 + 45) / 2).mean()
+    assert report.lengths["error_training_mean"] == np.abs(np.array([7, 10, 10, 10]) - 9.5).mean()
+    assert report.steps["reward_rmse_training_mean"] == [0] * 10
     ended = [0] * 6 + [0.25] * 2 + [(0.25 + 3 * 0.25) / 4] * 2
-    assert report.steps.ended_brier_training_rate == ended
+    assert report.steps["ended_brier_training_rate"] == ended
 
 
 def test_without_training_episodes_there_is_no_baseline_and_nothing_else_is_missing(tmp_path: Path) -> None:
     report = measured(Constant(1.0, 0.0), store_of(tmp_path, [episode(20, 0), episode(5, 1)]))
-    missing = [report.returns.error_training_mean, *report.steps.reward_rmse_training_mean]
-    assert all(map(math.isnan, [*missing, *report.steps.ended_brier_training_rate]))
-    assert report.returns.error > 0
+    missing = [report.returns["error_training_mean"], *report.steps["reward_rmse_training_mean"]]
+    assert all(map(math.isnan, [*missing, *report.steps["ended_brier_training_rate"]]))
+    assert report.returns["error"] > 0
 
 
 def test_the_probability_of_having_ended_is_that_of_any_end_before(store: Store) -> None:
     report = measured(Constant(0.0, 0.25), store, horizon=3)
-    assert report.steps.ended_brier == pytest.approx([(1 - 0.75**k) ** 2 for k in (1, 2, 3)])
+    assert report.steps["ended_brier"] == pytest.approx([(1 - 0.75**k) ** 2 for k in (1, 2, 3)])
 
 
 def test_dreams_end_as_often_as_their_probability_says(store: Store) -> None:
     report = measured(Constant(1.0, 0.25), store, horizon=4, samples=1000)
-    assert report.steps.alive_dream == pytest.approx([0.75**k for k in range(1, 5)], abs=0.03)
-    assert report.lengths.dream_mean == pytest.approx(1 + 0.75 + 0.75**2 + 0.75**3, abs=0.05)
-    assert report.returns.dream == report.lengths.dream
+    assert report.steps["alive_dream"] == pytest.approx([0.75**k for k in range(1, 5)], abs=0.03)
+    assert report.lengths["dream_mean"] == pytest.approx(1 + 0.75 + 0.75**2 + 0.75**3, abs=0.05)
+    assert report.returns["dream"] == report.lengths["dream"]
 
 
 def test_rewards_after_the_end_of_a_dream_do_not_count(store: Store) -> None:
     report = measured(Constant(5.0, 1.0), store)
-    assert report.returns.dream == [5] * 4
-    assert report.lengths.dream == [1] * 4
-    assert report.steps.alive_dream == [0] * 10
-    assert report.steps.reward_rmse[1:] == list(range(1, 10))
+    assert report.returns["dream"] == [5] * 4
+    assert report.lengths["dream"] == [1] * 4
+    assert report.steps["alive_dream"] == [0] * 10
+    assert report.steps["reward_rmse"][1:] == list(range(1, 10))
 
 
 def test_other_actions_are_those_of_the_episode_before(tmp_path: Path) -> None:
     held_out = [episode(20, seed) for seed in (1, 2, 4)]
     report = measured(Obedient(), store_of(tmp_path, held_out))
-    assert report.returns.dream == [10, 20, 40]
-    assert report.returns.other_actions == [40, 10, 20]
+    assert report.returns["dream"] == [10, 20, 40]
+    assert report.returns["other_actions"] == [40, 10, 20]
 
 
 def test_flags_are_judged_by_the_mean_accuracy_of_both_classes(store: Store) -> None:
@@ -290,13 +290,13 @@ def test_episodes_that_were_cut_or_have_no_future_are_left_out_and_counted(tmp_p
     kinds = [(20, False), (9, False), (10, False), (3, True), (2, True), (1, False)]
     store = store_of(tmp_path, [episode(n, seed, ends) for seed, (n, ends) in enumerate(kinds)])
     report = measured(Constant(0.0, 0.0), store, context=3, horizon=8)
-    assert report.lengths.real == [8, 8, 1]
+    assert report.lengths["real"] == [8, 8, 1]
     assert (report.episodes, report.episodes_cut, report.episodes_too_short) == (3, 1, 2)
 
 
 def test_an_episode_that_ended_is_known_for_every_horizon(tmp_path: Path) -> None:
     store = store_of(tmp_path, [episode(30, 0, ends=False), episode(4, 1)])
-    assert measured(Constant(0.0, 0.0, 2), store, context=2, horizon=14).lengths.real == [14, 1]
+    assert measured(Constant(0.0, 0.0, 2), store, context=2, horizon=14).lengths["real"] == [14, 1]
 
 
 def test_few_of_many_episodes_are_spread_over_the_split(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
-from vqvideo.evaluation.agreement import Agreement, EndAgreement, StepAgreement
+from vqvideo.evaluation.agreement import agreement, end_agreement, step_agreement
 from vqvideo.evaluation.replay import Replay, dream_again
 from vqvideo.evaluation.tables import cell, step_table, table
 from vqvideo.models.imagination import Imaginer
@@ -27,7 +27,7 @@ _STEPS = {
     "Brier": ("ended_brier", ".4f"),
     "training rate": ("ended_brier_training_rate", ".4f"),
 }
-"""Heads of the table per step: fields of `StepAgreement`, and how to write them."""
+"""Heads of the table per step: names of `step_agreement`, and how to write them."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,14 @@ class FidelityReport:
     """Latent steps that it dreams."""
     seed: int
     """Of the dreams, their ends and lent actions."""
-    returns: Agreement
-    """Sums of rewards over the horizon, up to the end."""
-    lengths: Agreement
-    """Latent steps up to the end, at most the horizon."""
-    steps: StepAgreement
-    """Rewards and ends along the horizon."""
-    ends: EndAgreement
-    """The probability of ending, over all steps."""
+    returns: dict[str, Any]
+    """Sums of rewards over the horizon, up to the end: see `agreement`."""
+    lengths: dict[str, Any]
+    """Latent steps up to the end, at most the horizon: see `agreement`."""
+    steps: dict[str, list[float]]
+    """Rewards and ends along the horizon: see `step_agreement`."""
+    ends: dict[str, float]
+    """The probability of ending, over all steps: see `end_agreement`."""
 
     def to_json(self) -> dict[str, Any]:
         """All figures as JSON values, None for what is not a number."""
@@ -75,14 +75,21 @@ class FidelityReport:
             "training episodes"
         )
         whole = "returns and lengths in latent steps: means ± standard errors, mean absolute errors per episode\n"
-        whole += table(_HEADS, [self.returns.row("return"), self.lengths.row("length")])
+        whole += table(_HEADS, [_row("return", self.returns), _row("length", self.lengths)])
         along = "per latent step: rewards where the real episode was alive, and whether the episode has ended by then\n"
-        along += step_table({head: (getattr(self.steps, name), form) for head, (name, form) in _STEPS.items()})
+        along += step_table({head: (self.steps[name], form) for head, (name, form) in _STEPS.items()})
+        precision, rate, error = self.ends.values()
         ends = (
-            f"probability of ending in a step: average precision {cell(self.ends.average_precision, '.3f')} "
-            f"(guessing {cell(self.ends.rate, '.3f')}), calibration error {cell(self.ends.calibration_error, '.4f')}"
+            f"probability of ending in a step: average precision {cell(precision, '.3f')} "
+            f"(guessing {cell(rate, '.3f')}), calibration error {cell(error, '.4f')}"
         )
         return "\n\n".join([setting, whole, along, ends])
+
+
+def _row(name: str, found: dict[str, Any]) -> list[str]:
+    means = (f"{found[f'{of}_mean']:.2f} ± {found[f'{of}_se']:.2f}" for of in ("real", "dream"))
+    errors = ("correlation", "error", "error_training_mean", "error_other_actions")
+    return [name, *means, *(cell(found[error], ".2f") for error in errors)]
 
 
 def evaluate_fidelity(
@@ -144,8 +151,8 @@ def evaluate_fidelity(
         context=context,
         horizon=horizon,
         seed=seed,
-        returns=Agreement.of(*(outcomes.returns for outcomes in played)),
-        lengths=Agreement.of(*(outcomes.lengths for outcomes in played)),
-        steps=StepAgreement.of(real, dreams, trained),
-        ends=EndAgreement.of(real, dreams),
+        returns=agreement(*(outcomes.returns for outcomes in played)),
+        lengths=agreement(*(outcomes.lengths for outcomes in played)),
+        steps=step_agreement(real, dreams, trained),
+        ends=end_agreement(real, dreams),
     )
