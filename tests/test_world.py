@@ -49,7 +49,7 @@ def test_the_folder_holds_json_safetensors_and_a_card(tmp_path: Path) -> None:
     names = {"config.json", "model.safetensors", "manifest.json", "README.md"}
     assert {path.name for path in (tmp_path / "world").iterdir()} == names
     config = json.loads((tmp_path / "world" / "config.json").read_text())
-    assert (config["format"], config["format_version"]) == ("vqvideo-world", 3)
+    assert (config["format"], config["format_version"]) == ("vqvideo-world", 4)
     assert config["env"] == {"env_id": "Tiny-v0", "fps": 10.0, "action_repeat": 1}
 
 

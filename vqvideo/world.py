@@ -63,6 +63,13 @@ class WorldModel(Imaginer, HubModel):
             "env": to_plain(self.env),
         }
 
+    def identity(self) -> dict[str, Any]:
+        config = self.config()
+        # Worlds from before there was a choice keep their fingerprint.
+        if config["prior"]["two_hot"] == "symlog":
+            del config["prior"]["two_hot"]
+        return config
+
     @classmethod
     def from_saved(cls, saved: SavedModel, source: str, quantizer: nn.Module | None = None) -> Self:
         config = saved.config

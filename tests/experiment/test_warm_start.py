@@ -28,7 +28,8 @@ from vqvideo.experiment.prior import train_prior, warm_start
 from vqvideo.experiment.tokenizer import continue_tokenizer, train_vqvae
 from vqvideo.models.prior import AutoregressiveHeadConfig, MaskedHeadConfig, ParallelHeadConfig, Prior
 from vqvideo.models.tokenizer.vqvae import VQVAE
-from vqvideo.storage.checkpoint import model_tensors
+from vqvideo.storage.checkpoint import latest_training, model_tensors, save_training
+from vqvideo.storage.records import read_yaml, typed
 from vqvideo.training.trainer import Trainer
 from vqvideo.world import WorldModel
 
@@ -205,6 +206,22 @@ def test_a_run_resumes_with_its_own_init_and_with_no_other(tmp_path: Path, store
         other = replace(cfg, prior=replace(cfg.prior, init=init))
         with pytest.raises(InputError, match="trained with other settings: init '"):
             train_prior(other, store, resume=True, tokenizer=tokenizer)
+
+
+def test_a_run_from_before_the_choice_of_targets_goes_on_with_those_that_it_began_with(
+    tmp_path: Path, store: Store, trained: Experiment
+) -> None:
+    older = replace(trained.prior, model=replace(trained.prior.model, two_hot="symlog"))
+    cfg = replace(trained, runs=tmp_path, prior=replace(older, train=replace(older.train, steps=2)))
+    train_prior(cfg, store, tokenizer=vqvae_folder(trained))
+    checkpoints = cfg.folder / "prior" / "checkpoints"
+    state = latest_training(checkpoints)
+    del state.progress["settings"]["model.two_hot"]
+    save_training(checkpoints, 2, state, keep=2)
+    train_prior(replace(trained, runs=tmp_path), store, resume=True, tokenizer=vqvae_folder(trained))
+    assert WorldModel.from_pretrained(world_folder(cfg)).prior.cfg.two_hot == "symlog"
+    assert WorldModel.from_pretrained(world_folder(trained)).prior.cfg.two_hot == "value"
+    assert typed(Experiment, read_yaml(cfg.folder / "prior" / "config.yaml")).prior.model.two_hot == "symlog"
 
 
 def continued(cfg: Experiment, folder: Path, init: Path | None, **train: Any) -> Experiment:

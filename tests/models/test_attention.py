@@ -197,7 +197,8 @@ def test_attention_in_plain_products_is_torchs_own() -> None:
 
 @pytest.mark.parametrize("clock", [0, 7, 10**6, 10**9])
 def test_the_angle_between_two_steps_does_not_depend_on_how_late_they_are(clock: int) -> None:
-    first, second = (torch.polar(torch.ones(6), clock_angles(clock + age, 12, 100.0)) for age in (0, 5))
+    angles = [clock_angles(clock + age, 12, 100.0, torch.device("cpu")) for age in (0, 5)]
+    first, second = (torch.polar(torch.ones(6), angle) for angle in angles)
     expected = torch.polar(torch.ones(6), rotary_angles(torch.tensor(5), 12, 100.0))
     torch.testing.assert_close(second / first, expected, atol=2e-6, rtol=0)
 

@@ -17,6 +17,7 @@ from vqvideo.models.prior import (
     ConditioningConfig,
     HeadConfig,
     ParallelHeadConfig,
+    PoolingConfig,
     Prior,
     PriorConfig,
     PriorSpec,
@@ -25,6 +26,7 @@ from vqvideo.models.prior import (
     Sampling,
     TokenConfig,
 )
+from vqvideo.models.prior.outcomes import SymlogRewardHead
 from vqvideo.models.prior.sampling import Picker
 from vqvideo.spaces import ActionSpace
 from vqvideo.storage.records import kind_of
@@ -223,16 +225,21 @@ def test_each_action_of_a_step_changes_its_own_prediction_and_none_before(
 
 
 @pytest.mark.parametrize("settings", VARIANTS, ids=VARIANT_NAMES)
-def test_every_parameter_gets_a_gradient(settings: dict[str, Any]) -> None:
+@pytest.mark.parametrize("pooling", [kind() for kind in get_args(PoolingConfig)], ids=lambda p: kind_of(type(p)))
+@pytest.mark.parametrize("noise", [0.0, 0.5])
+def test_every_parameter_that_can_learn_gets_a_gradient(
+    settings: dict[str, Any], pooling: PoolingConfig, noise: float
+) -> None:
+    """Data-parallel training ends with an error where a parameter gets none."""
     torch.manual_seed(0)
-    prior = Prior(
-        PriorConfig(**({"dim": 32, "heads": 2, "action_dropout": 0.5} | settings)), make_spec(), torch.randn(16, 4)
-    )
+    settings = {"dim": 32, "heads": 2, "corruption": noise, "action_dropout": noise, "pooling": pooling} | settings
+    prior = Prior(PriorConfig(**settings), make_spec(grid=(4, 2)), torch.randn(16, 4))
     shake(prior)
     codes, actions = random_clip(prior, 8, 4)
     prior(codes, actions, torch.rand(8, 3), torch.rand(8, 3) < 0.5).loss.backward()
-    silent = [name for name, p in prior.named_parameters() if p.grad is None or not p.grad.any()]
-    assert silent == []
+    learning = {name: p.grad for name, p in prior.named_parameters() if p.requires_grad}
+    assert [name for name, gradient in learning.items() if gradient is None or not gradient.any()] == []
+    assert ("backbone.actions.unknown" in learning) == (noise > 0)
 
 
 def test_the_context_is_corrupted_in_training_only() -> None:
@@ -316,6 +323,19 @@ def test_the_reward_head_recovers_the_rewards_that_it_was_fitted_to() -> None:
     torch.testing.assert_close(head.mean(head(torch.eye(8))), rewards, atol=0.05, rtol=0.01)
 
 
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 1.0), (-100.0, 1000.0), (0.0, 1e5), (-3.0, -2.0)])
+def test_the_mean_of_a_head_that_fits_its_target_is_the_reward(low: float, high: float) -> None:
+    head, rewards = RewardHead(8, low, high), torch.linspace(low, high, 401)
+    torch.testing.assert_close(head.mean(head.targets(rewards).log()), rewards, rtol=1e-4, atol=1e-4)
+
+
+def test_a_head_of_older_worlds_is_off_where_its_bins_are_far_apart() -> None:
+    """Its targets weigh symlogs: what its mean is off by is a property of those worlds, not of what they learnt."""
+    head, rewards = SymlogRewardHead(8, -100.0, 1000.0), torch.linspace(-5.0, 5.0, 401)
+    assert (head.mean(head.targets(rewards).log()) - rewards).abs().max() > 0.02
+    assert isinstance(tiny_prior(two_hot="symlog").reward, SymlogRewardHead)
+
+
 def test_a_reward_that_never_changes_is_no_problem() -> None:
     head = RewardHead(2, 0.0, 0.0)
     logits = torch.zeros(3, 64)
@@ -388,6 +408,7 @@ def test_a_codebook_of_another_size_is_refused() -> None:
         ({"dim": 20, "heads": 2}, "dim must be a multiple of 4 x heads"),
         ({"window": 0}, "at least 1"),
         ({"layers": 1, "time_every": 2}, "layers at least time_every"),
+        ({"time_every": 1, "conditioning": TokenConfig()}, "time_every is 1, so no layer attends in space"),
         ({"corruption": 1.0}, "prior.corruption is 1.0"),
         ({"corruption": -0.1}, "prior.corruption is -0.1"),
     ],

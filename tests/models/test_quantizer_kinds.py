@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from itertools import product
+from math import prod
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from vqvideo.models.quantizers import (
     BSQConfig,
     CosineVQConfig,
     EMAVQConfig,
+    FSQConfig,
     GradientVQConfig,
     LFQConfig,
     ResidualVQConfig,
@@ -97,11 +100,12 @@ def test_the_original_loss_is_codebook_plus_beta_commitment() -> None:
     assert torch.allclose(quantizer.codebook.grad, expected, atol=1e-7)
 
 
-def test_a_learnt_codebook_is_not_drawn_to_the_origin_by_weight_decay() -> None:
-    quantizer = GradientVQConfig(codebook_size=8, dim=4).build()
+@pytest.mark.parametrize("kind", [GradientVQConfig, SimVQConfig])
+def test_weight_decay_draws_no_learnt_codes_together_not_even_those_of_a_copied_model(kind: type) -> None:
+    quantizer = copy.deepcopy(kind(codebook_size=8, dim=4).build())
     decayed, plain = make_optimizer(quantizer, TrainConfig(weight_decay=0.5)).param_groups
     assert decayed["params"] == []
-    assert plain["params"][0] is quantizer.codebook
+    assert plain["weight_decay"] == 0
 
 
 def test_gradient_steps_bring_the_codes_to_the_latents() -> None:
@@ -234,3 +238,47 @@ def test_a_residual_codebook_too_large_for_a_prior_is_refused() -> None:
 def test_more_stages_than_can_be_counted_are_refused_at_once() -> None:
     with pytest.raises(InputError, match=r"1000000000000 stages of \d+ codes, expected .* 2\^24"):
         ResidualVQConfig(stages=10**12)
+
+
+# ---------------------------------------------------------------- FSQ
+
+LEVELS = [(8, 5, 5, 5), (7, 5, 5, 5, 5), (3,), (4, 4), (2, 3, 4), (8, 8, 8)]
+each_level_set = pytest.mark.parametrize("levels", LEVELS, ids=str)
+
+
+@each_level_set
+def test_every_index_makes_the_round_trip(levels: tuple[int, ...]) -> None:
+    fsq = FSQConfig(levels).build()
+    indices = torch.arange(prod(levels))
+    values = fsq.decode(indices)
+    assert values.unique(dim=0).shape == (prod(levels), len(levels))
+    # The latent in the middle of each cell: the inverse of the bound at the code's digits.
+    digits = values * (fsq.levels // 2)
+    z = torch.atanh((digits + fsq.offset) / fsq.half_range) - fsq.shift
+    assert torch.equal(fsq.encode(z), indices)
+    assert torch.equal(fsq(z).indices, indices)
+
+
+@each_level_set
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_all_codes_are_reached_and_all_values_are_bounded(levels: tuple[int, ...], dtype: torch.dtype) -> None:
+    fsq = FSQConfig(levels).build()
+    z = 1.2 * latents(200_000, fsq.dim) - fsq.shift
+    values, indices, loss = fsq(z.to(dtype))
+    assert indices.unique().tolist() == list(range(prod(levels)))
+    assert values.abs().max() <= 1
+    assert loss == 0
+    assert torch.equal(fsq.encode(torch.full((1, len(levels)), 1e4)), torch.tensor([prod(levels) - 1]))
+    assert torch.equal(fsq.encode(torch.full((1, len(levels)), -1e4)), torch.tensor([0]))
+
+
+@pytest.mark.parametrize("levels", [3, 5, 7])
+def test_odd_levels_are_symmetric_and_have_a_zero(levels: int) -> None:
+    values = FSQConfig((levels,)).build().decode(torch.arange(levels)).flatten()
+    torch.testing.assert_close(values, torch.linspace(-1, 1, levels))
+
+
+def test_neighbouring_indices_are_neighbouring_values_in_the_first_dimension() -> None:
+    values = FSQConfig((8, 5, 5, 5)).build().decode(torch.arange(8))
+    torch.testing.assert_close(values[:, 0], torch.arange(-4, 4) / 4)
+    assert values[:, 1:].unique(dim=0).shape[0] == 1

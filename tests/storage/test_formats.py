@@ -11,7 +11,7 @@ from tiny_models import noise_frames, tiny_world
 
 from vqvideo.errors import InputError
 from vqvideo.storage import checkpoint, formats
-from vqvideo.storage.checkpoint import load_model, model_tensors, save_model
+from vqvideo.storage.checkpoint import fingerprint, load_model, model_tensors, save_model
 from vqvideo.storage.formats import SavedModel
 from vqvideo.world import WorldModel
 
@@ -30,6 +30,7 @@ def test_a_newer_format_is_refused_and_an_older_one_upgraded(tmp_path: Path, mon
     def deeper(saved: SavedModel) -> SavedModel:
         return saved._replace(config=saved.config | {"depth": saved.config.get("depth", 0) + 1})
 
+    monkeypatch.setattr(formats, "FORMAT_VERSION", 3)
     monkeypatch.setattr(formats, "UPGRADES", {1: deeper, 2: deeper})
     assert load_model(tmp_path / "old", "toy").config == {"width": 3, "depth": 2}
 
@@ -42,6 +43,22 @@ def test_a_model_of_format_1_names_its_loss_terms_as_format_2_does(nested: bool)
     expected: dict[str, Any] = {"env": {"fps": 25}, "vqvae": new} if nested else new
     assert formats.UPGRADES[1](SavedModel(config, {})).config == expected
     assert formats.UPGRADES[1](SavedModel(expected, {})).config == expected
+
+
+def test_a_world_of_format_3_keeps_its_targets_of_rewards_and_its_fingerprint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = tiny_world()
+    config, tensors = world.config(), model_tensors(world)
+    del config["prior"]["two_hot"]
+    monkeypatch.setattr(checkpoint, "FORMAT_VERSION", 3)
+    save_model(tmp_path / "old", "world", config, tensors)
+    monkeypatch.undo()
+    loaded = WorldModel.from_pretrained(tmp_path / "old")
+    assert loaded.prior.cfg.two_hot == "symlog"
+    assert loaded.fingerprint() == fingerprint(config, tensors) != world.fingerprint()
+    loaded.save_pretrained(tmp_path / "new")
+    assert WorldModel.from_pretrained(tmp_path / "new").prior.cfg.two_hot == "symlog"
 
 
 def test_a_world_of_format_2_dreams_as_before_and_cannot_be_guided(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,10 +26,11 @@ from vqvideo.data.store import Store
 from vqvideo.errors import InputError
 from vqvideo.evaluation import evaluate_prior
 from vqvideo.evaluation.pictures import dream_rows, save_media
-from vqvideo.experiment.config import MAY_CHANGE, Experiment, vqvae_folder, world_folder
+from vqvideo.experiment.config import MAY_CHANGE, Experiment, PriorStage, vqvae_folder, world_folder
 from vqvideo.experiment.stage import Training, run_training
 from vqvideo.models.prior import ActionStats, Prior, PriorSpec
 from vqvideo.models.tokenizer.vqvae import VQVAE
+from vqvideo.storage.checkpoint import newest_progress
 from vqvideo.training.config import Identity
 from vqvideo.training.launch import make_accelerator
 from vqvideo.training.loader import Loader
@@ -120,7 +121,8 @@ def train_prior(
         any_world_size: as for `train_vqvae`.
         tokenizer: folder of the trained tokenizer; by default the experiment's own.
     """
-    stage, train = cfg.prior, cfg.prior.train
+    stage = as_begun(cfg.prior, cfg.folder / "prior") if resume else cfg.prior
+    cfg, train = replace(cfg, prior=stage), stage.train
     accelerator = make_accelerator(train, cfg.folder / "prior", resume=resume)
     vqvae = VQVAE.from_pretrained(tokenizer or vqvae_folder(cfg)).to(accelerator.device)
     codes, held_out_codes = (_encoded(vqvae, store, split, cfg, accelerator) for split in ("train", "held_out"))
@@ -149,6 +151,12 @@ def train_prior(
     batches = Loader(clips, train, accelerator)
     training = Training("prior", train, prior, identity, begin, batches, evaluate, save)
     return run_training(cfg, training, accelerator, resume=resume, any_world_size=any_world_size)
+
+
+def as_begun(stage: PriorStage, run: Path) -> PriorStage:
+    """The stage as a run that goes on began it: before there was `two_hot`, with the targets of that time."""
+    before = newest_progress(run / "checkpoints").get("settings", {"model.two_hot": ""})
+    return stage if "model.two_hot" in before else replace(stage, model=replace(stage.model, two_hot="symlog"))
 
 
 def _encoded(vqvae: VQVAE, store: Store, split: str, cfg: Experiment, accelerator: Accelerator) -> list[CodeArrays]:

@@ -192,7 +192,7 @@ class Imaginer(nn.Module):
         again takes time.
         """
         imagined, prior = self.prior.step(state.prior, actions, sampling, generator)
-        frames, decoder = self.vqvae.decode_step(imagined.codes[:, None], state.decoder)
+        frames, decoder = self.vqvae.advance(imagined.codes[:, None], state.decoder)
         step = WorldStep(to_uint8(frames), imagined.codes, imagined.reward, imagined.termination, imagined.entropy)
         return step, WorldState(prior, decoder)
 

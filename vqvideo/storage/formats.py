@@ -47,8 +47,19 @@ def _in_backbone(name: str) -> str:
     return ".".join(parts)
 
 
-FORMAT_VERSION = 3
-UPGRADES: dict[int, Callable[[SavedModel], SavedModel]] = {1: name_the_loss_terms, 2: give_the_prior_a_backbone}
+def name_the_two_hot(saved: SavedModel) -> SavedModel:
+    """In format 3 the two-hot targets of rewards were always weighed in symlog space."""
+    if "prior" not in saved.config:
+        return saved
+    return saved._replace(config={**saved.config, "prior": {**saved.config["prior"], "two_hot": "symlog"}})
+
+
+FORMAT_VERSION = 4
+UPGRADES: dict[int, Callable[[SavedModel], SavedModel]] = {
+    1: name_the_loss_terms,
+    2: give_the_prior_a_backbone,
+    3: name_the_two_hot,
+}
 """From format n to n + 1."""
 
 

@@ -122,7 +122,8 @@ def defaults_beside(value: Any, before: Mapping[str, Any], prefix: str = "") -> 
     lacking: dict[str, Any] = {}
     for setting in fields(value):
         name, item = prefix + setting.name, getattr(value, setting.name)
-        default = flat_settings({name: defaults[setting.name]})
+        # Where the default is something new, the setting says what there was before.
+        default = flat_settings({name: setting.metadata.get("before", defaults[setting.name])})
         if not any(key == name or key.startswith(f"{name}.") for key in before):
             lacking |= default
         elif is_dataclass(item):

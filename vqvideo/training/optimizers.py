@@ -48,20 +48,26 @@ def parameter_groups(model: nn.Module) -> dict[str, ParameterGroup]:
 
 
 def make_optimizer(model: nn.Module, cfg: TrainConfig) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices only: norms, biases and positions are left alone, and so are parameters
-    marked `no_decay`, such as a codebook, whose vectors must not be drawn to the origin. Two of torch's groups for each
-    of ours, which carry its name as `group`.
+    """AdamW with weight decay on matrices only: norms, biases and positions are left alone, and so are parameters that
+    a module names in `no_decay()`, such as a codebook, whose vectors must not be drawn to the origin. Two of torch's
+    groups for each of ours, which carry its name as `group`.
     """
+    # Named by modules, not marked on parameters: a copy of a model has parameters of its own.
+    named = {id(p) for module in model.modules() if hasattr(module, "no_decay") for p in module.no_decay()}  # type: ignore[operator]
     groups = [
-        own for name, group in parameter_groups(model).items() for own in _with_and_without_decay(name, group, cfg)
+        own
+        for name, group in parameter_groups(model).items()
+        for own in _with_and_without_decay(name, group, cfg, named)
     ]
     return torch.optim.AdamW(groups, lr=cfg.learning_rate, betas=cfg.betas)
 
 
-def _with_and_without_decay(name: str, group: ParameterGroup, cfg: TrainConfig) -> list[dict[str, object]]:
+def _with_and_without_decay(
+    name: str, group: ParameterGroup, cfg: TrainConfig, no_decay: set[int]
+) -> list[dict[str, object]]:
     parameters = [p for p in group.parameters.values() if p.requires_grad]
-    decayed = [p for p in parameters if p.ndim >= 2 and not getattr(p, "no_decay", False)]
-    plain = [p for p in parameters if p.ndim < 2 or getattr(p, "no_decay", False)]
+    decayed = [p for p in parameters if p.ndim >= 2 and id(p) not in no_decay]
+    plain = [p for p in parameters if p.ndim < 2 or id(p) in no_decay]
     own = {"group": name, "betas": group.betas or cfg.betas}
     return [
         {"params": decayed, "weight_decay": cfg.weight_decay, **own},

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from vqvideo.models.device import sent
 from vqvideo.models.rows import with_rows
 
 
@@ -33,12 +34,12 @@ def rotary_angles(positions: Tensor, dim: int, base: float) -> Tensor:
     return positions.float()[..., None] * rates
 
 
-def clock_angles(clock: int, dim: int, base: float) -> Tensor:
+def clock_angles(clock: int, dim: int, base: float, device: torch.device) -> Tensor:
     """`rotary_angles` of one step (dim / 2,), reduced to one turn in double precision: the millionth step of a dream is
     as exact as the first.
     """
     rates = base ** (-torch.arange(0, dim, 2, dtype=torch.float32) / dim)
-    return torch.remainder(clock * rates.double(), 2 * math.pi).float()
+    return sent(torch.remainder(clock * rates.double(), 2 * math.pi).float(), device)
 
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
@@ -131,7 +132,7 @@ class KVCache(NamedTuple):
     def later(self, steps: int) -> KVCache:
         """The same ring as if it had been filled `steps` ticks of the clock later (earlier when negative)."""
         window = self.k.shape[-2]
-        angles = clock_angles(steps, self.k.shape[-1], TIME_BASE).to(self.k.device)
+        angles = clock_angles(steps, self.k.shape[-1], TIME_BASE, self.k.device)
         return KVCache(rotate(self.k, angles).roll(steps % window, -2), self.v.roll(steps % window, -2))
 
 
@@ -171,7 +172,7 @@ class TimeAttention(nn.Module):
         """
         batch, places = x.shape[0], x.shape[2]
         q, k, v = self.qkv(rearrange(x, "b 1 n d -> b n 1 d"))
-        angles = clock_angles(clock, q.shape[-1], TIME_BASE).to(x.device)
+        angles = clock_angles(clock, q.shape[-1], TIME_BASE, x.device)
         slot = clock % self.window
         ring = KVCache(_with_slot(cache.k, slot, rotate(k, angles)), _with_slot(cache.v, slot, v))
         age = (slot - torch.arange(self.window, device=x.device)) % self.window

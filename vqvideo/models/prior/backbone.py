@@ -34,7 +34,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.embed = TokenEmbedding(codebook, cfg.token_dim, spec.tokens)
         self.squares = Squares(cfg.dim, cfg.patch, spec.grid) if cfg.patch > 1 else Singles()
-        self.actions = ActionEncoder(spec.action_space, spec.stats, spec.stride, cfg.dim)
+        self.actions = ActionEncoder(spec.action_space, spec.stats, spec.stride, cfg.dim, hides=cfg.action_dropout > 0)
         self.conditioning = cfg.conditioning.build(cfg.dim)
         self.grid = (spec.grid[0] // cfg.patch, spec.grid[1] // cfg.patch)
         self.blocks = nn.ModuleList(self._block(cfg, layer) for layer in range(cfg.layers))

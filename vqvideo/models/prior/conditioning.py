@@ -21,14 +21,16 @@ class ActionEncoder(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, space: ActionSpace, stats: ActionStats, stride: int, dim: int) -> None:
+    def __init__(self, space: ActionSpace, stats: ActionStats, stride: int, dim: int, *, hides: bool = True) -> None:
+        """`hides`: whether training hides actions; else nothing learns the vector of those that are not known."""
         super().__init__()
         self.columns = space.columns
         self.register_buffer("mean", torch.tensor(stats.mean, dtype=torch.float32))
         self.register_buffer("std", torch.tensor(stats.std, dtype=torch.float32).clamp(min=1e-3))
         width = sum(column.categories or 1 for column in self.columns) * stride
         self.mlp = nn.Sequential(nn.Linear(width, 2 * dim), nn.SiLU(), nn.Linear(2 * dim, dim))
-        self.unknown = nn.Parameter(torch.zeros(dim))
+        # Data-parallel training refuses a parameter that no loss depends on.
+        self.unknown = nn.Parameter(torch.zeros(dim), requires_grad=hides)
 
     def forward(self, actions: Tensor, known: Tensor | None = None) -> Tensor:
         """`known`: (b, t) bool, or None if all are."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from vqvideo.errors import InputError
 
@@ -178,6 +178,10 @@ class PriorConfig:
     """Largest share of context tokens replaced at random in training, against drift in long dreams."""
     action_dropout: float = 0.1
     """Share of the actions that training hides, half of them clip by clip and half one by one: what guidance needs."""
+    two_hot: Literal["value", "symlog"] = field(default="value", metadata={"before": "symlog"})
+    """What the target of a reward weighs its two neighbouring bins by: their values, so that the mean of a head that
+    fits is exact; or their symlogs, as in worlds from before there was this choice (up to an eighth off near 0).
+    """
     reward_weight: float = 0.1
     """Weight of the reward loss beside the token cross-entropy."""
     termination_weight: float = 0.1
@@ -188,6 +192,11 @@ class PriorConfig:
             raise InputError(f"prior.dim {self.dim} with {self.heads} heads: dim must be a multiple of 4 x heads")
         if self.window < 1 or self.layers < self.time_every or self.time_every < 1:
             raise InputError("prior: window, layers and time_every are at least 1, and layers at least time_every")
+        if isinstance(self.conditioning, TokenConfig) and self.time_every == 1:
+            raise InputError(
+                "prior.time_every is 1, so no layer attends in space, where tokens would see that of the action "
+                "(conditioning Token): expected at least 2, or another conditioning"
+            )
         for name in ("corruption", "action_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"prior.{name} is {getattr(self, name)}, expected 0 <= {name} < 1")

@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 
 class RewardHead(nn.Module):
-    """Two-hot symlog reward (Hafner et al. 2023, arXiv:2301.04104) over the recorded range. (b, t, d) -> bins."""
+    """The reward as a distribution over bins that are spread evenly in symlog space over the recorded range
+    (Hafner et al. 2023, arXiv:2301.04104). (b, t, d) -> bins.
+    """
 
     bins: Tensor
 
@@ -29,12 +31,25 @@ class RewardHead(nn.Module):
 
     def loss(self, logits: Tensor, reward: Tensor, weights: Tensor | None = None) -> Tensor:
         """Cross-entropy against the two bins next to each reward (b, t), weighted by `weights` (b, t)."""
-        nats = -(two_hot(symlog(reward), self.bins) * logits.float().log_softmax(dim=-1)).sum(dim=-1)
+        nats = -(self.targets(reward) * logits.float().log_softmax(dim=-1)).sum(dim=-1)
         return weighted_mean(nats, weights)
+
+    def targets(self, reward: Tensor) -> Tensor:
+        """Weights (..., bins) of the bins for rewards (...): their mean value is the reward."""
+        return two_hot(reward.float(), symexp(self.bins))
 
     def mean(self, logits: Tensor) -> Tensor:
         """Expected reward (...) of logits (..., bins)."""
         return (logits.float().softmax(dim=-1) * symexp(self.bins)).sum(dim=-1)
+
+
+class SymlogRewardHead(RewardHead):
+    """The head of worlds of format 3 and older: the mean symlog of its targets is that of the reward, the mean value is
+    not.
+    """
+
+    def targets(self, reward: Tensor) -> Tensor:
+        return two_hot(symlog(reward), self.bins)
 
 
 def _with_zero(bins: Tensor) -> Tensor:

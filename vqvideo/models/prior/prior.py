@@ -19,7 +19,7 @@ from vqvideo.models.prior.attention import KVCache
 from vqvideo.models.prior.backbone import Backbone, Hidden
 from vqvideo.models.prior.config import PriorConfig
 from vqvideo.models.prior.heads.base import Likelihood
-from vqvideo.models.prior.outcomes import RewardHead, termination_loss
+from vqvideo.models.prior.outcomes import RewardHead, SymlogRewardHead, termination_loss
 from vqvideo.models.prior.sampling import Picker, Sampling
 from vqvideo.models.prior.spec import PriorSpec
 from vqvideo.models.rows import Randomness, with_rows
@@ -94,7 +94,8 @@ class Prior(nn.Module):
         self.head = cfg.head.build(cfg.token_dim, spec.grid, codebook)
         self.pooling = cfg.pooling.build(cfg.dim)
         self.summary = nn.Sequential(nn.LayerNorm(cfg.dim), nn.Linear(cfg.dim, cfg.dim), nn.SiLU())
-        self.reward = RewardHead(cfg.dim, spec.stats.reward_low, spec.stats.reward_high)
+        reward_head = RewardHead if cfg.two_hot == "value" else SymlogRewardHead
+        self.reward = reward_head(cfg.dim, spec.stats.reward_low, spec.stats.reward_high)
         self.termination = nn.Linear(cfg.dim, 1)
 
     @property

@@ -154,7 +154,8 @@ def _first_largest(scores: Tensor, group: int = 64) -> Tensor:
 
 def cluster_sums(z: Tensor, indices: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Number (k,) and sum (k, d) of the rows of z (n, d) assigned to each of k clusters."""
-    count = torch.bincount(indices, minlength=k).to(z.dtype)
+    # Not bincount, for which a GPU is waited for.
+    count = z.new_zeros(k).index_add_(0, indices, z.new_ones(len(z)))
     return count, z.new_zeros(k, z.shape[1]).index_add_(0, indices, z)
 
 

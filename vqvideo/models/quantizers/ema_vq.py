@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vqvideo.models.device import sent
 from vqvideo.models.quantizers.base import (
     LATENTS_PER_CODE,
     Quantized,
@@ -18,7 +21,7 @@ from vqvideo.models.quantizers.base import (
     pass_gradient,
 )
 from vqvideo.models.quantizers.config import CosineVQConfig, EMAVQConfig
-from vqvideo.models.quantizers.ranks import broadcast_from_first, gather_from_ranks, sum_over_ranks
+from vqvideo.models.quantizers.ranks import broadcast_from_first, rows_over_ranks, share_of_rows, sum_over_ranks
 
 _LARGEST_POOL = 2**16
 """Latents kept for revival; a loop that never calls `update` must not fill the memory."""
@@ -51,6 +54,7 @@ class EMAVQ(Quantizer):
         self.register_buffer("_count", torch.zeros(cfg.codebook_size), persistent=False)
         self.register_buffer("_sum", torch.zeros_like(codebook), persistent=False)
         self._pool: Tensor | None = None
+        self._step: int | None = None
 
     @property
     def latents_to_start(self) -> int:
@@ -94,13 +98,14 @@ class EMAVQ(Quantizer):
     def update(self) -> None:
         if self._pool is None:
             return
-        pool, self._pool = gather_from_ranks(self._pool), None
-        sum_over_ranks(self._count, self._sum)
+        candidates, self._pool = self._candidates(self._pool), None
+        sum_over_ranks(self._count, self._sum, candidates)
         self._average()
-        self._revive(pool)
+        self._revive(candidates)
         self._count.zero_()
         self._sum.zero_()
         self.steps += 1
+        self._step = self._steps() + 1
 
     def _indices(self, z: Tensor) -> Tensor:
         return nearest(z.detach().reshape(-1, self.dim), self.codebook).reshape(z.shape[:-1])
@@ -123,20 +128,37 @@ class EMAVQ(Quantizer):
         mean = self.project(self.ema_sum / self.ema_count.clamp(min=1e-3)[:, None])
         self.codebook.copy_(torch.where(used[:, None], mean, self.codebook))
 
-    def _revive(self, pool: Tensor) -> None:
-        dead = self.ema_count < self.cfg.revive_below
+    def _candidates(self, pool: Tensor) -> Tensor:
+        """Latents (r, d) for as many codes as may be revived, drawn from the pools of all ranks; this rank's share of
+        them. Whether a code needs one is known on the device alone: to ask, or to gather all pools, would take longer.
+        """
         limit = max(1, int(self.codebook_size * self.cfg.revive_at_most))
-        rows = self.ema_count.masked_fill(~dead, torch.inf).argsort(stable=True)[: min(limit, len(pool))]
-        rows = rows[dead[rows]]
-        # Step-keyed and drawn from the pool of all ranks: every rank makes the same choice.
-        pick = torch.randperm(len(pool), generator=self._generator())[: len(rows)].to(pool.device)
-        self.codebook[rows] = pool[pick]
-        # Just at the threshold: it stays only if it is used from now on.
-        self.ema_count[rows] = self.cfg.revive_below
-        self.ema_sum[rows] = self.cfg.revive_below * pool[pick]
+        # Keyed by the step and drawn over all ranks: every rank makes the same choice.
+        pick = torch.randperm(rows_over_ranks(pool), generator=self._generator())[:limit]
+        return share_of_rows(pool, sent(pick, pool.device))
+
+    def _revive(self, candidates: Tensor) -> None:
+        rows = self.ema_count.argsort(stable=True)[: len(candidates)]
+        # As many rows in every step, of which those that are alive stay: with only the dead ones, their number would
+        # have to be known.
+        dead, threshold = self.ema_count[rows] < self.cfg.revive_below, self.cfg.revive_below
+        self.codebook[rows] = torch.where(dead[:, None], candidates, self.codebook[rows])
+        # Just at the threshold: a revived code stays only if it is used from now on.
+        self.ema_count[rows] = torch.where(dead, threshold, self.ema_count[rows])
+        self.ema_sum[rows] = torch.where(dead[:, None], threshold * candidates, self.ema_sum[rows])
 
     def _generator(self) -> torch.Generator:
-        return torch.Generator().manual_seed(self.cfg.seed * 1_000_003 + int(self.steps))
+        return torch.Generator().manual_seed(self.cfg.seed * 1_000_003 + self._steps())
+
+    def _steps(self) -> int:
+        """`steps`, read from the device once after it was made or loaded."""
+        if self._step is None:
+            self._step = int(self.steps)
+        return self._step
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        super()._load_from_state_dict(*arguments)
+        self._step = None
 
 
 class CosineVQ(EMAVQ):

@@ -22,15 +22,17 @@ class FSQ(WhitenedQuantizer):
     basis: Tensor
 
     def __init__(self, cfg: FSQConfig) -> None:
-        super().__init__(len(cfg.levels), whiten=cfg.whiten)
-        self.cfg, self.codebook_size = cfg, prod(cfg.levels)
         levels = torch.tensor(cfg.levels)
         half = (levels - 1) * (1 + 1e-3) / 2
         offset = torch.where(levels % 2 == 0, 0.5, 0.0)
+        shift = torch.atanh(offset / half)
+        # Two levels meet at -shift: latents around 0 would have to go nearly four standard deviations for the lower.
+        super().__init__(torch.where(levels == 2, -shift, 0.0), whiten=cfg.whiten)
+        self.cfg, self.codebook_size = cfg, prod(cfg.levels)
         basis = torch.tensor([prod(cfg.levels[:i]) for i in range(self.dim)])
         self.register_buffer("half_range", half, persistent=False)
         self.register_buffer("offset", offset, persistent=False)
-        self.register_buffer("shift", torch.atanh(offset / half), persistent=False)
+        self.register_buffer("shift", shift, persistent=False)
         self.register_buffer("basis", basis, persistent=False)
         self.register_buffer("levels", levels, persistent=False)
 

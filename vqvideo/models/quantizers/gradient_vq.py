@@ -61,8 +61,6 @@ class GradientVQ(LearntVQ):
     def __init__(self, cfg: GradientVQConfig) -> None:
         super().__init__(cfg)
         self.codebook = nn.Parameter(self._random_codes())
-        # Decay would draw the codes to the origin, the unused ones first.
-        self.codebook.no_decay = True  # type: ignore[attr-defined]
 
     @property
     def latents_to_start(self) -> int:
@@ -70,6 +68,10 @@ class GradientVQ(LearntVQ):
 
     def codes(self) -> Tensor:
         return self.codebook
+
+    def no_decay(self) -> list[nn.Parameter]:
+        """Decay would draw the codes to the origin, the unused ones first."""
+        return [self.codebook]
 
     @torch.no_grad()
     def initialize(self, z: Tensor) -> None:

@@ -23,7 +23,7 @@ class BitQuantizer(WhitenedQuantizer):
     places: Tensor
 
     def __init__(self, cfg: BitConfig) -> None:
-        super().__init__(cfg.bits_per_token, whiten=cfg.whiten)
+        super().__init__(torch.zeros(cfg.bits_per_token), whiten=cfg.whiten)
         self.cfg, self.codebook_size = cfg, 2**cfg.bits_per_token
         self.register_buffer("places", 2 ** torch.arange(self.dim).flip(0), persistent=False)
 

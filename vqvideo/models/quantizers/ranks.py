@@ -1,6 +1,6 @@
 """What the ranks of a data-parallel training say to each other. In a single process nothing, at no cost.
 
-Every function but `several_ranks` is a collective: all ranks call it at the same place, with tensors of one shape.
+What sums, takes a mean or broadcasts is a collective: all ranks call it at the same place, with tensors of one shape.
 """
 
 from __future__ import annotations
@@ -16,19 +16,28 @@ def several_ranks() -> bool:
 
 
 def sum_over_ranks(*tensors: Tensor) -> None:
-    """Adds up tensors over all ranks, in place."""
+    """Adds up tensors of one type over all ranks, in place and in one message."""
     if several_ranks():
-        for tensor in tensors:
-            dist.all_reduce(tensor)
+        total = torch.cat([tensor.flatten() for tensor in tensors])
+        dist.all_reduce(total)
+        for tensor, part in zip(tensors, total.split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(part.view_as(tensor))
 
 
-def gather_from_ranks(x: Tensor) -> Tensor:
-    """Concatenates the equally long (n, d) of all ranks, in rank order, on every rank."""
+def rows_over_ranks(x: Tensor) -> int:
+    """Rows of the equally long (n, d) of all ranks together."""
+    return len(x) * (dist.get_world_size() if several_ranks() else 1)
+
+
+def share_of_rows(x: Tensor, index: Tensor) -> Tensor:
+    """This rank's share of the rows (r,) `index` of the equally long (n, d) of all ranks, in rank order: 0 where a row
+    is another rank's, so that the sum over ranks is all of them.
+    """
     if not several_ranks():
-        return x
-    parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, x.contiguous())
-    return torch.cat(parts)
+        return x[index]
+    own = index - dist.get_rank() * len(x)
+    here = (own >= 0) & (own < len(x))
+    return torch.where(here[:, None], x[own.clamp(0, len(x) - 1)], 0.0)
 
 
 def mean_over_ranks(x: Tensor) -> Tensor:

@@ -25,8 +25,6 @@ class SimVQ(LearntVQ):
         self.register_buffer("frozen", _BASE_SIZE * self._random_codes())
         self.map = nn.Linear(cfg.dim, cfg.dim)
         self._start(torch.ones(cfg.dim), torch.zeros(cfg.dim))
-        # Decay would draw all codes to one point.
-        self.map.weight.no_decay = True  # type: ignore[attr-defined]
 
     @property
     def latents_to_start(self) -> int:
@@ -34,6 +32,10 @@ class SimVQ(LearntVQ):
 
     def codes(self) -> Tensor:
         return self.map(self.frozen)
+
+    def no_decay(self) -> list[Tensor]:
+        """Decay would draw all codes to one point."""
+        return [self.map.weight]
 
     @torch.no_grad()
     def initialize(self, z: Tensor) -> None:

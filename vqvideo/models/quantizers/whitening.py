@@ -12,32 +12,44 @@ from torch import Tensor, nn
 from vqvideo.models.quantizers.base import Quantizer
 from vqvideo.models.quantizers.ranks import broadcast_from_first, sum_over_ranks
 
-_FLATTEST = 1e-4
-"""Smallest variance of a direction that is still blown up to unit size, as a share of the largest."""
+_FLATTEST = 1e-5
+"""Variance that is added in every direction, as a share of the size of the covariance: what is flatter still is not
+blown up to unit size.
+"""
+_ROUNDS = 24
+"""Of the iteration for a root: a variance that is a millionth of the largest takes 22."""
 
 
 class Whitening(nn.Module):
-    """(..., d) -> (..., d): z to C^(-1/2) (z - m), with m and C moving averages of mean and covariance of the latents.
+    """(..., d) -> (..., d): z to C^(-1/2) (z - m) + c, with m and C moving averages of mean and covariance of the
+    latents.
 
     The identity until `fit`. The symmetric root turns the latents as little as possible, so that it changes smoothly
     with C. Statistics are summed over ranks before they are averaged.
+
+    Args:
+        centre: c (d,), where the middle of the latents comes to lie.
+        decay: of the moving averages, per update.
     """
 
     mean: Tensor
     covariance: Tensor
     map: Tensor
     fitted: Tensor
+    centre: Tensor
     _count: Tensor
     _sum: Tensor
     _outer: Tensor
 
-    def __init__(self, dim: int, decay: float = 0.95) -> None:
+    def __init__(self, centre: Tensor, decay: float = 0.95) -> None:
         super().__init__()
-        self.decay = decay
+        self.decay, dim = decay, len(centre)
+        # What is mapped to the origin: the mean of the latents where c is 0.
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("covariance", torch.eye(dim))
         self.register_buffer("map", torch.eye(dim))
         self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("centre", centre, persistent=False)
         self.register_buffer("_count", torch.zeros(()), persistent=False)
         self.register_buffer("_sum", torch.zeros(dim), persistent=False)
         self.register_buffer("_outer", torch.zeros(dim, dim), persistent=False)
@@ -50,10 +62,10 @@ class Whitening(nn.Module):
     def fit(self, z: Tensor) -> None:
         """Takes mean and covariance of latents (n, d). Every rank must pass the same ones; those of rank 0 decide."""
         z = broadcast_from_first(z.float().contiguous())
-        self.mean.copy_(z.mean(dim=0))
-        self.covariance.copy_((z - self.mean).T @ (z - self.mean) / len(z))
+        mean = z.mean(dim=0)
+        self.covariance.copy_((z - mean).T @ (z - mean) / len(z))
         self.fitted.fill_(True)
-        self._refresh()
+        self._place(mean)
 
     @torch.no_grad()
     def observe(self, z: Tensor) -> None:
@@ -67,35 +79,61 @@ class Whitening(nn.Module):
 
     @torch.no_grad()
     def update(self) -> None:
-        """Moves the averages by what was observed since the last call. Collective."""
-        if not (self._observed and self.fitted):
+        """Moves the averages by what was observed since the last call; nothing until `fit`. Collective."""
+        if not self._observed:
             return
         sum_over_ranks(self._count, self._sum, self._outer)
-        shift = self._sum / self._count
+        # Whether it was fitted is on the device, and it is not worth waiting for: unfitted, nothing moves.
+        step = (1 - self.decay) * self.fitted
+        offset, seen = self._offset(), self._sum / self._count
         # Around the mean so far, not the batch's own: while the latents move as a whole, that counts as spread and
         # keeps them inside the levels.
-        self.covariance.lerp_(self._outer / self._count, 1 - self.decay)
-        self.mean += (1 - self.decay) * shift
+        apart = torch.outer(seen, offset)
+        spread = self._outer / self._count - apart - apart.T + torch.outer(offset, offset)
+        mean = self.mean + offset + step * (seen - offset)
+        self.covariance.lerp_(spread, step)
         for tensor in (self._count, self._sum, self._outer):
             tensor.zero_()
         self._observed = False
-        self._refresh()
+        self._place(mean)
 
-    def _refresh(self) -> None:
-        size, directions = torch.linalg.eigh(self.covariance.double().cpu())
-        size = size.clamp(min=max(_FLATTEST * float(size.max()), 1e-8))
-        root = directions @ torch.diag(size.rsqrt()) @ directions.T
+    def _place(self, mean: Tensor) -> None:
+        """Maps the mean of the latents to the centre, and their covariance to the identity."""
+        root = torch.where(self.fitted, inverse_root(self.covariance).to(self.map), self.map)
         # Ranks on different processors may differ in the last bit of it.
-        self.map.copy_(broadcast_from_first(root.to(self.map)))
+        self.map.copy_(broadcast_from_first(root))
+        self.mean.copy_(torch.where(self.fitted, mean - self._offset(), self.mean))
+
+    def _offset(self) -> Tensor:
+        """From the latent that is mapped to the origin to the mean: C^(1/2) c."""
+        return self.covariance @ (self.map @ self.centre)
+
+
+def inverse_root(covariance: Tensor) -> Tensor:
+    """C^(-1/2) of a covariance (d, d) with a little variance added in every direction, in double precision.
+
+    By the coupled Newton-Schulz iteration (Higham 2008, "Functions of Matrices", eq. 6.35), which takes products alone:
+    a GPU's solver for eigenvalues would be waited for in every step.
+    """
+    size = covariance.double().norm().clamp(min=1e-3)
+    one = torch.eye(len(covariance), dtype=torch.float64, device=covariance.device)
+    # At most 1 in every direction, so that the iteration converges.
+    y, z = (covariance.double() / size + _FLATTEST * one) / (1 + _FLATTEST), one
+    size = size * (1 + _FLATTEST)
+    for _ in range(_ROUNDS):
+        step = 1.5 * one - 0.5 * z @ y
+        y, z = y @ step, step @ z
+    return z / size.sqrt()
 
 
 class WhitenedQuantizer(Quantizer):
     """A quantizer without a codebook, behind a `Whitening` of its latents."""
 
-    def __init__(self, dim: int, *, whiten: bool) -> None:
+    def __init__(self, centre: Tensor, *, whiten: bool) -> None:
+        """`centre`: (d,), where the middle of the whitened latents lies."""
         super().__init__()
-        self.dim, self.whiten = dim, whiten
-        self.whitening = Whitening(dim)
+        self.dim, self.whiten = len(centre), whiten
+        self.whitening = Whitening(centre)
 
     @property
     def latents_to_start(self) -> int:
@@ -114,6 +152,6 @@ class WhitenedQuantizer(Quantizer):
     def observed(self, z: Tensor) -> Tensor:
         """The whitened fp32 latents of a forward pass."""
         z = z.float()
-        if self.learns_from(z):
+        if self.whiten and self.learns_from(z):
             self.whitening.observe(z)
         return self.whitening(z)

@@ -55,7 +55,7 @@ class PerceptualTerm(nn.Module):
         seeds for each step and rank.
         """
         frames, wanted = (rearrange(clips, "b t c h w -> (b t) c h w") for clips in (reconstruction, target))
-        pick = torch.randperm(len(frames))[: self.frames_per_step].to(frames.device)
+        pick = torch.randperm(len(frames), device=frames.device)[: self.frames_per_step]
         distance = self.distance(frames[pick], wanted[pick]).mean()
         return PerceptualOutput(self.weight * distance, {"perceptual": distance.detach()})
 

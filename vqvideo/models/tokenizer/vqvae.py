@@ -237,6 +237,11 @@ class VQVAE(HubModel):
             raise InputError(f"codes of type {codes.dtype}, expected whole numbers such as int64")
         codes = codes.long()
         self.quantizer.check(codes)
+        return self.advance(codes, state)
+
+    @torch.no_grad()
+    def advance(self, codes: Tensor, state: TimeState) -> tuple[Tensor, TimeState]:
+        """As `decode_step`, of int64 codes that are known to be codes: a GPU would be waited for to look at them."""
         signed, state = self._frames(self.quantizer.decode(codes), state)
         return from_signed(signed.float()), state
 
@@ -267,8 +272,9 @@ class VQVAE(HubModel):
         if frames.ndim != 5 or tuple(frames.shape[2:]) != (3, *self.frame_size):
             h, w = self.frame_size
             raise InputError(f"frames of shape {tuple(frames.shape)}, expected (b, t, 3, {h}, {w})")
-        # NaN fails both comparisons.
-        if frames.is_floating_point() and frames.numel() and not (frames.min() >= 0 and frames.max() <= 1):
+        # Not in training on a GPU, which should not wait for it. NaN fails both comparisons.
+        seen = not self.training or frames.device.type == "cpu"
+        if frames.is_floating_point() and frames.numel() and seen and not (frames.min() >= 0 and frames.max() <= 1):
             low, high = float(frames.min()), float(frames.max())
             raise InputError(f"float frames from {low:.4g} to {high:.4g}, expected 0..1 (or uint8 in 0..255)")
         return frames
@@ -289,7 +295,7 @@ class VQVAE(HubModel):
             frames = torch.cat([frames[:, :1].expand(-1, s - 1, -1, -1, -1), frames], dim=1)
         elif not frames.shape[1] or frames.shape[1] % s:
             raise InputError(f"{frames.shape[1]} frames to go on with, expected a multiple of the time stride {s}")
-        elif s > 1 and bool(state.fresh.any()):
+        elif s > 1:
             first = frames[:, s - 1 : s].expand(-1, s, -1, -1, -1)
             first = torch.cat([first, frames[:, s:]], dim=1)
             frames = torch.where(rearrange(state.fresh, "b -> b 1 1 1 1"), first, frames)
