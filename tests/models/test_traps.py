@@ -69,7 +69,7 @@ TRAPS = {
     # the rotation divides by a norm of zero
     32: "test_the_rotation_stays_finite_where_it_is_undefined",
 }
-"""By the mistake: autocast of interpolation, 25, does not apply, since nothing interpolates."""
+"""By number. Trap 25, interpolation in half precision, does not apply: nothing interpolates."""
 
 
 def test_each_trap_is_watched_by_a_test_that_is_there() -> None:
