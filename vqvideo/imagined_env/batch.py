@@ -23,22 +23,14 @@ RewardFunction: TypeAlias = Callable[[WorldStep], Tensor]
 class StepResult(NamedTuple):
     """One step of all rows."""
 
-    frames: Tensor
-    """(b, s, h, w, c) uint8: all frames of the step."""
     reward: Tensor
     """(b,) float32."""
     terminated: Tensor
-    """(b,) bool, drawn from `termination`."""
+    """(b,) bool, drawn from the probability that the model gives."""
     truncated: Tensor
     """(b,) bool: the horizon is reached, and the episode did not end by itself."""
-    termination: Tensor
-    """(b,) probability with which the model ends the episode here."""
-    entropy: Tensor
-    """(b,) mean entropy of the tokens in nats: how unsure the model is."""
-
-    def info(self) -> dict[str, Tensor]:
-        """What agents get to know beside observation, reward and ends."""
-        return {"frames": self.frames, "entropy": self.entropy, "termination": self.termination}
+    info: dict[str, Tensor]
+    """All `frames` of the step (b, s, h, w, c) uint8, `termination` and `entropy` (b,) as in `WorldStep`."""
 
 
 class DreamBatch:
@@ -121,14 +113,9 @@ class DreamBatch:
         terminated = drawn < step.termination
         frames = rearrange(step.frames, "b s c h w -> b s h w c")
         self.newest = frames[:, -1]
-        return StepResult(
-            frames=frames,
-            reward=self.reward(step),
-            terminated=terminated,
-            truncated=(self.steps >= self.horizon) & ~terminated,
-            termination=step.termination,
-            entropy=step.entropy,
-        )
+        truncated = (self.steps >= self.horizon) & ~terminated
+        info = {"frames": frames, "entropy": step.entropy, "termination": step.termination}
+        return StepResult(self.reward(step), terminated, truncated, info)
 
 
 def no_reward(step: WorldStep) -> Tensor:

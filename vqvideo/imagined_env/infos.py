@@ -1,9 +1,9 @@
-"""Infos of a vector environment, laid out as Gymnasium's own are: each entry beside the mask of those that have it."""
+"""How results leave a vector environment: as tensors or arrays, infos laid out as Gymnasium's own are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -11,65 +11,59 @@ from torch import Tensor
 from vqvideo.imagined_env.rows import Rows
 
 
-class Form(NamedTuple):
-    """How results leave the environment."""
+class TorchOutput:
+    """Tensors, where they are."""
 
-    array: Callable[[Tensor], Any]
-    """Any tensor as what the caller asked for."""
-    reward: Callable[[Tensor], Any]
-    """Rewards likewise."""
-    mask: Callable[[Rows], Any]
-    """A choice of rows, (n,) bool: a copy, because callers write into what they get."""
-    final: Callable[[Tensor, Rows], Any]
-    """Last observations (n, ...) of the rows."""
+    def array(self, value: Tensor) -> Any:
+        """Any result."""
+        return value
 
+    def reward(self, value: Tensor) -> Any:
+        """Rewards (n,)."""
+        return value
 
-def _numpy(value: Tensor) -> np.ndarray:
-    # On a CPU this shares the tensor's memory.
-    return value.cpu().numpy()
+    def mask(self, rows: Rows) -> Any:
+        """Which rows, (n,) bool: a copy, because callers write into what they get."""
+        return rows.mask.clone()
 
+    def final(self, value: Tensor, rows: Rows) -> Any:
+        """Last observations (n, ...), of which only those of the rows mean something."""
+        return value
 
-def _objects(value: Tensor, rows: Rows) -> np.ndarray:
-    """An array of n objects: arrays for the rows, None for the others."""
-    values, array = _numpy(value), np.full(len(value), None, dtype=object)
-    for i in np.flatnonzero(rows.host):
-        array[i] = values[i]
-    return array
-
-
-FORMS = {
-    "numpy": Form(_numpy, lambda reward: _numpy(reward).astype(np.float64), lambda rows: rows.host.copy(), _objects),
-    "torch": Form(
-        lambda value: value, lambda reward: reward, lambda rows: rows.mask.clone(), lambda value, rows: value
-    ),
-}
-"""By the name of the output."""
-
-
-class Infos:
-    """Gathers the infos of one step or reset."""
-
-    def __init__(self, form: Form) -> None:
-        self._form = form
-        self._values: dict[str, Any] = {}
-
-    def add(self, values: Mapping[str, Tensor], rows: Rows) -> None:
-        """Values (n, ...) that some rows have; the others get zeros."""
-        if rows.any():
-            self._values |= self._entries(values, rows)
-
-    def add_final(self, observations: Tensor, values: Mapping[str, Tensor], rows: Rows) -> None:
-        """Last observations and infos of the episodes that are over."""
-        self._values |= {"final_obs": self._form.final(observations, rows), "_final_obs": self._form.mask(rows)}
-        self._values |= {"final_info": self._entries(values, rows), "_final_info": self._form.mask(rows)}
-
-    def done(self) -> dict[str, Any]:
-        """All of it."""
-        return self._values
-
-    def _entries(self, values: Mapping[str, Tensor], rows: Rows) -> dict[str, Any]:
-        entries: dict[str, Any] = {}
-        for name, value in values.items():
+    def infos(self, values: Mapping[str, Tensor], rows: Rows) -> dict[str, Any]:
+        """Values (n, ...) that some rows have, each beside the mask of these rows; the other rows get zeros."""
+        infos: dict[str, Any] = {}
+        for name, value in values.items() if rows.any() else ():
             own = value if rows.all() else value * rows.mask.reshape(-1, *[1] * (value.ndim - 1))
-            entries |= {name: self._form.array(own), f"_{name}": self._form.mask(rows)}
-        return entries
+            infos |= {name: self.array(own), f"_{name}": self.mask(rows)}
+        return infos
+
+    def final_infos(self, observations: Tensor, values: Mapping[str, Tensor], rows: Rows) -> dict[str, Any]:
+        """Last observations and infos of the episodes of some rows; nothing if there are none."""
+        if not rows.any():
+            return {}
+        final = {"final_obs": self.final(observations, rows), "final_info": self.infos(values, rows)}
+        return final | {f"_{name}": self.mask(rows) for name in final}
+
+
+class NumpyOutput(TorchOutput):
+    """Arrays on the host, with the types that Gymnasium's own vector environments give."""
+
+    def array(self, value: Tensor) -> Any:
+        # On a CPU this shares the tensor's memory.
+        return value.cpu().numpy()
+
+    def reward(self, value: Tensor) -> Any:
+        return self.array(value).astype(np.float64)
+
+    def mask(self, rows: Rows) -> Any:
+        return rows.host.copy()
+
+    def final(self, value: Tensor, rows: Rows) -> Any:
+        values, objects = self.array(value), np.full(len(value), None, dtype=object)
+        for i in np.flatnonzero(rows.host):
+            objects[i] = values[i]
+        return objects
+
+
+OUTPUTS = {"numpy": NumpyOutput(), "torch": TorchOutput()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,20 +23,17 @@ _BATCH = 64
 """Contexts that are read at once."""
 
 
+@dataclass(frozen=True, eq=False)
 class Starts:
-    """Dreams that are about to begin, ready to be copied into a batch.
+    """r dreams that are about to begin, read once: a reset then costs a copy, not a pass of the model."""
 
-    They are read once: a reset then costs a copy, not a pass of the model.
-
-    Attributes:
-        state: of r dreams.
-        frames: (r, h, w, c) uint8, the newest frame of each context as the tokenizer sees it, so that the first
-            observation looks like those that follow.
-        source: (r,) int64: number of the clip that each one was read from.
+    state: WorldState
+    frames: Tensor
+    """(r, h, w, c) uint8, the newest frame of each context as the tokenizer shows it: the first observation looks like
+    those that follow.
     """
-
-    def __init__(self, state: WorldState, frames: Tensor, source: Tensor) -> None:
-        self.state, self.frames, self.source = state, frames, source
+    source: Tensor
+    """(r,) int64: number of the clip that each one was read from."""
 
     def __len__(self) -> int:
         return len(self.frames)

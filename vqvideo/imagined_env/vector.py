@@ -20,7 +20,7 @@ from torch import Tensor
 from vqvideo.errors import InputError
 from vqvideo.imagined_env.actions import NativeActions
 from vqvideo.imagined_env.batch import DreamBatch, RewardFunction
-from vqvideo.imagined_env.infos import FORMS, Infos
+from vqvideo.imagined_env.infos import OUTPUTS
 from vqvideo.imagined_env.rows import Rows
 from vqvideo.imagined_env.starts import StartsLike, given_starts, read_starts
 from vqvideo.models.imagination import Imaginer
@@ -85,8 +85,8 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         render_mode: str | None = None,
     ) -> None:
         self.autoreset_mode = _mode(autoreset_mode)
-        if output not in FORMS:
-            raise InputError(f"output is {output!r}, expected one of {', '.join(FORMS)}")
+        if output not in OUTPUTS:
+            raise InputError(f"output is {output!r}, expected one of {', '.join(OUTPUTS)}")
         if render_mode not in (None, "rgb_array"):
             raise InputError(f"render_mode is {render_mode!r}, expected None or 'rgb_array'")
         read = read_starts(world, starts, context, max_starts)
@@ -103,7 +103,7 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
             "render_fps": world.env.fps / world.stride,
             "autoreset_mode": self.autoreset_mode,
         }
-        self._form = FORMS[output]
+        self._output = OUTPUTS[output]
         self._over = Rows.of(np.zeros(num_envs, bool), world.device)
         """Episodes that have ended and not begun anew."""
 
@@ -127,10 +127,9 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         self._seed(rows, seed)
         if options.get("reset_mask") is None:
             self.dreams.forget()
-        infos = Infos(self._form)
-        infos.add({"start": self.dreams.begin(rows, starts)}, rows)
+        infos = self._output.infos({"start": self.dreams.begin(rows, starts)}, rows)
         self._over = Rows(self._over.mask & ~rows.mask, self._over.host & ~rows.host)
-        return self._observations(), infos.done()
+        return self._observations(), infos
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """One latent step of all envs under native actions (n, ...), numpy or torch.
@@ -154,22 +153,19 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         terminated, truncated = result.terminated & going.mask, result.truncated & going.mask
         # The one wait of a step: from here on the host knows all that it decides by.
         over = Rows.read(terminated | truncated)
-        infos, rewards = Infos(self._form), result.reward
+        output, rewards = self._output, result.reward
         if self.autoreset_mode == AutoresetMode.SAME_STEP:
             # The observation is the first of the next episode already: the last one of this goes into the infos.
-            if over.any():
-                infos.add_final(self.dreams.newest, result.info(), over)
-            infos.add(result.info(), ~over)
+            infos = output.final_infos(self.dreams.newest, result.info, over) | output.infos(result.info, ~over)
             beginning = over
         else:
             # A row that begins anew in this step has taken no action, and so earns nothing.
-            rewards = rewards * going.mask
-            infos.add(result.info(), going)
+            rewards, infos = rewards * going.mask, output.infos(result.info, going)
             self._over = over
         if beginning.any():
-            infos.add({"start": self.dreams.begin(beginning)}, beginning)
-        array = self._form.array
-        return self._observations(), self._form.reward(rewards), array(terminated), array(truncated), infos.done()
+            infos |= output.infos({"start": self.dreams.begin(beginning)}, beginning)
+        ends = output.array(terminated), output.array(truncated)
+        return self._observations(), output.reward(rewards), *ends, infos
 
     def render(self) -> tuple[NDArray[np.uint8], ...] | None:
         """The newest frame of each env, (h, w, 3) uint8; None without a render mode."""
@@ -181,7 +177,7 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
 
     def _observations(self) -> Any:
         # A copy: Gymnasium's wrappers write into observations, and these frames are needed again.
-        return self._form.array(self.dreams.newest.clone(memory_format=torch.contiguous_format))
+        return self._output.array(self.dreams.newest.clone(memory_format=torch.contiguous_format))
 
     # ------------------------------------------------------------ resets
 
@@ -199,12 +195,11 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
     def _all_begin(self) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """A step in which every env begins anew: nothing is imagined."""
         self.dreams.tick()
-        infos = Infos(self._form)
-        infos.add({"start": self.dreams.begin(self._over)}, self._over)
+        infos = self._output.infos({"start": self.dreams.begin(self._over)}, self._over)
         self._over = Rows(torch.zeros_like(self._over.mask), np.zeros_like(self._over.host))
         nothing = torch.zeros(self.num_envs, device=self.world.device)
-        terminated, truncated = (self._form.array(nothing.bool()) for _ in range(2))
-        return self._observations(), self._form.reward(nothing), terminated, truncated, infos.done()
+        terminated, truncated = (self._output.array(nothing.bool()) for _ in range(2))
+        return self._observations(), self._output.reward(nothing), terminated, truncated, infos
 
     def _reset_rows(self, options: dict[str, Any]) -> Rows:
         """Which envs a reset is about."""
@@ -230,21 +225,19 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         if isinstance(seed, int | np.integer):
             super().reset(seed=int(seed))
             seed = [int(seed) + i for i in range(self.num_envs)]
-        elif seed is None:
-            fresh = None if self.dreams.begun else self.np_random.integers(2**31, size=self.num_envs).tolist()
-            seed = fresh or [None] * self.num_envs
-        if len(seed) != self.num_envs:
-            raise InputError(f"{len(seed)} seeds for {self.num_envs} envs, expected one number or one for each")
-        if not self.dreams.begun and None in seed:
-            seed = [int(self.np_random.integers(2**31)) if one is None else one for one in seed]
-        pairs = [(i, int(one)) for i, one in enumerate(seed) if rows.host[i] and one is not None]
+        seeds: list[int | None] = [None] * self.num_envs if seed is None else seed
+        if len(seeds) != self.num_envs:
+            raise InputError(f"{len(seeds)} seeds for {self.num_envs} envs, expected one number or one for each")
+        if not self.dreams.begun:
+            seeds = [int(self.np_random.integers(2**31)) if one is None else one for one in seeds]
+        pairs = [(i, int(one)) for i, one in enumerate(seeds) if rows.host[i] and one is not None]
         if pairs:
             self.dreams.random.seed(*torch.tensor(pairs, device=self.world.device).T)
 
 
 def _mode(mode: str | AutoresetMode) -> AutoresetMode:
     try:
-        return mode if isinstance(mode, AutoresetMode) else AutoresetMode(mode)
+        return AutoresetMode(mode)
     except ValueError as error:
         known = ", ".join(repr(known.value) for known in AutoresetMode)
         raise InputError(f"autoreset_mode is {mode!r}, expected one of {known}") from error
