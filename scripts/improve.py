@@ -63,7 +63,7 @@ def refuse_untrainable(cfg: Experiment) -> None:
     """InputError if the environment's actions are none that an agent can choose: now, and not after hours."""
     from vqvideo import envs
     from vqvideo.agents.agent import trainable_space
-    from vqvideo.scripts.record import chosen_preset
+    from vqvideo.envs.recording import chosen_preset
     from vqvideo.spaces import ActionSpace
 
     env = envs.make(chosen_preset(cfg.record))
@@ -79,7 +79,7 @@ def refuse_untrainable(cfg: Experiment) -> None:
 def collect_episodes(turn: Round) -> Figures:
     """Records the round's episodes: by the config's policy in round 0, later by the agent of the round before."""
     from vqvideo.data.store import Store
-    from vqvideo.scripts.record import record
+    from vqvideo.envs.recording import record
 
     options = turn.cfg.record
     first = turn.before.record.episodes if turn.before else 0
@@ -118,8 +118,8 @@ def play_on(turn: Round) -> Figures:
     from vqvideo import envs
     from vqvideo.data.collect import collect
     from vqvideo.data.store import Store, StoreWriter
+    from vqvideo.envs.recording import chosen_preset
     from vqvideo.experiment.rounds import agent_folder
-    from vqvideo.scripts.record import chosen_preset
     from vqvideo.storage.files import read_manifest
 
     assert turn.before is not None

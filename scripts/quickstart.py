@@ -26,10 +26,10 @@ CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 def quickstart(cfg: Experiment) -> dict[str, Any]:
     """Runs all stages and returns what is written to results.json."""
     from vqvideo.data.store import Store
+    from vqvideo.envs.recording import record
     from vqvideo.experiment.config import world_folder
     from vqvideo.experiment.prior import train_prior
     from vqvideo.experiment.tokenizer import train_vqvae
-    from vqvideo.scripts.record import record
     from vqvideo.scripts.rollout import Options, rollout
 
     began, earlier = time.perf_counter(), trained_seconds(cfg)

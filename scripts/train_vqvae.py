@@ -24,7 +24,7 @@ def open_store(cfg: Experiment) -> Store:
     the others wait.
     """
     from vqvideo.data.store import Store
-    from vqvideo.scripts.record import record
+    from vqvideo.envs.recording import record
     from vqvideo.training.launch import join_processes
     from vqvideo.training.processes import on_main_process
 

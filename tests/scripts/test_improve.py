@@ -29,11 +29,11 @@ from vqvideo.agents.config import AgentStage, PPOConfig
 from vqvideo.data.collect import collect, split_of
 from vqvideo.data.recording import RecordConfig
 from vqvideo.data.store import Store, StoreWriter
+from vqvideo.envs.recording import record as record_episodes
 from vqvideo.errors import InputError, RunStoppedError
 from vqvideo.experiment.config import Experiment
 from vqvideo.experiment.rounds import ImproveConfig, RoundLog, agent_folder, nth_round, round_line, round_table
 from vqvideo.scripts import improve as script
-from vqvideo.scripts.record import record as record_episodes
 from vqvideo.storage import files
 from vqvideo.storage.locks import FolderLock
 from vqvideo.storage.records import to_plain, write_yaml

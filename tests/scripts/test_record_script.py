@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import SCRIPTS, run, script
 
 from vqvideo import cli
 from vqvideo.data.recording import RecordConfig, snake_case
 from vqvideo.data.store import Store
+from vqvideo.envs.recording import record
 from vqvideo.errors import InputError
-from vqvideo.scripts.record import record
-
-SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
 def options(tmp_path: Path, **settings: object) -> RecordConfig:
     defaults = {"env": "TinyWorld", "out": tmp_path / "store", "episodes": 3, "steps": 6, "workers": 0}
     return RecordConfig(**(defaults | settings))  # type: ignore[arg-type]
-
-
-def run_script(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPTS / "record.py"), *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
 
 
 def test_a_store_is_recorded_and_says_how(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,21 +103,21 @@ def test_the_default_folder_is_named_after_the_environment() -> None:
 
 
 def test_the_command_line_records_with_one_worker_per_core(tmp_path: Path) -> None:
-    run = run_script("--env", "TinyWorld", "--episodes", "3", "--steps", "6", cwd=tmp_path)
-    assert run.returncode == 0, run.stderr
-    assert "data/tiny_world: 3 new episodes" in run.stdout
+    ended = script("record", "--env", "TinyWorld", "--episodes", "3", "--steps", "6", cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    assert "data/tiny_world: 3 new episodes" in ended.out
     assert len(Store.open(tmp_path / "data" / "tiny_world").entries) == 3
 
 
 def test_an_error_of_the_users_ends_the_script_with_code_2_and_no_traceback(tmp_path: Path) -> None:
-    run = run_script("--env", "CarRacng", cwd=tmp_path)
-    assert run.returncode == 2
-    assert run.stderr.startswith("error: no environment is called 'CarRacng': did you mean CarRacing")
-    assert "Traceback" not in run.stderr
+    ended = script("record", "--env", "CarRacng", cwd=tmp_path)
+    assert ended.code == 2
+    assert ended.err.startswith("error: no environment is called 'CarRacng': did you mean CarRacing")
+    assert "Traceback" not in ended.err
 
 
 def test_help_answers_without_loading_torch_or_gymnasium(tmp_path: Path) -> None:
-    script = f"""
+    code = f"""
 import runpy, sys
 sys.argv = ["record.py", "--help"]
 try:
@@ -132,23 +125,18 @@ try:
 except SystemExit:
     print("heavy:", sorted({{"torch", "gymnasium", "numpy", "pygame"}} & set(sys.modules)))
 """
-    run = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert "--held-out-every" in run.stdout
-    assert "heavy: []" in run.stdout
+    ended = run(sys.executable, "-c", code, cwd=tmp_path)
+    assert "--held-out-every" in ended.out
+    assert "heavy: []" in ended.out
 
 
-def test_ctrl_c_ends_a_script_with_code_130() -> None:
+@pytest.mark.parametrize(("error", "left"), [(KeyboardInterrupt, SystemExit), (ZeroDivisionError, ZeroDivisionError)])
+def test_ctrl_c_ends_a_script_with_code_130_and_a_bug_keeps_its_traceback(
+    error: type[BaseException], left: type[BaseException]
+) -> None:
     def main() -> None:
-        raise KeyboardInterrupt
+        raise error
 
-    with pytest.raises(SystemExit) as end:
+    with pytest.raises(left) as end:
         cli.run(main)
-    assert end.value.code == 130
-
-
-def test_a_bug_keeps_its_traceback() -> None:
-    def main() -> None:
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        cli.run(main)
+    assert getattr(end.value, "code", 130) == 130

@@ -1,0 +1,100 @@
+"""Recording by name: an environment's preset, the store that its settings name, and what the store says of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from pathlib import Path
+
+import gymnasium
+
+from vqvideo import envs
+from vqvideo.data.collect import collect
+from vqvideo.data.index import StoreMeta
+from vqvideo.data.recording import RecordConfig
+from vqvideo.data.store import StoreWriter
+from vqvideo.envs.policies import make_policy
+from vqvideo.spaces import ActionSpace
+
+
+def record(options: RecordConfig) -> Path:
+    """Records what is missing, says so, and returns the folder of the store.
+
+    Raises:
+        InputError: an unknown environment, policy or setting, or an environment that keeps failing.
+    """
+    preset, out = chosen_preset(options), options.folder
+    make_policy(preset.policy)  # a misspelt name fails here, before anything is made
+    env = envs.make(preset)
+    try:
+        meta = _describe(env, preset, options)
+    finally:
+        env.close()
+    with StoreWriter.open(out, meta) as writer:
+        before = len(writer.indices)
+        report = collect(
+            partial(envs.make, preset),
+            partial(make_policy, preset.policy),
+            writer,
+            episodes=options.episodes,
+            max_steps=options.steps,
+            frame_size=meta.frame_size,
+            seed=options.seed,
+            held_out_every=options.held_out_every,
+            workers=options.workers,
+        )
+    if report.episodes == 0:
+        print(f"{out} holds {before} episodes already; nothing to record.")
+    else:
+        print(
+            f"{out}: {report.episodes} new episodes ({before} before), {report.frames} frames in "
+            f"{report.seconds:.0f} s ({report.frames / report.seconds:.0f} frames/s), "
+            f"mean return {sum(report.returns) / report.episodes:.1f}"
+        )
+    return out
+
+
+def chosen_preset(options: RecordConfig) -> envs.Preset:
+    """The environment's preset with the options that replace its own."""
+    asked = {name: getattr(options, name) for name in ("policy", "action_repeat", "skip_first")}
+    given = {name: value for name, value in asked.items() if value is not None}
+    return dataclasses.replace(envs.resolve(options.env), **given)
+
+
+def _describe(env: gymnasium.Env, preset: envs.Preset, options: RecordConfig) -> StoreMeta:
+    fps = preset.fps or env.metadata.get("render_fps") or 30.0
+    return StoreMeta(
+        env_id=envs.name_of(preset),
+        env_spec=_spec_json(preset),
+        action_space=ActionSpace.from_gymnasium(env.action_space),
+        frame_size=(options.frame_size, options.frame_size),
+        fps=float(fps) / preset.action_repeat,
+        action_repeat=preset.action_repeat,
+        skip_first=preset.skip_first,
+        policy=preset.policy,
+        seed=options.seed,
+        held_out_every=options.held_out_every,
+        versions=_versions(type(env.unwrapped).__module__),
+    )
+
+
+def _spec_json(preset: envs.Preset) -> str | None:
+    """The environment's spec; None when it holds things that JSON cannot."""
+    spec = envs.find_spec(preset.env_id)
+    try:
+        return dataclasses.replace(spec, kwargs={**spec.kwargs, **preset.kwargs}).to_json()
+    except (ValueError, TypeError):
+        return None
+
+
+def _versions(env_module: str) -> dict[str, str]:
+    """Of the packages that draw the frames: pixels are only reproducible with the same ones."""
+    makers = packages_distributions().get(env_module.split(".")[0], [])
+    versions = {}
+    for name in sorted({"vqvideo", "gymnasium", "numpy", "torch", "box2d", "pygame-ce", *makers}):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
