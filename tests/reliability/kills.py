@@ -1,162 +1,179 @@
-"""Trainings that are killed at any moment and started again: nothing shows that they were."""
+"""Trainings and recordings that are killed at any moment and started again: nothing shows that they were."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 import shutil
-import signal
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from reliability.lives import Life, Plan
+from stores import make_meta
+from stub_envs import SamplePolicy, StubEnv
+from tiny_models import tiny_experiment, tiny_store
+
+from reliability.children import Child
 from reliability.outcome import Guarantee, Outcome
-from reliability.references import beside, reference
-from reliability.results import differences, leftovers, results
-from vqvideo.storage.locks import LOCK
+from vqvideo.data.collect import collect
+from vqvideo.data.store import Store, StoreWriter
+from vqvideo.experiment.config import Experiment, vqvae_folder, world_folder
+from vqvideo.experiment.prior import train_prior
+from vqvideo.experiment.tokenizer import train_vqvae
+from vqvideo.spaces import ActionSpace
+from vqvideo.storage.checkpoint import load_training, training_checkpoints
+from vqvideo.training.run_folder import RunFolder
 
 MOST_LIVES = 60
-"""Of one run: one that needs more makes no progress."""
-
-Interrupt = Callable[[Life, random.Random, float], bool]
-"""Waits for its moment in a life of about so many seconds and ends it; False if the life was over before."""
-
-
-def kill_at_random(life: Life, rng: random.Random, seconds: float) -> bool:
-    """SIGKILL at any moment, from the first import of the run to the last file of the export."""
-    end = life.began + rng.uniform(0, seconds)
-    while time.monotonic() < end and life.alive:
-        time.sleep(0.002)
-    return life.alive and -signal.SIGKILL in life.kill()
+"""Of one job: one that needs more makes no progress."""
+NOT_COMPARED = {"seconds", "codes_used", "effective_bits", "perplexity"}
+"""Of a logged line of training: how long it took, and what is counted from the last line or the last start on."""
 
 
-def kill_one_rank(life: Life, rng: random.Random, seconds: float) -> bool:
-    """SIGKILL to one rank alone; the other must not wait for it for ever."""
-    end = life.began + rng.uniform(0.2, 1) * seconds
-    while time.monotonic() < end and life.alive:
-        time.sleep(0.002)
-    if not all(rank.is_alive() for rank in life.ranks):
-        return False
-    life.send(signal.SIGKILL, rng.randrange(len(life.ranks)))
-    # What a launcher does when it sees a rank die.
-    time.sleep(0.1)
-    life.send(signal.SIGTERM)
-    return any(life.wait(60))
+@dataclass(frozen=True)
+class Job:
+    """Something that goes on where it was killed."""
+
+    prepare: Callable[[Path], object]
+    """Fills a folder with what the job begins from."""
+    run: Callable[[Path], object]
+    """Does the job in a folder, or the rest of it; in a child."""
+    results: Callable[[Path], dict[str, str]]
+    """Digests of all that must not depend on kills, by name."""
 
 
-def kill_inside_a_save(life: Life, rng: random.Random, seconds: float) -> bool:
-    """SIGKILL while a checkpoint is written: as soon as one of its temporary names is seen."""
-    checkpoints = life.plan.run / "checkpoints"
-    skipped = rng.randrange(3)
-    seen: set[str] = set()
-
-    def saving() -> bool:
-        if checkpoints.is_dir():
-            seen.update(p.name for p in checkpoints.glob(".tmp-*"))
-        return len(seen) > skipped
-
-    return life.wait_until(saving) and -signal.SIGKILL in life.kill()
-
-
-def stop_at_random(life: Life, rng: random.Random, seconds: float) -> bool:
-    """SIGTERM at any moment from the locking of the run on: it ends with code 143."""
-    if not life.wait_until((life.plan.run / LOCK).exists):
-        return False
-    time.sleep(rng.uniform(0, seconds / 2))
-    life.send(signal.SIGTERM)
-    codes = life.wait()
-    if set(codes) - {0, 143}:
-        raise RuntimeError(f"exit codes {codes} after SIGTERM: {life.last_words()}")
-    return 143 in codes
-
-
-def interrupted(stage: str, interrupt: Interrupt, world: int, work: Path, trials: int, seed: int) -> Outcome:
-    """Runs that are interrupted again and again until they are done, as many as `trials` interruptions need."""
-    rng = random.Random(f"{seed} {stage} {world} {getattr(interrupt, '__name__', '')}")
-    whole, expected, seconds = reference(work, stage, world)
-    done = bits = runs = 0
+def killed(job: Job, work: Path, trials: int, seed: int) -> Outcome:
+    """Jobs that are killed again and again until they are done, as many as `trials` kills need."""
+    rng = random.Random(seed)
+    job.prepare(work / "whole")
+    Child(job.run, work / "whole").exit_code()  # the first one also starts the server
+    shutil.rmtree(work / "whole")
+    job.prepare(work / "whole")
+    began = time.monotonic()
+    if code := (whole := Child(job.run, work / "whole")).exit_code():
+        return Outcome(0, (f"exit code {code} without a kill: {whole.last_words()}",))
+    seconds, expected = time.monotonic() - began, job.results(work / "whole")
+    kills = runs = 0
     failures: list[str] = []
-    while done < trials and len(failures) < 5:
+    while kills < trials and len(failures) < 5:
         runs += 1
-        plan = beside(whole, work / f"run_{runs}")
+        folder = work / f"run_{runs}"
+        job.prepare(folder)
         try:
-            done += _live_through(plan, interrupt, world, rng, seconds, trials - done)
-            wrong = differences(results(plan), expected) + leftovers(plan)
+            kills += _live_through(job, folder, rng, seconds, trials - kills)
+            found = job.results(folder)
         except (RuntimeError, TimeoutError, OSError) as error:
             failures.append(f"run {runs} of seed {seed}: {error}")
             continue
-        bits += len(wrong)
+        wrong = [name for name in sorted(found.keys() | expected.keys()) if found.get(name) != expected.get(name)]
+        wrong += [str(p.relative_to(folder)) for p in folder.rglob(".tmp-*")]
         if wrong:
             failures.append(f"run {runs} of seed {seed} differs in {', '.join(wrong[:5])} ({len(wrong)} in all)")
-        else:
-            shutil.rmtree(plan.folder)
-    return Outcome(done, tuple(failures), {"runs to the end": runs, "differing results": bits})
+        shutil.rmtree(folder)
+    return Outcome(kills, tuple(failures), {"runs to the end": runs})
 
 
-def _live_through(plan: Plan, interrupt: Interrupt, world: int, rng: random.Random, seconds: float, most: int) -> int:
-    """Lives until the run is done. How many were interrupted, at most `most`."""
-    count = 0
+def _live_through(job: Job, folder: Path, rng: random.Random, seconds: float, most: int) -> int:
+    """Lives until the job is done. How often it was killed, at most `most` times."""
+    kills = 0
     for _ in range(MOST_LIVES):
-        life = Life(plan, world)
-        if count < most and interrupt(life, rng, seconds):
-            count += 1
-            continue
-        codes = life.wait()
-        if not any(codes):
-            return count
-        raise RuntimeError(f"exit codes {codes} after {count} interruptions: {life.last_words()}")
+        child = Child(job.run, folder)
+        # At any moment, from the first file that is opened to the last one of the export.
+        if kills < most and child.killed_after(rng.uniform(0, seconds)):
+            kills += 1
+        elif code := child.exit_code():
+            raise RuntimeError(f"exit code {code} after {kills} kills: {child.last_words()}")
+        else:
+            return kills
     raise RuntimeError(f"not done after {MOST_LIVES} lives")
 
+
+# ---------------------------------------------------------------- trainings
+
+
+def _experiment(folder: Path) -> Experiment:
+    # Checkpoints between log lines and validations, so that runs go on from the midst of a window of the log.
+    return tiny_experiment(folder, steps=24, checkpoint_every=2, validate_every=6, log_every=3)
+
+
+def _episodes(folder: Path) -> None:
+    tiny_store(folder / "data")
+
+
+def _episodes_and_tokenizer(folder: Path) -> None:
+    _episodes(folder)
+    if code := (child := Child(_train_tokenizer, folder)).exit_code():
+        raise RuntimeError(f"exit code {code} of the tokenizer's training: {child.last_words()}")
+
+
+def _train_tokenizer(folder: Path) -> None:
+    train_vqvae(_experiment(folder), Store.open(folder / "data"), resume=True)
+
+
+def _train_prior(folder: Path) -> None:
+    train_prior(_experiment(folder), Store.open(folder / "data"), resume=True)
+
+
+def training_results(stage: str, folder: Path) -> dict[str, str]:
+    """Logged lines, weights, optimizer and averages of the last checkpoint, the exported model."""
+    cfg = _experiment(folder)
+    checkpoints = training_checkpoints(cfg.folder / stage / "checkpoints")
+    state = load_training(checkpoints[-1])
+    found = {"checkpoints": f"{len(checkpoints)} up to {checkpoints[-1].name}"}
+    for part in ("model", "optimizer", "average"):
+        for name, value in getattr(state, part).items():
+            found[f"{part} {name}"] = hashlib.sha256(value.contiguous().numpy().tobytes()).hexdigest()
+    for number, record in enumerate(RunFolder(cfg.folder / stage).records(), 1):
+        # JSON has floats with all their digits: a difference in the last bit is a difference.
+        kept = {key: value for key, value in record.items() if key not in NOT_COMPARED}
+        found[f"line {number} of metrics.jsonl"] = json.dumps(kept)
+    exported = vqvae_folder(cfg) if stage == "vqvae" else world_folder(cfg)
+    for name in ("model.safetensors", "config.json"):
+        found[f"exported {name}"] = hashlib.sha256((exported / name).read_bytes()).hexdigest()
+    return found
+
+
+TOKENIZER = Job(_episodes, _train_tokenizer, partial(training_results, "vqvae"))
+PRIOR = Job(_episodes_and_tokenizer, _train_prior, partial(training_results, "prior"))
+
+
+# ---------------------------------------------------------------- recordings
+
+
+def record(folder: Path) -> None:
+    """Records what is missing, as scripts/record.py does."""
+    space = ActionSpace.from_gymnasium(StubEnv().action_space)
+    with StoreWriter.open(folder, make_meta(frame_size=(16, 16), action_space=space)) as writer:
+        collect(
+            StubEnv, SamplePolicy, writer, episodes=20, max_steps=12, frame_size=(16, 16), workers=0, progress=False
+        )  # fmt: skip
+
+
+def stored_files(folder: Path) -> dict[str, str]:
+    """All files of a store but the lock."""
+    names = (p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".lock"))
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in names}
+
+
+RECORDING = Job(Path.mkdir, record, stored_files)
 
 GUARANTEES = (
     Guarantee(
         "kill-tokenizer",
         "A tokenizer's training that is killed at any moment and started again logs and learns the same, bit for bit.",
-        partial(interrupted, "vqvae", kill_at_random, 1),
+        partial(killed, TOKENIZER),
         fast=6,
         long=100,
     ),
+    Guarantee("kill-prior", "So does a prior's.", partial(killed, PRIOR), fast=6, long=100),
     Guarantee(
-        "kill-prior",
-        "So does a prior's.",
-        partial(interrupted, "prior", kill_at_random, 1),
+        "kill-recording",
+        "A recording that is killed at any moment and started again gives the same store, byte for byte.",
+        partial(killed, RECORDING),
         fast=6,
         long=100,
-    ),
-    Guarantee(
-        "kill-two-ranks",
-        "So do two processes, when both are killed.",
-        partial(interrupted, "vqvae", kill_at_random, 2),
-        fast=2,
-        long=30,
-    ),
-    Guarantee(
-        "kill-one-rank",
-        "When one of two processes is killed the other ends too, and the run goes on bit for bit.",
-        partial(interrupted, "prior", kill_one_rank, 2),
-        fast=1,
-        long=20,
-    ),
-    Guarantee(
-        "kill-in-save",
-        "Killed in the midst of saving a checkpoint, a training goes on from the one before, bit for bit.",
-        partial(interrupted, "vqvae", kill_inside_a_save, 1),
-        fast=3,
-        long=60,
-    ),
-    Guarantee(
-        "stop-and-resume",
-        "A run that SIGTERM stops again and again (exit code 143) logs and learns the same, bit for bit.",
-        partial(interrupted, "vqvae", stop_at_random, 1),
-        fast=3,
-        long=100,
-    ),
-    Guarantee(
-        "stop-two-ranks",
-        "So do two processes.",
-        partial(interrupted, "prior", stop_at_random, 2),
-        fast=1,
-        long=20,
     ),
 )

@@ -7,10 +7,6 @@ from pathlib import Path
 from typing import Protocol
 
 
-class NotPossibleHereError(Exception):
-    """An experiment needs what this machine does not give, such as a mount of its own."""
-
-
 @dataclass(frozen=True)
 class Outcome:
     """What came of an experiment."""
@@ -19,13 +15,8 @@ class Outcome:
     """How many cases were tried."""
     failures: tuple[str, ...] = ()
     """Every case in which the promise was broken, in a line each."""
-    figures: dict[str, float] = field(default_factory=dict)
-    """What was measured beside, by a name with its unit: {"growth, MiB": 0.3}."""
-
-    @property
-    def kept(self) -> bool:
-        """Whether the promise was kept in every case, of which there was at least one."""
-        return self.trials > 0 and not self.failures
+    figures: dict[str, int] = field(default_factory=dict)
+    """What was counted beside, by name."""
 
 
 class Experiment(Protocol):
@@ -45,6 +36,6 @@ class Guarantee:
     experiment: Experiment
     """What tries it."""
     fast: int
-    """Trials in the tests; 0 for an experiment that takes minutes however few they are."""
+    """Trials in the tests."""
     long: int
     """Trials of the long run."""
