@@ -10,6 +10,7 @@ Exits with code 1 if a promise was broken.
 from __future__ import annotations
 
 import argparse
+import logging
 import shutil
 import sys
 import tempfile
@@ -33,6 +34,8 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := set(options.names) - set(names):
         parser.error(f"{sorted(unknown)[0]} is not the name of an experiment, expected one of {', '.join(names)}")
+    # What the experiments provoke is warned of thousands of times.
+    logging.getLogger("vqvideo").addHandler(logging.NullHandler())
     broken = False
     with tempfile.TemporaryDirectory(dir=options.work, prefix="reliability-") as place:
         for guarantee in GUARANTEES:

@@ -1,5 +1,5 @@
-"""One write, ended at each of its file calls in turn, by a crash of the process or by a failure of the power: the old
-state is there or the new one, whole, and the next write succeeds.
+"""One save, ended at each of its file calls in turn, by a crash of the process or by a failure of the power: the old
+state is there or the new one, whole, and the next save succeeds.
 """
 
 from __future__ import annotations
@@ -8,17 +8,19 @@ import builtins
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from processes import in_fork
 from stores import make_episode, make_meta
 
 from reliability.outcome import Guarantee, Outcome
 from reliability.power import PowerModel
 from vqvideo.data.store import Store, StoreWriter
-from vqvideo.errors import InputError
 from vqvideo.storage import files
 from vqvideo.storage.checkpoint import (
     TrainingState,
@@ -30,219 +32,171 @@ from vqvideo.storage.checkpoint import (
 )
 
 MOST_CALLS = 400
-"""Of one write; it has far fewer."""
+"""Of one save; it has far fewer."""
 CALLS = ("open", "mkdir", "link", "fsync", "rename", "replace", "chmod", "unlink", "rmdir", "ftruncate")
 """Functions of `os` that change what is on the disk, or make it durable."""
 
 
-class Write:
-    """Something that is written: how, and what must be there afterwards."""
+@dataclass(frozen=True)
+class Save:
+    """Something that is saved: how, and what must be there afterwards."""
 
-    name = ""
-
-    def before(self, folder: Path) -> None:
-        """Puts the old state into an empty folder."""
-
-    def write(self, folder: Path) -> None:
-        """Writes the new one."""
-
-    def state(self, folder: Path) -> str:
-        """Reads, as the next run does, and names what is there. InputError if that is nothing that may be used."""
-        raise NotImplementedError
-
-    old = "old"
-    new = "new"
+    name: str
+    before: Callable[[Path], object]
+    """Puts the old state into an empty folder."""
+    save: Callable[[Path], object]
+    """Puts the new one there."""
+    state: Callable[[Path], str]
+    """Reads, as the next run does, and names what is there. An error if that is nothing that may be used."""
+    old: str
+    new: str
 
 
-class Checkpoint(Write):
-    """A third checkpoint, after which the first is removed."""
-
-    name, old, new = "checkpoint", "step 2", "step 3"
-
-    def before(self, folder: Path) -> None:
-        for step in (1, 2):
-            save_training(folder, step, _training_state(step), keep=2)
-
-    def write(self, folder: Path) -> None:
-        files.clean_temporaries(folder)
-        save_training(folder, 3, _training_state(3), keep=2)
-
-    def state(self, folder: Path) -> str:
-        # A run that goes on clears up before it reads.
-        files.clean_temporaries(folder)
-        state = latest_training(folder)
-        if state is None:
-            raise InputError(f"{folder}: no checkpoint")
-        step = state.progress["step"]
-        whole = all(torch.equal(part["w"], torch.full((3,), float(step))) for part in (state.model, state.average))
-        others = len(training_checkpoints(folder))
-        return f"step {step}" if whole and others >= 2 else f"step {step}, weights whole: {whole}, {others} kept"
+# ---------------------------------------------------------------- checkpoints
 
 
-class SameStep(Checkpoint):
-    """A checkpoint in the place of one of the same step."""
-
-    name, old, new = "checkpoint of the same step", "step 2", "step 4"
-
-    def write(self, folder: Path) -> None:
-        files.clean_temporaries(folder)
-        save_training(folder, 2, _training_state(4), keep=2)
+def _two_checkpoints(folder: Path) -> None:
+    for step in (1, 2):
+        _save_checkpoint(step, step, folder)
 
 
-class Model(Write):
-    """An exported model in the place of an older one."""
-
-    name = "exported model"
-
-    def before(self, folder: Path) -> None:
-        self._save(folder, "old")
-
-    def write(self, folder: Path) -> None:
-        self._save(folder, "new")
-
-    def state(self, folder: Path) -> str:
-        saved = load_model(folder / "model", "toy")
-        return str(saved.config["name"]) if len(saved.tensors["w"]) == 1000 else "half"
-
-    def _save(self, folder: Path, name: str) -> None:
-        save_model(folder / "model", "toy", {"name": name}, {"w": torch.ones(1000)}, {"README.md": b"a card"})
+def _save_checkpoint(step: int, content: int, folder: Path) -> None:
+    """A checkpoint of a step; the oldest one is removed after it. `content` tells two of one step apart."""
+    files.clean_temporaries(folder)
+    tensors = {"w": torch.full((3,), float(content))}
+    save_training(folder, step, TrainingState(tensors, {}, tensors, {"step": content}), keep=2)
 
 
-class FirstModel(Model):
-    """An exported model where there was none."""
-
-    name, old, new = "first exported model", "none", "new"
-
-    def before(self, folder: Path) -> None:
-        pass
-
-    def state(self, folder: Path) -> str:
-        return super().state(folder) if (folder / "model").exists() else "none"
+def _newest_checkpoint(folder: Path) -> str:
+    files.clean_temporaries(folder)  # as a run that goes on does before it reads
+    state = latest_training(folder)
+    assert state is not None, "there is no checkpoint"
+    step = state.progress["step"]
+    assert all(torch.equal(part["w"], torch.full((3,), float(step))) for part in (state.model, state.average))
+    assert len(training_checkpoints(folder)) >= 2, "only one checkpoint is left"
+    return f"step {step}"
 
 
-class NewEpisode(Write):
-    """The third episode of a store, in a recording that goes on after two."""
+# ---------------------------------------------------------------- models
 
-    name, old, new = "episode", "episodes 0, 1", "episodes 0, 1, 2"
 
-    def before(self, folder: Path) -> None:
-        with StoreWriter.open(folder / "store", make_meta()) as writer:
-            for index in (0, 1):
+def _save_model(name: str, folder: Path) -> None:
+    save_model(folder / "model", "toy", {"name": name}, {"w": torch.ones(1000)}, {"README.md": b"a card"})
+
+
+def _saved_model(folder: Path) -> str:
+    saved = load_model(folder / "model", "toy")
+    assert len(saved.tensors["w"]) == 1000
+    return str(saved.config["name"])
+
+
+def _saved_model_if_any(folder: Path) -> str:
+    return _saved_model(folder) if (folder / "model").exists() else "none"
+
+
+# ---------------------------------------------------------------- episodes
+
+
+def _record(indices: tuple[int, ...], folder: Path) -> None:
+    with StoreWriter.open(folder / "store", make_meta()) as writer:
+        for index in indices:
+            if index not in writer.indices:
                 writer.add(index, make_episode(20, index), "train")
 
-    def write(self, folder: Path) -> None:
-        with StoreWriter.open(folder / "store", make_meta()) as writer:
-            if 2 not in writer.indices:
-                writer.add(2, make_episode(20, 2), "train")
 
-    def state(self, folder: Path) -> str:
-        store = Store.open(folder / "store")
-        store.verify()
-        for entry in store.entries:
-            if not np.array_equal(store.episode(entry).frames, make_episode(20, entry.index).frames):
-                return f"episode {entry.index} is another"
-        return f"episodes {', '.join(str(entry.index) for entry in store.entries)}"
+def _recorded(folder: Path) -> str:
+    store = Store.open(folder / "store")
+    for entry in store.entries:
+        assert np.array_equal(store.episode(entry).frames, make_episode(20, entry.index).frames)
+    return f"episodes {', '.join(str(entry.index) for entry in store.entries)}"
 
 
-class FirstEpisode(NewEpisode):
-    """The first episode of a store that does not exist yet."""
-
-    name, old, new = "first episode", "none", "episodes 2"
-
-    def before(self, folder: Path) -> None:
-        pass
-
-    def state(self, folder: Path) -> str:
-        manifest = folder / "store" / "manifest.jsonl"
-        return super().state(folder) if manifest.exists() and b"\n" in manifest.read_bytes() else "none"
+def _recorded_if_any(folder: Path) -> str:
+    manifest = folder / "store" / "manifest.jsonl"
+    return _recorded(folder) if manifest.exists() and b"\n" in manifest.read_bytes() else "none"
 
 
-class SingleFile(Write):
-    """A file such as a run's settings, in the place of an older one."""
-
-    name = "single file"
-
-    def before(self, folder: Path) -> None:
-        files.write_file(folder / "file", b"old" * 1000)
-
-    def write(self, folder: Path) -> None:
-        files.write_file(folder / "file", b"new" * 1000)
-
-    def state(self, folder: Path) -> str:
-        text = (folder / "file").read_bytes().decode()
-        return text[:3] if text in ("old" * 1000, "new" * 1000) else "a mixture"
+def _nothing(folder: Path) -> None:
+    pass
 
 
-WRITES: tuple[type[Write], ...] = (Checkpoint, SameStep, Model, FirstModel, NewEpisode, FirstEpisode, SingleFile)
+CHECKPOINT = Save(
+    "checkpoint", _two_checkpoints, partial(_save_checkpoint, 3, 3), _newest_checkpoint, "step 2", "step 3"
+)
+SAME_STEP = Save(
+    "checkpoint of the same step",
+    _two_checkpoints,
+    partial(_save_checkpoint, 2, 4),
+    _newest_checkpoint,
+    "step 2",
+    "step 4",
+)
+MODEL = Save("exported model", partial(_save_model, "old"), partial(_save_model, "new"), _saved_model, "old", "new")
+FIRST_MODEL = Save("first exported model", _nothing, partial(_save_model, "new"), _saved_model_if_any, "none", "new")
+EPISODE = Save(
+    "episode", partial(_record, (0, 1)), partial(_record, (0, 1, 2)), _recorded, "episodes 0, 1", "episodes 0, 1, 2"
+)
+FIRST_EPISODE = Save("first episode", _nothing, partial(_record, (2,)), _recorded_if_any, "none", "episodes 2")
+SAVES = (CHECKPOINT, MODEL, EPISODE, SAME_STEP, FIRST_MODEL, FIRST_EPISODE)
 
 
-def crash_everywhere(work: Path, trials: int, seed: int) -> Outcome:
-    """A process that ends, as by SIGKILL, at the k-th file call, for every k: also in the midst of a `write`."""
-    return _everywhere(work, _crash)
+# ---------------------------------------------------------------- all calls of all saves
 
 
-def lose_power_everywhere(work: Path, trials: int, seed: int) -> Outcome:
-    """The power fails at the k-th file call, for every k, and takes along whatever was not synced: all content without
-    an fsync of its file, and either none or all of the names without an fsync of their folder. What a write that has
-    returned leaves is the new state.
-    """
-    return _everywhere(work, _lose_power)
-
-
-# ---------------------------------------------------------------- all calls of all writes
-
-
-Crash = Callable[[Path, Write, int], tuple[int, list[Path]]]
-"""Begins a write in a folder and ends it at the k-th call. Returns 0 if it was over before, and the folders that show
+Ending = Callable[[Path, Save, int], tuple[int, list[Path]]]
+"""Begins a save in a folder and ends it at the k-th call. Returns 0 if it was over before, and the folders that show
 what may be left.
 """
 
 
-def _everywhere(work: Path, crash: Crash) -> Outcome:
+def ended_everywhere(ending: Ending, work: Path, trials: int, seed: int) -> Outcome:
+    """The first `trials` of all saves, each ended at the k-th file call for every k: there is no choice to draw."""
     failures: list[str] = []
-    points: dict[str, float] = {}
-    for kind in WRITES:
-        write = kind()
+    points: dict[str, int] = {}
+    for save in SAVES[:trials]:
         for k in range(1, MOST_CALLS):
-            folder = work / f"{write.name.replace(' ', '_')}_{k}"
+            folder = work / f"{save.name.replace(' ', '_')}_{k}"
             folder.mkdir()
-            write.before(folder)
-            code, left = crash(folder, write, k)
-            wrong = [_wrong(write, place, code) for place in left]
-            failures += [f"{write.name}, call {k}: {what}" for what in wrong if what]
+            save.before(folder)
+            code, left = ending(folder, save, k)
+            failures += [f"{save.name}, call {k}: {what}" for place in left if (what := _wrong(save, place, code))]
             for place in {folder, *left}:
                 shutil.rmtree(place)
             if code == 0:
-                points[f"{write.name}, points"] = k - 1
+                points[save.name] = k - 1
                 break
         else:
-            failures.append(f"{write.name}: no end after {MOST_CALLS} calls")
-    return Outcome(int(sum(points.values())), tuple(failures), points)
+            failures.append(f"{save.name}: no end after {MOST_CALLS} calls")
+    return Outcome(sum(points.values()), tuple(failures), points)
 
 
-def _wrong(write: Write, folder: Path, code: int) -> str:
+def _wrong(save: Save, folder: Path, code: int) -> str:
     """What is wrong with what is left in a folder; empty if nothing is."""
     try:
-        found = write.state(folder)
-        allowed = (write.new,) if code == 0 else (write.old, write.new)
+        found, allowed = save.state(folder), (save.new,) if code == 0 else (save.old, save.new)
         if found not in allowed:
             return f"found {found}, expected {' or '.join(allowed)}"
-        write.write(folder)
-        found = write.state(folder)
-        return "" if found == write.new else f"after the next write: found {found}, expected {write.new}"
+        save.save(folder)
+        found = save.state(folder)
+        return "" if found == save.new else f"after the next save: found {found}, expected {save.new}"
     except Exception as error:
         return f"{type(error).__name__}: {error}"
 
 
-def _crash(folder: Path, write: Write, k: int) -> tuple[int, list[Path]]:
+def crash(folder: Path, save: Save, k: int) -> tuple[int, list[Path]]:
+    """The process ends as by SIGKILL, also in the midst of a `write`."""
+
     def until_then() -> None:
         _count_calls(k, lambda: os._exit(9))
-        write.write(folder)
+        save.save(folder)
 
-    return _in_fork(until_then), [folder]
+    return in_fork(until_then), [folder]
 
 
-def _lose_power(folder: Path, write: Write, k: int) -> tuple[int, list[Path]]:
+def lose_power(folder: Path, save: Save, k: int) -> tuple[int, list[Path]]:
+    """The power fails and takes along whatever was not synced: all content without an fsync of its file, and either
+    none or all of the names without an fsync of their folder. What a save that has returned leaves is the new state.
+    """
     left = [folder.with_name(f"{folder.name}_{names}") for names in ("without_names", "with_names")]
     model = PowerModel(folder)
 
@@ -254,23 +208,11 @@ def _lose_power(folder: Path, write: Write, k: int) -> tuple[int, list[Path]]:
     def until_then() -> None:
         model.watch()
         _count_calls(k, lambda: fail(9))
-        write.write(folder)
-        # Nothing may be missing now: a write that has returned is durable.
+        save.save(folder)
+        # Nothing may be missing now: a save that has returned is durable.
         fail(0)
 
-    return _in_fork(until_then), left
-
-
-def _in_fork(action: Callable[[], object]) -> int:
-    """Exit code of a child that does something: 1 if it raised."""
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    try:
-        action()
-        os._exit(0)
-    except BaseException:
-        os._exit(1)
+    return in_fork(until_then), left
 
 
 def _count_calls(k: int, end: Callable[[], object]) -> None:
@@ -335,24 +277,19 @@ class _Torn:
         return getattr(self._file, name)
 
 
-def _training_state(step: int) -> TrainingState:
-    tensors = {"w": torch.full((3,), float(step))}
-    return TrainingState(tensors, {}, tensors, {"step": step})
-
-
 GUARANTEES = (
     Guarantee(
         "crash-points",
-        "A write that ends at any of its file calls leaves the old state or the new one, whole, and no one in its way.",
-        crash_everywhere,
-        fast=1,
-        long=1,
+        "A save that ends at any of its file calls leaves the old state or the new one, whole, and no one in its way.",
+        partial(ended_everywhere, crash),
+        fast=3,
+        long=6,
     ),
     Guarantee(
         "power-failure",
         "So does a power failure, which also takes what was written but not synced.",
-        lose_power_everywhere,
-        fast=1,
-        long=1,
+        partial(ended_everywhere, lose_power),
+        fast=3,
+        long=6,
     ),
 )

@@ -29,8 +29,10 @@ from vqvideo.training.run_folder import RunFolder
 
 MOST_LIVES = 60
 """Of one job: one that needs more makes no progress."""
-NOT_COMPARED = {"seconds", "codes_used", "effective_bits", "perplexity"}
-"""Of a logged line of training: how long it took, and what is counted from the last line or the last start on."""
+MOST_FAILURES = 5
+"""After which an experiment ends."""
+COUNTED = ("codes_used", "effective_bits", "perplexity")
+"""Of a logged line of training: from the last line on, or from the start of the process."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def killed(job: Job, work: Path, trials: int, seed: int) -> Outcome:
     seconds, expected = time.monotonic() - began, job.results(work / "whole")
     kills = runs = 0
     failures: list[str] = []
-    while kills < trials and len(failures) < 5:
+    while kills < trials and len(failures) < MOST_FAILURES:
         runs += 1
         folder = work / f"run_{runs}"
         job.prepare(folder)
@@ -128,7 +130,8 @@ def training_results(stage: str, folder: Path) -> dict[str, str]:
             found[f"{part} {name}"] = hashlib.sha256(value.contiguous().numpy().tobytes()).hexdigest()
     for number, record in enumerate(RunFolder(cfg.folder / stage).records(), 1):
         # JSON has floats with all their digits: a difference in the last bit is a difference.
-        kept = {key: value for key, value in record.items() if key not in NOT_COMPARED}
+        counted = COUNTED if record["split"] == "train" else ()
+        kept = {key: value for key, value in record.items() if key not in ("seconds", *counted)}
         found[f"line {number} of metrics.jsonl"] = json.dumps(kept)
     exported = vqvae_folder(cfg) if stage == "vqvae" else world_folder(cfg)
     for name in ("model.safetensors", "config.json"):
