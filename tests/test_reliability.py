@@ -4,6 +4,7 @@ experiment reports the fault that is planted here.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -45,6 +46,13 @@ def test_the_command_prints_a_line_for_each_experiment_and_works_in_the_named_fo
     assert "damaged-stores" in ended.out
     assert "trials   0 broken" in ended.out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_last_run_of_all_experiments_is_shown() -> None:
+    results = json.loads((ROOT / "configs" / "results" / "reliability.json").read_text())["results"]
+    page = (ROOT / "configs" / "results" / "README.md").read_text()
+    assert all(f"| {key} | {record['trials']:,} | 0 |" in page for key, record in results.items())
+    assert results.keys() >= {guarantee.key for guarantee in GUARANTEES}
 
 
 # ---------------------------------------------------------------- planted faults

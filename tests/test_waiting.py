@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-TESTS = [path for path in sorted(Path(__file__).parent.rglob("*.py")) if path.parent.name != "reliability"]
+TESTS = sorted(Path(__file__).parent.rglob("*.py"))
 WITH_TIMEOUT = ("subprocess.run", "subprocess.call", "subprocess.check_call", "subprocess.check_output")
 UNLIMITED = ("os.wait", "os.waitpid", "os.system", "mp.spawn")
 

@@ -122,8 +122,12 @@ def test_tensors_that_do_not_fit_are_listed() -> None:
     assert same_tensors(before, model_tensors(model))
 
 
-def test_a_file_that_is_no_safetensors_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "x.safetensors").write_bytes(b"not tensors")
+@pytest.mark.parametrize(
+    "data",
+    [b"not tensors", b"", b"\2" + bytes(7) + b'{"a": 1}', b"\0\0\0\x08" + bytes(4) + b"{}", b"\7" + bytes(7) + b'{"a"'],
+)
+def test_a_file_that_is_no_safetensors_is_refused(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "x.safetensors").write_bytes(data)
     with pytest.raises(InputError, match=r"x.safetensors: not a readable safetensors file"):
         read_tensors(tmp_path / "x.safetensors")
 

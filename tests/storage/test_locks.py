@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from processes import in_fork
 
 from vqvideo.errors import InputError
 from vqvideo.storage.files import DiskError
@@ -51,11 +52,7 @@ def test_a_lock_of_a_dead_process_is_taken_over_though_a_child_of_it_lives(tmp_p
 
 def test_a_forked_child_does_not_give_the_lock_back(tmp_path: Path) -> None:
     with FolderLock(tmp_path) as lock:
-        child = os.fork()
-        if not child:
-            lock.release()
-            os._exit(0)
-        os.waitpid(child, 0)
+        assert in_fork(lock.release) == 0
         with pytest.raises(InputError, match="is being written"):
             FolderLock(tmp_path).acquire()
 
