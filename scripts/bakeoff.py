@@ -18,7 +18,6 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from vqvideo import cli
-from vqvideo.scripts import require_benchmarks
 
 if TYPE_CHECKING:
     from vqvideo.data.clips import Clips
@@ -87,7 +86,6 @@ def table(rows: Mapping[str, Mapping[int, Row]]) -> str:
 
 def main() -> None:
     """Reads the settings and runs the variants."""
-    require_benchmarks()
     from vqvideo.experiment.config import parse
     from vqvideo.scripts.benchmarks.bakeoff_options import BakeoffOptions
 

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 
 from vqvideo import cli
 from vqvideo.errors import InputError
-from vqvideo.scripts import require_benchmarks
 
 if TYPE_CHECKING:
     from vqvideo.data.store import Store
@@ -145,7 +144,6 @@ def prepared(cfg: PriorBakeoffOptions, suite: Suite) -> tuple[dict[str, Experime
 
 def main() -> None:
     """Reads the settings and runs the variants."""
-    require_benchmarks()
     from vqvideo.experiment.config import parse
     from vqvideo.scripts.benchmarks.bakeoff_options import PriorBakeoffOptions
 

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 import tyro
 
 from vqvideo import cli
-from vqvideo.scripts import require_benchmarks
 
 if TYPE_CHECKING:
     from vqvideo.scripts.benchmarks.subject import Benchmark
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Reads the command line, measures, prints and writes."""
-    require_benchmarks()
     from vqvideo.scripts.benchmarks.env import EnvBenchmark
     from vqvideo.scripts.benchmarks.imagine import ImagineBenchmark
     from vqvideo.scripts.benchmarks.tokenizer import TokenizerBenchmark

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vqvideo import cli
-from vqvideo.scripts import require_benchmarks
 from vqvideo.scripts.train_vqvae import CONFIG
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ COMPARED = ("tokenizer", "its PSNR", "codec", "codec's PSNR", "difference")
 
 def main() -> None:
     """Reads the settings, measures, prints and writes."""
-    require_benchmarks()
     from vqvideo.experiment.config import Experiment, parse
 
     @dataclass(frozen=True)

@@ -155,7 +155,7 @@ def tiny(words: list[str], module: Any) -> list[str]:
     script = module.__name__.rpartition(".")[2]
     own = list(FLAGS.get(script, []))
     if script.startswith("bakeoff"):
-        suite = words[words.index("--suite") + 1] if "--suite" in words else str(module.SUITE)
+        suite = words[words.index("--suite") + 1] if "--suite" in words else "configs/bakeoff/tokenizer.yaml"
         own += ["--only", next(iter(yaml.safe_load(Path(suite).read_text())))]
     for flag in (word for word in own if word.startswith("--")):
         if flag in words:
