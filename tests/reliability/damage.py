@@ -18,11 +18,10 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
+from stores import cached_codes
 from tiny_models import tiny_experiment, tiny_store, tiny_vqvae
 
 from reliability.outcome import Guarantee, Outcome
-from vqvideo.data.code_cache import cached_codes
 from vqvideo.data.config import SegmentConfig
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
@@ -211,7 +210,7 @@ def _episodes(path: Path) -> frozenset[str]:
 
 def _codes(vqvae: VQVAE, fingerprint: str, path: Path) -> frozenset[str]:
     """Of a cache, which is made again where it has no manifest."""
-    shards = cached_codes(vqvae, fingerprint, Store.open(path), "train", SegmentConfig(3, 3), torch.device("cpu"))
+    shards = cached_codes(vqvae, fingerprint, Store.open(path), "train", SegmentConfig(3, 3))
     return frozenset(hashlib.sha256(b"".join(array.tobytes() for array in shard)).hexdigest() for shard in shards)
 
 
