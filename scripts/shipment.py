@@ -71,9 +71,9 @@ def rounded(world: WorldModel) -> WorldModel:
     """
     tensors = half_tensors(world)
     parts = {name.removeprefix("vqvae."): value for name, value in tensors.items() if name.startswith("vqvae.")}
-    vqvae = type(world.vqvae).from_saved(SavedModel(world.vqvae.config(), parts), "the rounded tokenizer")
+    vqvae = type(world.vqvae).from_saved(SavedModel(world.vqvae.record(), parts), "the rounded tokenizer")
     config = world.config()
-    config["spec"] = {**config["spec"], "tokenizer": vqvae.fingerprint()}
+    config |= {"vqvae": vqvae.record(), "spec": {**config["spec"], "tokenizer": vqvae.fingerprint()}}
     again = type(world).from_saved(SavedModel(config, tensors), "the rounded world")
     return again.eval().requires_grad_(False).to(world.device)
 
@@ -118,7 +118,7 @@ def export_world(world: WorldModel, folder: Path, starts: Clips, picks: list[int
     temporary = files.aside(folder)
     try:
         extra = {"README.md": card.encode()}
-        save_model(temporary, world.kind, world.config(), half_tensors(world), extra=extra)
+        save_model(temporary, world.kind, world.record(), half_tensors(world), extra=extra)
         _write_starts(temporary / STARTS, starts, picks)
         _refuse_large(temporary, folder)
         files.swap_in(temporary, folder)

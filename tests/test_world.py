@@ -12,6 +12,7 @@ from imagined import same
 from tiny_models import FIVE, STEERING, noise_frames, tiny_world
 
 from vqvideo.errors import InputError
+from vqvideo.models.quantizers import EMAVQConfig
 from vqvideo.models.tokenizer import FactorisedConv
 from vqvideo.models.tokenizer.losses import ReconstructionConfig
 from vqvideo.models.tokenizer.vqvae import VQVAEConfig
@@ -64,6 +65,20 @@ def test_a_model_card_may_be_edited(tmp_path: Path) -> None:
     with open(tmp_path / "world" / "README.md", "a") as card:
         card.write("Trained on a rainy day.\n")
     assert WorldModel.from_pretrained(tmp_path / "world").fingerprint() == world.fingerprint()
+
+
+def test_defaults_and_settings_of_a_later_version_make_no_stranger_of_a_world_or_of_its_tokenizer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = tiny_world()
+    prints = world.fingerprint(), world.vqvae.fingerprint()
+    world.save_pretrained(tmp_path / "world")
+    config = WorldModel.config
+    monkeypatch.setattr(WorldModel, "config", lambda self: config(self) | {"later": 1})
+    monkeypatch.setattr(EMAVQConfig.__dataclass_fields__["decay"], "default", 0.5)
+    loaded = WorldModel.from_pretrained(tmp_path / "world")
+    assert (loaded.fingerprint(), loaded.vqvae.fingerprint()) == prints
+    assert loaded.own_identity() != loaded.identity()
 
 
 def test_a_setting_added_later_does_not_make_a_stranger_of_a_tokenizer() -> None:

@@ -63,12 +63,16 @@ class WorldModel(Imaginer, HubModel):
             "env": to_plain(self.env),
         }
 
-    def identity(self) -> dict[str, Any]:
+    def own_identity(self) -> dict[str, Any]:
         config = self.config()
         # Worlds from before there was a choice keep their fingerprint.
         if config["prior"]["two_hot"] == "symlog":
             del config["prior"]["two_hot"]
         return config
+
+    def record(self) -> dict[str, Any]:
+        # The prior asks for its tokenizer by fingerprint, which must be the same one whenever both are loaded.
+        return super().record() | {"vqvae": self.vqvae.record()}
 
     @classmethod
     def from_saved(cls, saved: SavedModel, source: str, quantizer: nn.Module | None = None) -> Self:
@@ -84,7 +88,9 @@ class WorldModel(Imaginer, HubModel):
             parts["prior"],
             f"{source}/{WEIGHTS}",
         )
-        return cls(vqvae, prior, typed(EnvFacts, config["env"], f"{source}: env"))
+        world = cls(vqvae, prior, typed(EnvFacts, config["env"], f"{source}: env"))
+        world.recorded = config.get("identity")
+        return world
 
     @classmethod
     def from_pretrained(

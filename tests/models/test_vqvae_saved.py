@@ -19,6 +19,7 @@ from tiny_tokenizers import (
 )
 
 from vqvideo.errors import InputError
+from vqvideo.models.quantizers import EMAVQConfig
 from vqvideo.models.tokenizer import ConvConfig
 from vqvideo.models.tokenizer.vqvae import VQVAE
 from vqvideo.storage.files import commit_folder
@@ -77,6 +78,22 @@ def test_another_setting_changes_the_fingerprint() -> None:
     model, other = small_vqvae(), small_vqvae(commitment=0.5)
     assert model.state_dict().keys() == other.state_dict().keys()
     assert model.fingerprint() != other.fingerprint()
+
+
+def test_a_default_that_changes_leaves_saved_models_their_fingerprints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = small_vqvae(commitment=0.25)
+    was = model.fingerprint()
+    model.save_pretrained(tmp_path / "model")
+    monkeypatch.setattr(EMAVQConfig.__dataclass_fields__["commitment"], "default", 0.5)
+    assert small_vqvae(commitment=0.25).fingerprint() != was
+    loaded = VQVAE.from_pretrained(tmp_path / "model")
+    assert loaded.fingerprint() == was
+    loaded.save_pretrained(tmp_path / "again")
+    assert VQVAE.from_pretrained(tmp_path / "again").fingerprint() == was
+    loaded.variance.add_(1)
+    assert loaded.fingerprint() != was
 
 
 def test_an_older_model_gives_way_to_a_newer_one(tmp_path: Path) -> None:

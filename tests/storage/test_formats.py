@@ -19,18 +19,18 @@ TENSORS = {"w": torch.arange(3.0)}
 
 
 def test_a_newer_format_is_refused_and_an_older_one_upgraded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "FORMAT_VERSION", 3)
+    monkeypatch.setattr(checkpoint, "MODEL_FORMAT", 3)
     save_model(tmp_path / "new", "toy", {"width": 3}, TENSORS)
-    monkeypatch.setattr(checkpoint, "FORMAT_VERSION", 1)
+    monkeypatch.setattr(checkpoint, "MODEL_FORMAT", 1)
     with pytest.raises(InputError, match="format 3, this vqvideo reads up to 1: install a newer one"):
         load_model(tmp_path / "new", "toy")
     save_model(tmp_path / "old", "toy", {"width": 3}, TENSORS)
-    monkeypatch.setattr(checkpoint, "FORMAT_VERSION", 3)
+    for module in (checkpoint, formats):
+        monkeypatch.setattr(module, "MODEL_FORMAT", 3)
 
     def deeper(saved: SavedModel) -> SavedModel:
         return saved._replace(config=saved.config | {"depth": saved.config.get("depth", 0) + 1})
 
-    monkeypatch.setattr(formats, "FORMAT_VERSION", 3)
     monkeypatch.setattr(formats, "UPGRADES", {1: deeper, 2: deeper})
     assert load_model(tmp_path / "old", "toy").config == {"width": 3, "depth": 2}
 
@@ -51,7 +51,7 @@ def test_a_world_of_format_3_keeps_its_targets_of_rewards_and_its_fingerprint(
     world = tiny_world()
     config, tensors = world.config(), model_tensors(world)
     del config["prior"]["two_hot"]
-    monkeypatch.setattr(checkpoint, "FORMAT_VERSION", 3)
+    monkeypatch.setattr(checkpoint, "MODEL_FORMAT", 3)
     save_model(tmp_path / "old", "world", config, tensors)
     monkeypatch.undo()
     loaded = WorldModel.from_pretrained(tmp_path / "old")
@@ -73,7 +73,7 @@ def test_a_world_of_format_2_dreams_as_before_and_cannot_be_guided(
     config = world.config()
     known = ("dim", "heads", "layers", "time_every", "window", "mlp_ratio", "corruption")
     config["prior"] = {key: config["prior"][key] for key in known} | {"head": {}}
-    monkeypatch.setattr(checkpoint, "FORMAT_VERSION", 2)
+    monkeypatch.setattr(checkpoint, "MODEL_FORMAT", 2)
     save_model(tmp_path / "old", "world", config, tensors)
     monkeypatch.undo()
     old = WorldModel.from_pretrained(tmp_path / "old")
@@ -81,3 +81,10 @@ def test_a_world_of_format_2_dreams_as_before_and_cannot_be_guided(
     assert torch.equal(old.imagine(frames, actions, seed=0).frames, world.imagine(frames, actions, seed=0).frames)
     assert world.prior.can_guide
     assert not old.prior.can_guide
+
+
+def test_a_world_of_format_3_that_comes_along_keeps_its_fingerprints(tmp_path: Path) -> None:
+    world = WorldModel.from_pretrained("carracing")
+    assert (world.fingerprint()[:16], world.vqvae.fingerprint()[:16]) == ("52c1016b92ce6944", "b2bb9dc96bef0312")
+    world.save_pretrained(tmp_path / "again")
+    assert WorldModel.from_pretrained(tmp_path / "again").fingerprint() == world.fingerprint()

@@ -23,7 +23,7 @@ from vqvideo.spaces import ActionSpace
 from vqvideo.storage.files import check_regular, parse_json
 from vqvideo.storage.records import typed
 
-FORMAT_VERSION = 1
+EPISODE_FORMAT = 1
 CHUNK = 16
 """Frames compressed together: long enough to compress 11 times, short enough for random access."""
 MAX_SIDE = 2048
@@ -152,7 +152,7 @@ def episode_to_bytes(episode: Episode) -> bytes:
         "chunk_offsets": offsets,
         **{name: np.ascontiguousarray(getattr(episode, name)) for name in _FIELDS},
     }
-    header = _Header(FORMAT_VERSION, episode.frames.shape, episode.actions.shape[1], int(episode.seed))
+    header = _Header(EPISODE_FORMAT, episode.frames.shape, episode.actions.shape[1], int(episode.seed))
     # One key: safetensors does not keep the order of several, and equal episodes must give equal bytes.
     return to_safetensors(tensors, metadata={"vqvideo": json.dumps(vars(header))})
 
@@ -243,9 +243,9 @@ class EpisodeReader:
         if "vqvideo" not in metadata:
             raise InputError(f"{self.path}: a safetensors file, but not one of our episodes")
         header = typed(_Header, parse_json(metadata["vqvideo"].encode(), self.path), f"{self.path}: header")
-        if header.format_version != FORMAT_VERSION:
+        if header.format_version != EPISODE_FORMAT:
             found = reprlib.repr(header.format_version)
-            raise InputError(f"{self.path}: format version {found}, this version reads {FORMAT_VERSION}")
+            raise InputError(f"{self.path}: format version {found}, this version reads {EPISODE_FORMAT}")
         shape = header.shape
         if shape[3] != 3 or not 2 <= shape[0] <= MAX_STEPS + 1:
             raise InputError(f"{self.path}: header declares frames {reprlib.repr(shape)}, expected (T+1, h, w, 3)")

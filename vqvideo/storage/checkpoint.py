@@ -26,7 +26,7 @@ from torch.nn.modules.module import (
 
 from vqvideo.errors import InputError
 from vqvideo.storage import files
-from vqvideo.storage.formats import FORMAT_VERSION, SavedModel, upgraded
+from vqvideo.storage.formats import MODEL_FORMAT, SavedModel, upgraded
 
 log = logging.getLogger(__name__)
 M = TypeVar("M", bound=nn.Module)
@@ -82,7 +82,7 @@ def fingerprint(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str
 
 
 def _model_files(kind: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, files.Writer]:
-    header = {"format": f"vqvideo-{kind}", "format_version": FORMAT_VERSION, **config}
+    header = {"format": f"vqvideo-{kind}", "format_version": MODEL_FORMAT, **config}
     return {
         CONFIG: (json.dumps(header, indent=2) + "\n").encode(),
         WEIGHTS: TensorFile(tensors),
@@ -141,8 +141,8 @@ def load_model(folder: Path, kind: str) -> SavedModel:
     if config.get("format") != f"vqvideo-{kind}":
         raise InputError(f"{folder / CONFIG}: {folder} holds a {config.get('format')}, expected a vqvideo-{kind}")
     version = config.get("format_version")
-    if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
-        raise InputError(f"{folder}: format {version}, this vqvideo reads up to {FORMAT_VERSION}: install a newer one")
+    if not isinstance(version, int) or not 1 <= version <= MODEL_FORMAT:
+        raise InputError(f"{folder}: format {version}, this vqvideo reads up to {MODEL_FORMAT}: install a newer one")
     own = {key: value for key, value in config.items() if key not in ("format", "format_version")}
     return upgraded(SavedModel(own, parse_tensors(weights, folder / WEIGHTS)), version)
 

@@ -48,13 +48,16 @@ def _in_backbone(name: str) -> str:
 
 
 def name_the_two_hot(saved: SavedModel) -> SavedModel:
-    """In format 3 the two-hot targets of rewards were always weighed in symlog space."""
+    """In format 3 the two-hot targets of rewards were always weighed in symlog space. (It recorded no `identity`
+    either: models without one go by their settings, as all did then; see `HubModel.own_identity`.)
+    """
     if "prior" not in saved.config:
         return saved
     return saved._replace(config={**saved.config, "prior": {**saved.config["prior"], "two_hot": "symlog"}})
 
 
-FORMAT_VERSION = 4
+MODEL_FORMAT = 4
+"""Version of `config.json` and of the names of the tensors."""
 UPGRADES: dict[int, Callable[[SavedModel], SavedModel]] = {
     1: name_the_loss_terms,
     2: give_the_prior_a_backbone,
@@ -65,7 +68,7 @@ UPGRADES: dict[int, Callable[[SavedModel], SavedModel]] = {
 
 def upgraded(saved: SavedModel, version: int) -> SavedModel:
     """A model of format `version` in today's."""
-    while version < FORMAT_VERSION:
+    while version < MODEL_FORMAT:
         saved = UPGRADES[version](saved)
         version += 1
     return saved

@@ -41,6 +41,8 @@ class HubModel(nn.Module, ModelHubMixin):
 
     kind: str
     """What `config.json` says the folder holds."""
+    recorded: dict[str, Any] | None = None
+    """`identity` as it was when the model was first saved; None for one that never was, or before format 4."""
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
@@ -59,14 +61,24 @@ class HubModel(nn.Module, ModelHubMixin):
         return next(self.parameters()).device
 
     def fingerprint(self) -> str:
-        """SHA-256 of configuration and weights. Settings at their default count as if they were not there, so that a
-        setting which a later version adds does not make strangers of old models.
-        """
+        """SHA-256 of `identity` and weights: other weights make another one, a later version of vqvideo does not."""
         return fingerprint(self.identity(), model_tensors(self))
 
     def identity(self) -> dict[str, Any]:
-        """The part of `config` that the fingerprint is taken over."""
+        """What the fingerprint is taken over, beside the weights. It is recorded with the model, because what follows
+        from settings changes whenever a class gets another default, or one more setting.
+        """
+        return self.own_identity() if self.recorded is None else self.recorded
+
+    def own_identity(self) -> dict[str, Any]:
+        """The `identity` of a model that was never saved, or saved before format 4: to those it must give the same one
+        for ever, whatever settings and defaults are added.
+        """
         return self.config()
+
+    def record(self) -> dict[str, Any]:
+        """What `config.json` holds: `config` and `identity`."""
+        return self.config() | {"identity": self.identity()}
 
     def save_pretrained(
         self,
@@ -86,7 +98,7 @@ class HubModel(nn.Module, ModelHubMixin):
         """
         folder = Path(save_directory)
         card = _CARD.format(kind=self.kind, name=type(self).__name__).encode()
-        save_model(folder, self.kind, self.config(), model_tensors(self), extra={"README.md": card})
+        save_model(folder, self.kind, self.record(), model_tensors(self), extra={"README.md": card})
         if push_to_hub:
             return self.push_to_hub(repo_id or folder.name, **hub)
         return None

@@ -90,7 +90,7 @@ class VQVAE(HubModel):
     def config(self) -> dict[str, Any]:
         return {"model": to_plain(self.cfg), "frame_size": list(self.frame_size)}
 
-    def identity(self) -> dict[str, Any]:
+    def own_identity(self) -> dict[str, Any]:
         model = without_defaults(self.cfg)
         # How it was trained is in the weights; it does not change what they compute.
         del model["reconstruction"]
@@ -113,7 +113,9 @@ class VQVAE(HubModel):
     @classmethod
     def from_saved(cls, saved: SavedModel, source: str, quantizer: nn.Module | None = None) -> Self:
         build = partial(cls.from_config, saved.config, source, quantizer)
-        return build_and_load(build, saved.tensors, f"{source}/{WEIGHTS}")
+        vqvae = build_and_load(build, saved.tensors, f"{source}/{WEIGHTS}")
+        vqvae.recorded = saved.config.get("identity")
+        return vqvae
 
     @property
     def codebook(self) -> Tensor:
