@@ -1,4 +1,4 @@
-"""Clips and their order: every window, no boundary crossed, every sample once per epoch."""
+"""Clips: every window of an episode, no boundary crossed, read again from memory."""
 
 from __future__ import annotations
 
@@ -160,59 +160,3 @@ def test_spread_takes_many_episodes_and_avoids_overlap(tmp_path: Path, count: in
     assert len(starts) == min(count, 4)
     if count <= 3 + 6 + 6 + 2:
         assert all(np.diff(found).min(initial=5) >= 5 for found in starts.values())
-
-
-# ---------------------------------------------------------------- order
-
-
-@settings(max_examples=50, deadline=None)
-@given(
-    size=st.integers(1, 50),
-    share=st.integers(1, 8),
-    world=st.integers(1, 4),
-    epochs=st.integers(1, 4),
-    seed=st.integers(0, 2**63),
-)
-def test_every_sample_comes_once_per_epoch(size: int, share: int, world: int, epochs: int, seed: int) -> None:
-    batch = share * world
-    steps = -(-size * epochs // batch)
-    ranks = [StepBatches(size, batch, seed, stop=steps, rank=r, world=world) for r in range(world)]
-    order = [index for parts in zip(*ranks, strict=True) for part in parts for index in part]
-    assert order == [index for part in StepBatches(size, batch, seed, stop=steps) for index in part]
-    for epoch in range(epochs):
-        assert sorted(order[epoch * size : (epoch + 1) * size]) == list(range(size))
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.integers(1, 40), st.integers(1, 60), st.integers(0, 30), st.integers(0, 9))
-def test_a_resumed_order_is_the_tail_of_the_whole_one(size: int, batch: int, start: int, seed: int) -> None:
-    whole = list(StepBatches(size, batch, seed, stop=30))
-    resumed = StepBatches(size, batch, seed, start=start, stop=30)
-    assert list(resumed) == whole[start:]
-    assert len(resumed) == 30 - start
-    assert resumed.indices(7) == whole[7]
-
-
-def test_epochs_and_seeds_have_orders_of_their_own() -> None:
-    one, two = StepBatches(100, 100, 0, stop=2)
-    assert one != two
-    assert one != next(iter(StepBatches(100, 100, 1, stop=2)))
-
-
-def test_the_order_never_changes_between_versions() -> None:
-    """A golden number: a change here makes every interrupted run resume with other data."""
-    assert StepBatches(8, 8, 0, stop=1).indices(0) == [0, 3, 7, 5, 1, 2, 6, 4]
-
-
-@pytest.mark.parametrize(
-    ("size", "batch", "rank", "world", "message"),
-    [
-        (10, 6, 0, 4, "batch 6 does not divide by 4 processes"),
-        (0, 4, 0, 1, "both must be at least 1"),
-        (10, 0, 0, 1, "both must be at least 1"),
-        (10, 4, 2, 2, "rank 2 of 2"),
-    ],
-)
-def test_impossible_batches_are_refused(size: int, batch: int, rank: int, world: int, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        StepBatches(size, batch, 0, stop=1, rank=rank, world=world)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from stores import flip
 from tiny_models import tiny_experiment, tiny_store, train_config
 from torch import Tensor
@@ -17,7 +19,7 @@ from vqvideo.data.index import episode_file
 from vqvideo.errors import InputError
 from vqvideo.experiment.tokenizer import train_vqvae
 from vqvideo.training.launch import make_accelerator
-from vqvideo.training.loader import Loader, LoaderDiedError, WithStills, check_shared_memory, explained
+from vqvideo.training.loader import Loader, LoaderDiedError, StepBatches, WithStills, check_shared_memory, explained
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -81,3 +83,59 @@ def test_a_dead_loader_process_is_told_as_one_and_other_errors_are_not() -> None
         raise RuntimeError("out of memory")
     with pytest.raises(InputError, match=r"^a bad flag$"), explained(3):
         raise InputError("a bad flag")
+
+
+# ---------------------------------------------------------------- order
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    size=st.integers(1, 50),
+    share=st.integers(1, 8),
+    world=st.integers(1, 4),
+    epochs=st.integers(1, 4),
+    seed=st.integers(0, 2**63),
+)
+def test_every_sample_comes_once_per_epoch(size: int, share: int, world: int, epochs: int, seed: int) -> None:
+    batch = share * world
+    steps = -(-size * epochs // batch)
+    ranks = [StepBatches(size, batch, seed, stop=steps, rank=r, world=world) for r in range(world)]
+    order = [index for parts in zip(*ranks, strict=True) for part in parts for index in part]
+    assert order == [index for part in StepBatches(size, batch, seed, stop=steps) for index in part]
+    for epoch in range(epochs):
+        assert sorted(order[epoch * size : (epoch + 1) * size]) == list(range(size))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 60), st.integers(0, 30), st.integers(0, 9))
+def test_a_resumed_order_is_the_tail_of_the_whole_one(size: int, batch: int, start: int, seed: int) -> None:
+    whole = list(StepBatches(size, batch, seed, stop=30))
+    resumed = StepBatches(size, batch, seed, start=start, stop=30)
+    assert list(resumed) == whole[start:]
+    assert len(resumed) == 30 - start
+    assert resumed.indices(7) == whole[7]
+
+
+def test_epochs_and_seeds_have_orders_of_their_own() -> None:
+    one, two = StepBatches(100, 100, 0, stop=2)
+    assert one != two
+    assert one != next(iter(StepBatches(100, 100, 1, stop=2)))
+
+
+def test_the_order_never_changes_between_versions() -> None:
+    """A golden number: a change here makes every interrupted run resume with other data."""
+    assert StepBatches(8, 8, 0, stop=1).indices(0) == [0, 3, 7, 5, 1, 2, 6, 4]
+
+
+@pytest.mark.parametrize(
+    ("size", "batch", "rank", "world", "message"),
+    [
+        (10, 6, 0, 4, "batch 6 does not divide by 4 processes"),
+        (0, 4, 0, 1, "both must be at least 1"),
+        (10, 0, 0, 1, "both must be at least 1"),
+        (10, 4, 2, 2, "rank 2 of 2"),
+    ],
+)
+def test_impossible_batches_are_refused(size: int, batch: int, rank: int, world: int, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        StepBatches(size, batch, 0, stop=1, rank=rank, world=world)

@@ -27,7 +27,7 @@ _FORMAT = 3
 """Of the cache, in its name: a cache of another format is not found and made again."""
 _FILE = "codes.safetensors"
 _MAX_HEADER_BYTES = 2**16
-"""Of that file; ours has a few hundred."""
+"""Of that file; it has a few hundred."""
 _SHARD_FRAMES = 2**12
 """A shard is full when its episodes have so many frames: a few MiB of codes, and enough shards to share among ranks."""
 _DTYPES = {"I32": np.int32, "I64": np.int64, "F32": np.float32, "BOOL": np.bool_}

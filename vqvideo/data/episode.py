@@ -32,7 +32,7 @@ MAX_STEPS = 2**24
 """More than a fortnight at ten frames per second."""
 _LEVEL = 3
 _MAX_HEADER_BYTES = 2**16
-"""A header of ours has about 700; safetensors itself would read up to 100 MB of one."""
+"""It has about 700; safetensors itself would read a header of up to 100 MB."""
 _MOST_ZSTD = 2**15
 """How much smaller zstd makes anything at best: 128 KiB in a block of 4 bytes (RFC 8878, 3.1.1.2)."""
 

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 import torch
-from einops import rearrange, repeat
+from einops import repeat
 from torch import Tensor
 
 from vqvideo.errors import InputError
 from vqvideo.imagined_env.rows import Rows
 from vqvideo.imagined_env.starts import Starts
 from vqvideo.models.imagination import Imaginer, WorldState, WorldStep
+from vqvideo.models.pixels import channels_last
 from vqvideo.models.prior.sampling import Sampling
 from vqvideo.models.rows import RowStreams
 
@@ -111,7 +112,7 @@ class DreamBatch:
         step, self._state = self.world.advance(self._state, held, self.sampling, self.random)
         self.steps = self.steps + going.mask
         terminated = drawn < step.termination
-        frames = rearrange(step.frames, "b s c h w -> b s h w c")
+        frames = channels_last(step.frames)
         self.newest = frames[:, -1]
         truncated = (self.steps >= self.horizon) & ~terminated
         info = {"frames": frames, "entropy": step.entropy, "termination": step.termination}

@@ -10,13 +10,13 @@ from typing import Any, TypeAlias
 import gymnasium
 import numpy as np
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from vqvideo.data.clips import Clips, StartClips
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
 from vqvideo.models.imagination import Imaginer, WorldState
+from vqvideo.models.pixels import channels_first, channels_last
 from vqvideo.spaces import ActionSpace
 
 _BATCH = 64
@@ -58,7 +58,7 @@ class Starts:
         pairs = zip(frames.split(_BATCH), actions.split(_BATCH), strict=True)
         state, newest = _joined([world.begin(*pair) for pair in pairs])
         source = torch.arange(len(frames)) if source is None else source
-        return cls(state, rearrange(newest, "b c h w -> b h w c"), source.to(world.device))
+        return cls(state, channels_last(newest), source.to(world.device))
 
 
 def _joined(parts: Sequence[Any]) -> Any:
@@ -173,7 +173,7 @@ def given_starts(world: Imaginer, options: dict[str, object], rows: int) -> Star
     frames = _for_rows("frames", options["frames"], rows, "t, h, w, 3")
     actions = options.get("actions", np.zeros((rows, 0, world.action_space.size)))
     actions = _for_rows("actions", actions, rows, "t - 1, a")
-    return Starts.read(world, rearrange(frames, "b t h w c -> b t c h w"), actions, torch.full((rows,), -1))
+    return Starts.read(world, channels_first(frames), actions, torch.full((rows,), -1))
 
 
 def _for_rows(name: str, value: object, rows: int, shape: str) -> Tensor:
