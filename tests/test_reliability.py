@@ -18,7 +18,6 @@ from reliability import crashes, damage, kills
 from reliability.guarantees import GUARANTEES
 from reliability.outcome import Experiment, Guarantee, Outcome
 
-from vqvideo.data import store as stores
 from vqvideo.errors import InputError
 from vqvideo.storage import checkpoint, files
 from vqvideo.training import trainer
@@ -136,7 +135,7 @@ def read_and_name_nothing(path: Path, expected: files.FileRecord) -> bytes:
         (damage.damaged_models, files, "read_verified", read_unverified, ("world/model.safetensors", "was used")),
         (damage.damaged_models, files, "read_verified", read_and_name_nothing, ("does not name the file",)),
         (damage.damaged_models, checkpoint.log, "warning", unchanged, ("average", "replaced without a warning")),
-        (damage.damaged_stores, stores, "verify_file", unchanged, ("000000.safetensors", "flipped: was used")),
+        (damage.damaged_stores, files, "verify_file", unchanged, ("000000.safetensors", "flipped: was used")),
         (damage.damaged_stores, files, "verify_file", unchanged, ("codes.safetensors", "flipped: was used")),
     ],
     ids=["models", "nameless", "silent", "episodes", "codes"],
