@@ -23,7 +23,7 @@ from vqvideo.evaluation import prior as of_prior
 from vqvideo.evaluation.frame_sets import lite0_missing
 from vqvideo.evaluation.metrics import psnr, ssim
 from vqvideo.evaluation.prior import step_likelihood, step_rewards
-from vqvideo.evaluation.scene import through_tokenizer
+from vqvideo.evaluation.world import through_tokenizer
 from vqvideo.models.pixels import to_uint8, to_unit
 from vqvideo.models.prior import Likelihood, MaskedHeadConfig
 from vqvideo.models.prior.sampling import Sampling

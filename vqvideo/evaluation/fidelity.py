@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from types import SimpleNamespace
 from typing import Any
 
 from vqvideo.data.store import Store
-from vqvideo.errors import InputError
+from vqvideo.errors import InputError, at_least
 from vqvideo.evaluation.agreement import agreement, end_agreement, step_agreement
 from vqvideo.evaluation.replay import Replay, dream_again
 from vqvideo.evaluation.tables import cell, step_table, table
@@ -123,17 +124,11 @@ def evaluate_fidelity(
     Raises:
         InputError: a store of another action space or frame size, or fewer than two episodes that long.
     """
-    for name, value in {"horizon": horizon, "context": context, "samples": samples, "batch": batch}.items():
-        if value < 1:
-            raise InputError(f"{name} is {value}, expected at least 1")
+    counts = SimpleNamespace(horizon=horizon, context=context, samples=samples, batch=batch)
+    at_least(counts, "", horizon=1, context=1, samples=1, batch=1)
     if episodes < 2:
         raise InputError(f"episodes is {episodes}, expected at least 2: they lend each other their actions")
-    found = {"actions": store.meta.action_space, "frames of (h, w)": tuple(store.meta.frame_size)}
-    asked = {"actions": world.action_space, "frames of (h, w)": tuple(world.vqvae.frame_size)}
-    for name in found:
-        if found[name] != asked[name]:
-            here = f"the store has {name} {found[name]}, the world model takes {asked[name]}"
-            raise InputError(f"{here}: they are of different environments")
+    _refuse_other_environment(world, store)
     window = {"seen": world.vqvae.clip_length(context), "stride": world.stride, "horizon": horizon}
     replay = Replay(store, "held_out", episodes, **window)
     replay.require(2)
@@ -156,3 +151,12 @@ def evaluate_fidelity(
         steps=step_agreement(real, dreams, trained),
         ends=end_agreement(real, dreams),
     )
+
+
+def _refuse_other_environment(world: Imaginer, store: Store) -> None:
+    found = {"actions": store.meta.action_space, "frames of (h, w)": tuple(store.meta.frame_size)}
+    asked = {"actions": world.action_space, "frames of (h, w)": tuple(world.vqvae.frame_size)}
+    for name in found:
+        if found[name] != asked[name]:
+            here = f"the store has {name} {found[name]}, the world model takes {asked[name]}"
+            raise InputError(f"{here}: they are of different environments")
