@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,9 +62,8 @@ class Tokenizer(NamedTuple):
         return 1 + self.stride * (latent_steps - 1)
 
 
-class Dreamt(NamedTuple):
-    reward: Tensor
-    termination: Tensor
+Outcome = Callable[[int, int, Tensor], tuple[float, float]]
+"""Reward and probability of the end, for the seed of an episode, the time in it, and the actions of a step."""
 
 
 class Fake:
@@ -70,59 +71,45 @@ class Fake:
 
     device, action_space = torch.device("cpu"), make_meta().action_space
 
-    def __init__(self, stride: int = 1) -> None:
-        self.stride, self.vqvae = stride, Tokenizer(stride)
+    def __init__(self, outcome: Outcome, stride: int = 1) -> None:
+        self.outcome, self.stride, self.vqvae = outcome, stride, Tokenizer(stride)
 
     def start(self, frames: Tensor, actions: Tensor) -> Tensor:
         assert actions.shape == (len(frames), frames.shape[1] - 1, 1)
         return frames[:, -1, :2, 0, 0].long()
 
-    def step(self, state: Tensor, action: Tensor, **_: Any) -> tuple[Dreamt, Tensor]:
+    def step(self, state: Tensor, action: Tensor, **_: Any) -> tuple[SimpleNamespace, Tensor]:
         assert action.shape == (len(state), self.stride, 1)
         said = [self.outcome(seed, time, one) for (time, seed), one in zip(state.tolist(), action, strict=True)]
-        return Dreamt(*torch.tensor(said, dtype=torch.float32).T), state + torch.tensor([self.stride, 0])
-
-    def outcome(self, seed: int, time: int, actions: Tensor) -> tuple[float, float]:
-        """Reward and probability of the end."""
-        raise NotImplementedError
+        reward, termination = torch.tensor(said, dtype=torch.float32).T
+        return SimpleNamespace(reward=reward, termination=termination), state + torch.tensor([self.stride, 0])
 
 
-class Oracle(Fake):
+def oracle(store: Store, stride: int) -> Fake:
     """Says what really happened, and nonsense after the end."""
+    episodes = {entry.seed: store.episode(entry) for entry in store.entries}
 
-    def __init__(self, store: Store, stride: int) -> None:
-        super().__init__(stride)
-        self.episodes = {entry.seed: store.episode(entry) for entry in store.entries}
-
-    def outcome(self, seed: int, time: int, actions: Tensor) -> tuple[float, float]:
-        part = slice(time, time + self.stride)
-        rewards, terminated = self.episodes[seed].rewards[part], self.episodes[seed].terminated[part]
+    def outcome(seed: int, time: int, actions: Tensor) -> tuple[float, float]:
+        part = slice(time, time + stride)
+        rewards, terminated = episodes[seed].rewards[part], episodes[seed].terminated[part]
         return (float(rewards.sum()), float(terminated.any())) if len(rewards) else (-1000.0, 0.5)
 
+    return Fake(outcome, stride)
 
-class Constant(Fake):
+
+def constant(reward: float, end: float, stride: int = 1) -> Fake:
     """Always the same."""
-
-    def __init__(self, reward: float, end: float, stride: int = 1) -> None:
-        super().__init__(stride)
-        self.said = reward, end
-
-    def outcome(self, seed: int, time: int, actions: Tensor) -> tuple[float, float]:
-        return self.said
+    return Fake(lambda *_: (reward, end), stride)
 
 
-class Obedient(Fake):
+def obedient() -> Fake:
     """Rewards are actions, and nothing ever ends."""
-
-    def outcome(self, seed: int, time: int, actions: Tensor) -> tuple[float, float]:
-        return float(actions.sum()), 0.0
+    return Fake(lambda seed, time, actions: (float(actions.sum()), 0.0))
 
 
-class Fading(Obedient):
+def fading() -> Fake:
     """Rewards are actions; the end is unsure, and less likely the later."""
-
-    def outcome(self, seed: int, time: int, actions: Tensor) -> tuple[float, float]:
-        return float(actions.sum()), 1 / (3 + seed + time)
+    return Fake(lambda seed, time, actions: (float(actions.sum()), 1 / (3 + seed + time)), stride=2)
 
 
 def measured(world: Any, store: Store, **settings: Any) -> FidelityReport:
@@ -135,7 +122,7 @@ def measured(world: Any, store: Store, **settings: Any) -> FidelityReport:
 @pytest.mark.parametrize("context", [1, 3])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_a_dream_that_is_the_truth_makes_no_error(store: Store, stride: int, context: int) -> None:
-    report = measured(Oracle(store, stride), store, context=context)
+    report = measured(oracle(store, stride), store, context=context)
     for found in (report.returns, report.lengths):
         assert found["dream"] == found["real"]
         assert (found["error"], found["correlation"]) == (0, pytest.approx(1))
@@ -151,7 +138,7 @@ def test_a_dream_that_is_the_truth_makes_no_error(store: Store, stride: int, con
 
 def test_lengths_and_returns_are_counted_in_latent_steps_after_the_context(store: Store) -> None:
     """With three frames of context, seven actions end in the third step of two, of which it takes only the first."""
-    report = measured(Oracle(store, 2), store, context=2, horizon=6)
+    report = measured(oracle(store, 2), store, context=2, horizon=6)
     assert report.lengths["real"] == [3, 5, 6, 6]
     assert report.returns["real"] == [sum(range(2, stop)) for stop in (7, 12, 14, 14)]
     assert report.steps["alive_real"] == [1, 1, 0.75, 0.75, 0.5, 0.5]
@@ -159,7 +146,7 @@ def test_lengths_and_returns_are_counted_in_latent_steps_after_the_context(store
 
 
 def test_errors_of_a_constant_dream_are_those_computed_by_hand(store: Store) -> None:
-    report = measured(Constant(reward=2.0, end=0.0), store)
+    report = measured(constant(2.0, 0.0), store)
     real = np.array([21, 45, 45, 45])
     assert report.returns["real"] == real.tolist()
     assert report.returns["dream"] == [20] * 4
@@ -177,7 +164,7 @@ def test_errors_of_a_constant_dream_are_those_computed_by_hand(store: Store) -> 
 
 def test_the_training_episodes_are_a_baseline(store: Store) -> None:
     """One ends after nine of ten steps, with a return of 36; the other goes on."""
-    report = measured(Constant(0.0, 0.0), store)
+    report = measured(constant(0.0, 0.0), store)
     assert report.training_episodes == 2
     assert report.returns["error_training_mean"] == np.abs(np.array([21, 45, 45, 45]) - (36 + 45) / 2).mean()
     assert report.lengths["error_training_mean"] == np.abs(np.array([7, 10, 10, 10]) - 9.5).mean()
@@ -187,26 +174,26 @@ def test_the_training_episodes_are_a_baseline(store: Store) -> None:
 
 
 def test_without_training_episodes_there_is_no_baseline_and_nothing_else_is_missing(tmp_path: Path) -> None:
-    report = measured(Constant(1.0, 0.0), store_of(tmp_path, [episode(20, 0), episode(5, 1)]))
+    report = measured(constant(1.0, 0.0), store_of(tmp_path, [episode(20, 0), episode(5, 1)]))
     missing = [report.returns["error_training_mean"], *report.steps["reward_rmse_training_mean"]]
     assert all(map(math.isnan, [*missing, *report.steps["ended_brier_training_rate"]]))
     assert report.returns["error"] > 0
 
 
 def test_the_probability_of_having_ended_is_that_of_any_end_before(store: Store) -> None:
-    report = measured(Constant(0.0, 0.25), store, horizon=3)
+    report = measured(constant(0.0, 0.25), store, horizon=3)
     assert report.steps["ended_brier"] == pytest.approx([(1 - 0.75**k) ** 2 for k in (1, 2, 3)])
 
 
 def test_dreams_end_as_often_as_their_probability_says(store: Store) -> None:
-    report = measured(Constant(1.0, 0.25), store, horizon=4, samples=1000)
+    report = measured(constant(1.0, 0.25), store, horizon=4, samples=1000)
     assert report.steps["alive_dream"] == pytest.approx([0.75**k for k in range(1, 5)], abs=0.03)
     assert report.lengths["dream_mean"] == pytest.approx(1 + 0.75 + 0.75**2 + 0.75**3, abs=0.05)
     assert report.returns["dream"] == report.lengths["dream"]
 
 
 def test_rewards_after_the_end_of_a_dream_do_not_count(store: Store) -> None:
-    report = measured(Constant(5.0, 1.0), store)
+    report = measured(constant(5.0, 1.0), store)
     assert report.returns["dream"] == [5] * 4
     assert report.lengths["dream"] == [1] * 4
     assert report.steps["alive_dream"] == [0] * 10
@@ -215,7 +202,7 @@ def test_rewards_after_the_end_of_a_dream_do_not_count(store: Store) -> None:
 
 def test_other_actions_are_those_of_the_episode_before(tmp_path: Path) -> None:
     held_out = [episode(20, seed) for seed in (1, 2, 4)]
-    report = measured(Obedient(), store_of(tmp_path, held_out))
+    report = measured(obedient(), store_of(tmp_path, held_out))
     assert report.returns["dream"] == [10, 20, 40]
     assert report.returns["other_actions"] == [40, 10, 20]
 
@@ -229,7 +216,9 @@ def test_flags_are_judged_by_the_mean_accuracy_of_both_classes(store: Store) -> 
 
 
 def test_an_episode_lives_up_to_its_end_and_has_ended_from_there_on() -> None:
-    played = Outcomes(torch.ones(2, 3), torch.tensor([2, 4]))
+    ends = first_end(torch.tensor([[False, True, True], [False, False, False]]))
+    assert ends.tolist() == [2, 4], "the first one, or beyond the horizon"
+    played = Outcomes(torch.ones(2, 3), ends)
     assert played.ended.tolist() == [[False, True, True], [False, False, False]]
     assert played.lived.tolist() == [[True, True, False], [True, True, True]]
     assert (played.returns.tolist(), played.lengths.tolist()) == ([2, 3], [2, 3])
@@ -240,7 +229,7 @@ def test_an_episode_lives_up_to_its_end_and_has_ended_from_there_on() -> None:
 
 @pytest.mark.parametrize("batch", [1, 3, 5])
 def test_the_batch_does_not_change_the_report(store: Store, batch: int) -> None:
-    assert measured(Fading(2), store, batch=batch).to_json() == measured(Fading(2), store).to_json()
+    assert measured(fading(), store, batch=batch).to_json() == measured(fading(), store).to_json()
 
 
 def test_equal_seeds_give_equal_reports_and_others_other_ends(tmp_path: Path) -> None:
@@ -268,7 +257,7 @@ def test_no_frame_after_the_context_is_read(store: Store, monkeypatch: pytest.Mo
     read = EpisodeReader.frames
     asked = []
     monkeypatch.setattr(EpisodeReader, "frames", lambda self, *span: asked.append(span) or read(self, *span))
-    measured(Constant(0.0, 0.0, stride=2), store, context=3)
+    measured(constant(0.0, 0.0, stride=2), store, context=3)
     assert asked == [(0, 5)] * 4
 
 
@@ -289,14 +278,14 @@ def test_actions_go_on_with_stretches_of_other_episodes_after_an_end(store: Stor
 def test_episodes_that_were_cut_or_have_no_future_are_left_out_and_counted(tmp_path: Path) -> None:
     kinds = [(20, False), (9, False), (10, False), (3, True), (2, True), (1, False)]
     store = store_of(tmp_path, [episode(n, seed, ends) for seed, (n, ends) in enumerate(kinds)])
-    report = measured(Constant(0.0, 0.0), store, context=3, horizon=8)
+    report = measured(constant(0.0, 0.0), store, context=3, horizon=8)
     assert report.lengths["real"] == [8, 8, 1]
     assert (report.episodes, report.episodes_cut, report.episodes_too_short) == (3, 1, 2)
 
 
 def test_an_episode_that_ended_is_known_for_every_horizon(tmp_path: Path) -> None:
     store = store_of(tmp_path, [episode(30, 0, ends=False), episode(4, 1)])
-    assert measured(Constant(0.0, 0.0, 2), store, context=2, horizon=14).lengths["real"] == [14, 1]
+    assert measured(constant(0.0, 0.0, 2), store, context=2, horizon=14).lengths["real"] == [14, 1]
 
 
 def test_few_of_many_episodes_are_spread_over_the_split(tmp_path: Path) -> None:
@@ -317,17 +306,17 @@ def test_fewer_than_two_episodes_are_refused_with_the_longest_horizon(
 ) -> None:
     store = store_of(tmp_path, [episode(n, seed, ends) for seed, (n, ends) in enumerate(kinds)])
     with pytest.raises(InputError, match=message):
-        measured(Constant(0.0, 0.0, 2), store, context=2, horizon=12)
+        measured(constant(0.0, 0.0, 2), store, context=2, horizon=12)
 
 
 @pytest.mark.parametrize("name", ["horizon", "context", "samples", "batch", "episodes"])
 def test_settings_below_their_least_are_refused(store: Store, name: str) -> None:
     with pytest.raises(InputError, match=f"{name} is 0, expected at least"):
-        measured(Constant(0.0, 0.0), store, **{name: 0})
+        measured(constant(0.0, 0.0), store, **{name: 0})
 
 
 def test_a_store_of_another_environment_is_refused(store: Store) -> None:
-    world = Constant(0.0, 0.0)
+    world = constant(0.0, 0.0)
     world.vqvae = Tokenizer(1, (64, 64))
     with pytest.raises(InputError, match=r"frames of \(h, w\) \(4, 6\), the world model takes \(64, 64\)"):
         measured(world, store)
@@ -339,11 +328,6 @@ def test_a_store_of_another_environment_is_refused(store: Store) -> None:
 # ---------------------------------------------------------------- small parts, text, JSON, picture
 
 
-def test_the_first_end_is_found_and_no_end_is_beyond_the_horizon() -> None:
-    ends = torch.tensor([[[False, True, True], [False, False, False]], [[True, False, False], [False, False, True]]])
-    assert first_end(ends).tolist() == [[2, 4], [1, 3]]
-
-
 def test_correlation_is_pearsons_and_rounding_is_no_signal() -> None:
     x, y = torch.tensor([1.0, 2.0, 4.0]).double(), torch.tensor([3.0, 1.0, 0.5]).double()
     assert correlation(x, y) == pytest.approx(np.corrcoef(x, y)[0, 1])
@@ -353,13 +337,13 @@ def test_correlation_is_pearsons_and_rounding_is_no_signal() -> None:
 
 
 def test_what_is_no_number_becomes_null(store: Store) -> None:
-    plain = measured(Constant(1.0, 0.0), store).to_json()
+    plain = measured(constant(1.0, 0.0), store).to_json()
     assert plain["returns"]["correlation"] is None
     assert json.loads(json.dumps(plain, allow_nan=False)) == plain
 
 
 def test_the_table_names_its_settings_and_has_a_line_per_step(store: Store) -> None:
-    text = measured(Oracle(store, 1), store, context=2, samples=3, seed=7).table()
+    text = measured(oracle(store, 1), store, context=2, samples=3, seed=7).table()
     assert "split held_out: 4 episodes, 3 dream(s) of each, context 2 and horizon 10 latent steps, seed 7" in text
     table = text.split("\n\n")[2].splitlines()
     assert [line.split()[1] for line in table[3:]] == [str(step) for step in range(1, 11)]
@@ -372,7 +356,7 @@ def test_the_picture_shows_dreams_in_every_panel_and_a_baseline_where_there_is_o
     grays = []
     for name, train in (("with", (idle,)), ("without", ())):
         store = store_of(tmp_path / name, [episode(8, 0), episode(20, 1)], train)
-        plot_fidelity(measured(Obedient(), store), "a title", tmp_path / f"{name}.png")
+        plot_fidelity(measured(obedient(), store), "a title", tmp_path / f"{name}.png")
         picture = np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB")).astype(int)
         panels = np.array_split(picture, 3, axis=1)
         assert min((panel[..., 2] > panel[..., 0] + 80).sum() for panel in panels) > 50

@@ -50,17 +50,6 @@ def test_with_diagonal_covariances_it_is_the_distance_of_means_and_standard_devi
 
 
 @settings(deadline=None)
-@given(SEEDS, LENGTHS)
-def test_it_is_the_same_in_any_orthogonal_coordinates(seed: int, d: int) -> None:
-    m1, m2 = normal(2, d, seed=seed)
-    c1, c2 = covariance_of(d, seed + 1), covariance_of(d, seed + 2)
-    turn = torch.linalg.qr(normal(d, d, seed=seed + 3)).Q
-    turned = [gaussian(turn @ m, turn @ c @ turn.T) for m, c in ((m1, c1), (m2, c2))]
-    found = frechet_distance(gaussian(m1, c1), gaussian(m2, c2))
-    assert frechet_distance(*turned) == pytest.approx(found, abs=1e-8)
-
-
-@settings(deadline=None)
 @given(SEEDS)
 def test_in_two_dimensions_the_trace_of_the_root_has_a_closed_form(seed: int) -> None:
     """tr M^(1/2) = (tr M + 2 det(M)^(1/2))^(1/2) for a 2 x 2 matrix M with eigenvalues of at least 0."""
@@ -114,21 +103,10 @@ def test_dimensions_that_do_not_vary_add_nothing_however_few_the_vectors(seed: i
     assert distance(*wide) == pytest.approx(found, abs=1e-6)
 
 
-def test_sets_that_stand_still_are_as_far_apart_as_their_means() -> None:
-    one, two = torch.zeros(5, 3), torch.ones(4, 3)
-    assert distance(one, two) == pytest.approx(3)
-    assert distance(one, torch.zeros(4, 3)) == 0
-
-
 def test_the_distance_of_many_draws_is_that_of_their_distributions() -> None:
     m1, m2, c1, c2 = normal(4, seed=0), normal(4, seed=1), covariance_of(4, 2), covariance_of(4, 3)
     draws = [normal(200_000, 4, seed=5) @ torch.linalg.cholesky(c).T + m for m, c in ((m1, c1), (m2, c2))]
     assert distance(*draws) == pytest.approx(frechet_distance(gaussian(m1, c1), gaussian(m2, c2)), rel=0.02)
-
-
-def test_few_draws_of_one_distribution_are_far_apart_and_many_are_near() -> None:
-    few, many = (distance(normal(n, 32, seed=0), normal(n, 32, seed=1)) for n in (16, 4096))
-    assert few > 10 * many > 0
 
 
 @pytest.mark.parametrize("shape", [(1, 4), (0, 4), (4,)])
