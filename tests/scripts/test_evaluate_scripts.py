@@ -1,25 +1,32 @@
-"""The script that measures a world model, from end to end on tiny ones."""
+"""The scripts that measure worlds and the fidelity of their dreams, from end to end on tiny ones."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Callable
+from importlib import util
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from processes import SCRIPTS
 from tiny_models import tiny_store, tiny_world
 
 from vqvideo import cli
+from vqvideo.data.clips import Clips
+from vqvideo.data.store import Store
+from vqvideo.evaluation import evaluate_fidelity, frame_sets
 from vqvideo.evaluation import evaluate_world as library
-from vqvideo.evaluation import frame_sets
 from vqvideo.models.prior import Sampling
+from vqvideo.scripts import fidelity_plot
+from vqvideo.world import WorldModel
 
 sys.path.insert(0, str(SCRIPTS))
 
-from vqvideo.scripts import evaluate_world
+from vqvideo.scripts import evaluate_dreams, evaluate_world
 
 Script = Callable[..., tuple[int, str]]
 
@@ -34,16 +41,16 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def measure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], home: Path) -> Script:
-    """Runs the script in `home`; its exit code and output."""
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], home: Path) -> Script:
+    """Runs a script in `home`; its exit code and output."""
 
-    def run(*arguments: object) -> tuple[int, str]:
-        fixed = ("--env", "TinyWorld", "--context", 2, "--horizon", 3, "--clips", 3, "--threads", 1)
+    def run(script: Any, *arguments: object) -> tuple[int, str]:
+        fixed = ("--env", "TinyWorld", "--context", 2, "--threads", 1)
         monkeypatch.chdir(home)
-        monkeypatch.setattr(sys, "argv", ["evaluate_world.py", *map(str, (*fixed, *arguments))])
+        monkeypatch.setattr(sys, "argv", ["script.py", *map(str, (*fixed, *arguments))])
         code = 0
         try:
-            cli.run(evaluate_world.main)
+            cli.run(script.main)
         except SystemExit as end:
             code = int(end.code or 0)
         shown = capsys.readouterr()
@@ -52,8 +59,23 @@ def measure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     return run
 
 
+@pytest.fixture
+def measure(run: Script) -> Script:
+    """Measures the world."""
+    return lambda *arguments: run(evaluate_world, "--horizon", 3, "--clips", 3, *arguments)
+
+
+@pytest.fixture
+def replay(run: Script) -> Script:
+    """Measures the fidelity of its dreams."""
+    return lambda *arguments: run(evaluate_dreams, "--horizon", 5, "--samples", 2, *arguments)
+
+
 def figures(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
+
+
+# ---------------------------------------------------------------- evaluate_world
 
 
 def test_tables_are_printed_and_everything_is_written_beside_the_world(measure: Script, home: Path) -> None:
@@ -96,10 +118,6 @@ def test_equal_seeds_give_equal_figures_and_another_sampling_others(measure: Scr
 
 
 def test_the_dreams_are_those_of_the_library(measure: Script, home: Path) -> None:
-    from vqvideo.data.clips import Clips
-    from vqvideo.data.store import Store
-    from vqvideo.world import WorldModel
-
     measure("--no-frechet", "--json", "script.json")
     world = WorldModel.from_pretrained(home / "runs" / "tiny_world" / "world")
     clips = Clips(Store.open(home / "data" / "tiny_world"), "held_out", world.vqvae.clip_length(5))
@@ -128,22 +146,86 @@ def test_without_the_packages_the_rest_is_measured(
     assert 'pip install "vqvideo[perceptual]"' in shown
 
 
+# ---------------------------------------------------------------- evaluate_dreams
+
+
+def test_tables_of_dreams_are_printed_and_everything_is_written_beside_the_world(replay: Script, home: Path) -> None:
+    code, shown = replay()
+    assert code == 0, shown
+    found = figures(home / "runs" / "tiny_world" / "fidelity.json")
+    assert found["settings"]["horizon"] == found["fidelity"]["horizon"] == 5
+    assert {len(values) for values in found["fidelity"]["steps"].values()} == {5}
+    assert {len(found["fidelity"]["returns"][of]) for of in ("real", "dream", "other_actions")} == {2}
+    assert found["hardware"]["cores"] >= 1
+    assert "split held_out: 2 episodes, 2 dream(s) of each" in shown
+    for title in ("returns and lengths", "reward RMSE", "alive, dream", "Brier", "average precision"):
+        assert title in shown
+    assert "figures runs/tiny_world/fidelity.json" in shown
+
+
+def test_the_figures_are_those_of_the_library_under_the_same_options(replay: Script, home: Path) -> None:
+    code, shown = replay("--seed", 3, "--temperature", 0.5, "--json", "out/script.json")
+    assert code == 0, shown
+    world = WorldModel.from_pretrained(home / "runs" / "tiny_world" / "world")
+    how = Sampling(temperature=0.5)
+    store = Store.open(home / "data" / "tiny_world")
+    report = evaluate_fidelity(world, store, horizon=5, context=2, samples=2, sampling=how, seed=3)
+    assert figures(home / "out" / "script.json")["fidelity"] == report.to_json()
+
+
+def test_a_picture_is_drawn_where_it_is_asked_for(replay: Script, home: Path) -> None:
+    pytest.importorskip("matplotlib")
+    code, shown = replay("--plot", "pictures/dreams.png")
+    assert code == 0, shown
+    assert "picture pictures/dreams.png" in shown
+    assert np.asarray(Image.open(home / "pictures" / "dreams.png")).std() > 1
+
+
+def test_without_matplotlib_a_picture_is_refused_before_anything_is_dreamt(
+    replay: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = lambda name: None if name == "matplotlib" else util.find_spec(name)  # noqa: E731
+    monkeypatch.setattr(fidelity_plot, "find_spec", missing)
+    code, shown = replay("--plot", "never.png")
+    assert code == 2
+    assert "pip install matplotlib" in shown
+    assert "split held_out" not in shown
+
+
+# ---------------------------------------------------------------- what cannot be measured
+
+BOTH = [
+    (("--horizon", 0), "--horizon is 0, expected at least 1"),
+    (("--context", 4), "the prior looks back over 3"),
+    (("--world", "nowhere"), "no world model in nowhere"),
+    (("--store", "nowhere"), "nowhere"),
+    (("--guidance", -1), "guidance is -1.0"),
+    (("--horizen", 3), "--horizon"),
+]
+OF_THE_WORLD = [
+    (("--clips", 1), "--clips is 1, expected at least 2"),
+    (("--teacher-steps", 1), "--teacher-steps is 1, expected at least 2"),
+    (("--side", 8), "--side is 8, expected at least 32"),
+    (("--horizon", 100), "here with --context 2 and --horizon 100"),
+]
+OF_DREAMS = [
+    (("--episodes", 1), "--episodes is 1, expected at least 2"),
+    (("--samples", 0), "--samples is 0, expected at least 1"),
+    (("--context", 0), "--context is 0, expected at least 1"),
+    (("--horizon", 100), "the longest usable horizon is 11"),
+]
+
+
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("script", "arguments", "message"),
     [
-        (("--clips", 1), "--clips is 1, expected at least 2"),
-        (("--horizon", 0), "--horizon is 0, expected at least 1"),
-        (("--teacher-steps", 1), "--teacher-steps is 1, expected at least 2"),
-        (("--side", 8), "--side is 8, expected at least 32"),
-        (("--horizon", 100), "here with --context 2 and --horizon 100"),
-        (("--context", 4), "the prior looks back over 3"),
-        (("--world", "nowhere"), "no world model in nowhere"),
-        (("--store", "nowhere"), "nowhere"),
-        (("--guidance", -1), "guidance is -1.0"),
-        (("--horizen", 3), "--horizon"),
+        *((evaluate_world, *case) for case in (*BOTH, *OF_THE_WORLD)),
+        *((evaluate_dreams, *case) for case in (*BOTH, *OF_DREAMS)),
     ],
 )
-def test_what_cannot_be_measured_is_explained(measure: Script, arguments: tuple[object, ...], message: str) -> None:
-    code, shown = measure(*arguments)
+def test_what_cannot_be_measured_is_explained(
+    run: Script, script: Any, arguments: tuple[object, ...], message: str
+) -> None:
+    code, shown = run(script, "--horizon", 3, *arguments)
     assert code == 2
     assert message in shown
