@@ -128,7 +128,7 @@ def _peer_step(z: Tensor, codebook: Tensor, *, revival: bool) -> Work:
 def _ours(codebook: Tensor, *, revival: bool) -> EMAVQ:
     revive = EMAVQConfig().revive_below if revival else 0.0
     k, d = codebook.shape
-    quantizer = EMAVQConfig(codebook_size=k, dim=d, revive_below=revive).build().to(codebook.device)
+    quantizer = EMAVQ(EMAVQConfig(codebook_size=k, dim=d, revive_below=revive)).to(codebook.device)
     quantizer.codebook.copy_(codebook)
     quantizer.ema_sum.copy_(codebook)
     return quantizer

@@ -14,7 +14,7 @@ from vqvideo.models.prior.attention import KVCache, SpaceAttention, TimeAttentio
 from vqvideo.models.prior.blocks import SpaceBlock, TimeBlock
 from vqvideo.models.prior.conditioning import ActionEncoder
 from vqvideo.models.prior.config import PriorConfig
-from vqvideo.models.prior.embedding import Singles, Squares, TokenEmbedding
+from vqvideo.models.prior.embedding import Patches, TokenEmbedding, Unpatched
 from vqvideo.models.prior.spec import PriorSpec
 
 
@@ -33,7 +33,8 @@ class Backbone(nn.Module):
     def __init__(self, cfg: PriorConfig, spec: PriorSpec, codebook: Tensor) -> None:
         super().__init__()
         self.embed = TokenEmbedding(codebook, cfg.token_dim, spec.tokens)
-        self.squares = Squares(cfg.dim, cfg.patch, spec.grid) if cfg.patch > 1 else Singles()
+        # Saved worlds know it by this name.
+        self.squares = Patches(cfg.dim, cfg.patch, spec.grid) if cfg.patch > 1 else Unpatched()
         self.actions = ActionEncoder(spec.action_space, spec.stats, spec.stride, cfg.dim, hides=cfg.action_dropout > 0)
         self.conditioning = cfg.conditioning.build(cfg.dim)
         self.grid = (spec.grid[0] // cfg.patch, spec.grid[1] // cfg.patch)

@@ -72,12 +72,15 @@ class AdaptiveNorm(nn.LayerNorm):
 
 
 class Conditioning(nn.Module):
-    """One way in for the action."""
+    """One way in for the action, to a backbone of width `dim`."""
 
     norm: type[PlainNorm] | type[AdaptiveNorm] = PlainNorm
     """The norm of the backbone's blocks."""
     extra = 0
     """Places that stand beside those of the grid."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
 
     def enter(self, x: Tensor, action: Tensor) -> Tensor:
         """(b, t, n, d) and the action (b, t, d) to what the first block gets: (b, t, n + extra, d)."""
@@ -101,7 +104,7 @@ class Token(Conditioning):
     extra = 1
 
     def __init__(self, dim: int) -> None:
-        super().__init__()
+        super().__init__(dim)
         self.mark = nn.Parameter(torch.randn(dim) * 0.02)
 
     def enter(self, x: Tensor, action: Tensor) -> Tensor:

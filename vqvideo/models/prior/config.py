@@ -6,36 +6,32 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from vqvideo.errors import InputError
+from vqvideo.models import class_of
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
-    from vqvideo.models.prior import (
-        AdaLN,
-        Add,
-        AttentionPooling,
-        AutoregressiveHead,
-        MaskedHead,
-        MeanPooling,
-        ParallelHead,
-        Prior,
-        PriorSpec,
-        Token,
-    )
+    from vqvideo.models.prior.conditioning import Conditioning
+    from vqvideo.models.prior.heads.base import Head
+    from vqvideo.models.prior.prior import Prior
+    from vqvideo.models.prior.spec import PriorSpec
+
+
+class _HeadBuilt:
+    """Settings of a head."""
+
+    def build(self, dim: int, grid: tuple[int, int], codebook: Tensor) -> Head:
+        """For hidden vectors of width `dim`, a grid of tokens and the tokenizer's code vectors (k, c)."""
+        return class_of(self, "prior")(self, dim, grid, codebook)
 
 
 @dataclass(frozen=True)
-class ParallelHeadConfig:
+class ParallelHeadConfig(_HeadBuilt):
     """All tokens of a step at once, independent of each other given the past: the fastest."""
 
-    def build(self, dim: int, grid: tuple[int, int], codebook: Tensor) -> ParallelHead:
-        from vqvideo.models.prior import ParallelHead
-
-        return ParallelHead(dim, len(codebook))
-
 
 @dataclass(frozen=True)
-class MaskedHeadConfig:
+class MaskedHeadConfig(_HeadBuilt):
     """The tokens of a step in a few passes of a small bidirectional transformer; a pass sees what those before drew."""
 
     passes: int = 4
@@ -51,14 +47,9 @@ class MaskedHeadConfig:
         if self.passes < 1 or self.layers < 1:
             raise InputError(f"head.passes is {self.passes} and layers is {self.layers}, expected at least 1 of each")
 
-    def build(self, dim: int, grid: tuple[int, int], codebook: Tensor) -> MaskedHead:
-        from vqvideo.models.prior import MaskedHead
-
-        return MaskedHead(self, dim, grid, codebook)
-
 
 @dataclass(frozen=True)
-class AutoregressiveHeadConfig:
+class AutoregressiveHeadConfig(_HeadBuilt):
     """One token after the other, in raster order, each given all before it."""
 
     layers: int = 2
@@ -72,79 +63,57 @@ class AutoregressiveHeadConfig:
         if self.layers < 1:
             raise InputError(f"head.layers is {self.layers}, expected at least 1")
 
-    def build(self, dim: int, grid: tuple[int, int], codebook: Tensor) -> AutoregressiveHead:
-        from vqvideo.models.prior import AutoregressiveHead
-
-        return AutoregressiveHead(self, dim, grid, codebook)
-
 
 HeadConfig = ParallelHeadConfig | MaskedHeadConfig | AutoregressiveHeadConfig
 
 
+class _ConditioningBuilt:
+    """Settings of a way in for the actions."""
+
+    def build(self, dim: int) -> Conditioning:
+        """For a backbone of width `dim`."""
+        return class_of(self, "prior")(dim)
+
+
 @dataclass(frozen=True)
-class AddConfig:
+class AddConfig(_ConditioningBuilt):
     """The action is added to every token."""
 
-    def build(self, dim: int) -> Add:
-        from vqvideo.models.prior import Add
-
-        return Add()
-
 
 @dataclass(frozen=True)
-class TokenConfig:
+class TokenConfig(_ConditioningBuilt):
     """The action is a token of its own beside those of the frame."""
 
-    def build(self, dim: int) -> Token:
-        from vqvideo.models.prior import Token
-
-        return Token(dim)
-
 
 @dataclass(frozen=True)
-class AdaLNConfig:
+class AdaLNConfig(_ConditioningBuilt):
     """The action sets scale and shift of every norm."""
-
-    def build(self, dim: int) -> AdaLN:
-        from vqvideo.models.prior import AdaLN
-
-        return AdaLN()
 
 
 ConditioningConfig = AddConfig | TokenConfig | AdaLNConfig
 
 
+class _PoolingBuilt:
+    """Settings of a pooling."""
+
+    def build(self, dim: int) -> nn.Module:
+        """For places of width `dim`. InputError if it does not fit them."""
+        return class_of(self, "prior")(self, dim)
+
+
 @dataclass(frozen=True)
-class MeanPoolingConfig:
+class MeanPoolingConfig(_PoolingBuilt):
     """All places count alike: for rewards that the whole picture earns."""
 
-    def build(self, dim: int) -> MeanPooling:
-        """For places of width `dim`."""
-        from vqvideo.models.prior import MeanPooling
-
-        return MeanPooling()
-
 
 @dataclass(frozen=True)
-class AttentionPoolingConfig:
+class AttentionPoolingConfig(_PoolingBuilt):
     """Learned queries look for the places that matter: for rewards and ends that one small thing decides, which a mean
     over all places would drown.
     """
 
     queries: int = 4
     """Learned queries; each reads its own share of the width."""
-
-    def build(self, dim: int) -> AttentionPooling:
-        """For places of width `dim`.
-
-        Raises:
-            InputError: the queries do not divide the width.
-        """
-        if self.queries < 1 or dim % self.queries:
-            raise InputError(f"prior.pooling.queries is {self.queries}, expected a divisor of prior.dim {dim}")
-        from vqvideo.models.prior import AttentionPooling
-
-        return AttentionPooling(dim, self.queries)
 
 
 PoolingConfig = MeanPoolingConfig | AttentionPoolingConfig
@@ -211,9 +180,7 @@ class PriorConfig:
 
     def build(self, spec: PriorSpec, codebook: Tensor) -> Prior:
         """A prior for what `spec` says, which begins with the tokenizer's code vectors (k, c)."""
-        from vqvideo.models.prior import Prior
-
-        return Prior(self, spec, codebook)
+        return class_of(self, "prior")(self, spec, codebook)
 
     @property
     def token_dim(self) -> int:

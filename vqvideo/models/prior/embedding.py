@@ -1,4 +1,4 @@
-"""Tokens into the backbone and out of it again: embedding, and squares of tokens that share one place."""
+"""Tokens into the backbone and out of it again: embedding, and patches of tokens that share one place."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class TokenEmbedding(nn.Module):
         return self.table(codes) + self.geometry(F.embedding(codes, self.codebook) / scale)
 
 
-class Singles(nn.Module):
+class Unpatched(nn.Module):
     """Every token has a place of its own in the backbone."""
 
     def fold(self, tokens: Tensor) -> Tensor:
@@ -44,8 +44,8 @@ class Singles(nn.Module):
         return places
 
 
-class Squares(nn.Module):
-    """Tokens of p x p squares share one place, which is p times as wide as they are: a wider backbone over fewer
+class Patches(nn.Module):
+    """Tokens of p x p patches share one place, which is p times as wide as they are: a wider backbone over fewer
     places costs the same and computes in larger matrices.
 
     Args:
@@ -63,11 +63,11 @@ class Squares(nn.Module):
     def fold(self, tokens: Tensor) -> Tensor:
         """(b, t, n, d / p) -> (b, t, n / p^2, d)."""
         p, rows = self.patch, self.rows
-        squares = rearrange(tokens, "b t (h p w q) e -> b t (h w) (p q e)", h=rows, p=p, q=p)
-        return self.down(squares)
+        patches = rearrange(tokens, "b t (h p w q) e -> b t (h w) (p q e)", h=rows, p=p, q=p)
+        return self.down(patches)
 
     def unfold(self, places: Tensor, tokens: Tensor) -> Tensor:
         """(b, t, n / p^2, d) -> (b, t, n, d / p). The embedded tokens are added: what stays needs no detour."""
         p, rows = self.patch, self.rows
-        squares = self.up(places)
-        return tokens + rearrange(squares, "b t (h w) (p q e) -> b t (h p w q) e", h=rows, p=p, q=p)
+        patches = self.up(places)
+        return tokens + rearrange(patches, "b t (h w) (p q e) -> b t (h p w q) e", h=rows, p=p, q=p)

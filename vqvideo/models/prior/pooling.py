@@ -5,9 +5,15 @@ from __future__ import annotations
 from einops import einsum, rearrange
 from torch import Tensor, nn
 
+from vqvideo.errors import InputError
+from vqvideo.models.prior.config import AttentionPoolingConfig, MeanPoolingConfig
+
 
 class MeanPooling(nn.Module):
     """The mean over the places. (b, t, n, d) -> (b, t, d)."""
+
+    def __init__(self, cfg: MeanPoolingConfig, dim: int) -> None:
+        super().__init__()
 
     def forward(self, places: Tensor) -> Tensor:
         return places.mean(dim=2)
@@ -16,9 +22,11 @@ class MeanPooling(nn.Module):
 class AttentionPooling(nn.Module):
     """Attention of m learned queries over the places. (b, t, n, d) -> (b, t, d)."""
 
-    def __init__(self, dim: int, queries: int) -> None:
+    def __init__(self, cfg: AttentionPoolingConfig, dim: int) -> None:
         super().__init__()
-        self.queries = queries
+        self.queries = queries = cfg.queries
+        if queries < 1 or dim % queries:
+            raise InputError(f"prior.pooling.queries is {queries}, expected a divisor of prior.dim {dim}")
         self.norm = nn.LayerNorm(dim, bias=False)
         self.score = nn.Linear(dim, queries, bias=False)
         self.value = nn.Linear(dim, dim, bias=False)

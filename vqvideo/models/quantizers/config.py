@@ -7,17 +7,26 @@ from math import log2
 from typing import TYPE_CHECKING, Literal, NoReturn
 
 from vqvideo.errors import InputError
+from vqvideo.models import class_of
 
 if TYPE_CHECKING:
-    from vqvideo.models.quantizers import BSQ, EMAVQ, FSQ, LFQ, CosineVQ, Quantizer, ResidualVQ
+    from vqvideo.models.quantizers.base import Quantizer
 
 
 Gradient = Literal["straight_through", "rotation"]
 """How a gradient passes a nearest-neighbour quantizer."""
 
 
+class _Built:
+    """Settings that can be built."""
+
+    def build(self) -> Quantizer:
+        """The quantizer with these settings."""
+        return class_of(self, "quantizers")(self)
+
+
 @dataclass(frozen=True)
-class EMAVQConfig:
+class EMAVQConfig(_Built):
     """Nearest code vector, codebook kept as moving averages (van den Oord et al. 2017, appendix A.1)."""
 
     codebook_size: int = 1024
@@ -43,24 +52,14 @@ class EMAVQConfig:
         if not 0 <= self.decay < 1:
             raise InputError(f"quantizer.decay is {self.decay}, expected 0 <= decay < 1")
 
-    def build(self) -> EMAVQ:
-        from vqvideo.models.quantizers import EMAVQ
-
-        return EMAVQ(self)
-
 
 @dataclass(frozen=True)
 class CosineVQConfig(EMAVQConfig):
     """EMA vector quantizer on the unit sphere: the code of the largest cosine (Yu et al. 2021, arXiv:2110.04627)."""
 
-    def build(self) -> CosineVQ:
-        from vqvideo.models.quantizers import CosineVQ
-
-        return CosineVQ(self)
-
 
 @dataclass(frozen=True)
-class GradientVQConfig:
+class GradientVQConfig(_Built):
     """Nearest code vector, codebook learnt by gradient: equation 3 of the paper."""
 
     codebook_size: int = 1024
@@ -78,24 +77,14 @@ class GradientVQConfig:
         if self.codebook_size < 2 or self.dim < 1:
             raise InputError(f"quantizer: codebook_size {self.codebook_size} and dim {self.dim}: too small")
 
-    def build(self) -> Quantizer:
-        from vqvideo.models.quantizers import GradientVQ
-
-        return GradientVQ(self)
-
 
 @dataclass(frozen=True)
 class SimVQConfig(GradientVQConfig):
     """Nearest code vector of a linearly mapped random codebook: every gradient moves every code."""
 
-    def build(self) -> Quantizer:
-        from vqvideo.models.quantizers import SimVQ
-
-        return SimVQ(self)
-
 
 @dataclass(frozen=True)
-class FSQConfig:
+class FSQConfig(_Built):
     """Finite scalar quantization (Mentzer et al. 2023, arXiv:2309.15505): no codebook to collapse."""
 
     levels: tuple[int, ...] = (8, 5, 5, 5)
@@ -107,14 +96,9 @@ class FSQConfig:
         if not self.levels or min(self.levels) < 2:
             raise InputError(f"quantizer.levels {self.levels}: expected a list of numbers of at least 2")
 
-    def build(self) -> FSQ:
-        from vqvideo.models.quantizers import FSQ
-
-        return FSQ(self)
-
 
 @dataclass(frozen=True)
-class BitConfig:
+class BitConfig(_Built):
     """What the bit quantizers share."""
 
     bits_per_token: int = 10
@@ -142,24 +126,14 @@ class LFQConfig(BitConfig):
     inverse_temperature: float = 1.0
     """Sharpness of the soft assignment in the entropy term: a latent of unit size is sure of its bit by 98 %."""
 
-    def build(self) -> LFQ:
-        from vqvideo.models.quantizers import LFQ
-
-        return LFQ(self)
-
 
 @dataclass(frozen=True)
 class BSQConfig(BitConfig):
     """Binary spherical quantization (Zhao et al. 2024, arXiv:2406.07548): signs of latents on the unit sphere."""
 
-    def build(self) -> BSQ:
-        from vqvideo.models.quantizers import BSQ
-
-        return BSQ(self)
-
 
 @dataclass(frozen=True)
-class ResidualVQConfig:
+class ResidualVQConfig(_Built):
     """A few small codebooks, one after the other."""
 
     stages: int = 2
@@ -174,11 +148,6 @@ class ResidualVQConfig:
                 f"quantizer: {self.stages} stages of {self.stage.codebook_size} codes, expected at least one stage and "
                 "at most 2^24 codes together"
             )
-
-    def build(self) -> ResidualVQ:
-        from vqvideo.models.quantizers import ResidualVQ
-
-        return ResidualVQ(self)
 
 
 @dataclass(frozen=True)

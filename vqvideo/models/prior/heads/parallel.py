@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from vqvideo.models.prior.config import ParallelHeadConfig
 from vqvideo.models.prior.heads.base import Head, HeadOutput, Likelihood, nats, top1
 from vqvideo.models.prior.sampling import Picker
 
@@ -12,10 +13,10 @@ from vqvideo.models.prior.sampling import Picker
 class ParallelHead(Head):
     """All tokens at once. Its likelihood is exact: that of a model in which the tokens of a step are independent."""
 
-    def __init__(self, dim: int, codebook_size: int) -> None:
+    def __init__(self, cfg: ParallelHeadConfig, dim: int, grid: tuple[int, int], codebook: Tensor) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim, bias=False)
-        self.out = nn.Linear(dim, codebook_size, bias=False)
+        self.out = nn.Linear(dim, len(codebook), bias=False)
         nn.init.normal_(self.out.weight, std=0.02)
 
     def logits(self, hidden: Tensor) -> Tensor:
