@@ -12,7 +12,7 @@ from vqvideo.experiment.config import Experiment
 from vqvideo.storage import files
 from vqvideo.storage.records import to_plain, write_yaml
 from vqvideo.training.config import Identity, TrainConfig
-from vqvideo.training.loader import Loader, WithStills, check_shared_memory, explained
+from vqvideo.training.loader import Loader, WithStills, check_shared_memory
 from vqvideo.training.processes import on_main_process
 from vqvideo.training.run_folder import prepare_run
 from vqvideo.training.trainer import Trainer
@@ -54,16 +54,14 @@ def run_training(
         resume: go on from the newest checkpoint, if there is one.
         any_world_size: also if it was written by another number of processes.
     """
-    train = training.train
     with prepare_run(cfg.folder / training.stage, resume=resume, settings=cfg, accelerator=accelerator) as run:
-        trainer = Trainer(training.model, train, run, accelerator, training.identity)
+        trainer = Trainer(training.model, training.train, run, accelerator, training.identity)
         resumed = resume and trainer.resume(any_world_size=any_world_size)
         _write_config(cfg, trainer)
         if not resumed:
             training.begin()
-        with explained(train.workers):
-            check_shared_memory(training.batches)
-            figures = trainer.fit(training.batches, training.evaluate)
+        check_shared_memory(training.batches)
+        figures = trainer.fit(training.batches, training.evaluate)
         _export(trainer, training.save)
         return figures
 

@@ -3,36 +3,47 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import contextmanager
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sized
+from functools import partial
+from multiprocessing import active_children
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from vqvideo.errors import InputError, RunStoppedError
+from vqvideo.training.config import TrainConfig
 from vqvideo.training.signals import leave_stopping_to_parent
-from vqvideo.training.trainer import Batch, TrainConfig
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+Batch = Mapping[str, Tensor]
 SHARED_MEMORY = Path("/dev/shm")
 """Through which loader processes hand over their batches."""
 _PREFETCHED = 2
 """Batches that each loader process makes ahead."""
-_ORIGINAL = re.compile(
-    r"\ACaught \w+ in DataLoader worker.*\n(?:[\w.]+\.)?(?:InputError|DiskError): (.+)\Z", flags=re.DOTALL
-)
 
 
 class LoaderDiedError(RunStoppedError):
     """A loader process is gone; the last checkpoint is untouched."""
+
+    def __init__(self, dead: BaseProcess, workers: int) -> None:
+        code = dead.exitcode or 0
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+        super().__init__(
+            f"loader process {dead.pid} {how}; nothing was lost up to the last checkpoint: go on with --resume. If it "
+            f"was killed for want of memory, lower train.workers ({workers}; 0 loads in the main process)"
+        )
 
 
 class Loader:
@@ -54,23 +65,55 @@ class Loader:
         self.dataset, self.train, self.collate = dataset, train, collate or default_collate
         self.world, self.rank = accelerator.num_processes, accelerator.process_index
         self.batch = train.micro_batch(self.world)
+        self.processes: list[BaseProcess] = []
+        """Those that load now."""
 
-    def __call__(self, start: int, stop: int) -> Iterable[Batch]:
-        """Micro batches of this rank from one micro step up to (not including) another."""
+    def __call__(self, start: int, stop: int) -> Iterator[Batch]:
+        """Micro batches of this rank from one micro step up to (not including) another.
+
+        Raises:
+            InputError: what is wrong with an item, also if a loader process came across it.
+            LoaderDiedError: a loader process was killed.
+        """
         size, seed = len(cast(Sized, self.dataset)), self.train.seed
         order = StepBatches(size, self.batch, seed, start=start, stop=stop, rank=self.rank, world=self.world)
         # A generator of its own: by default the loader would draw from the global one, and a resumed run differ.
         own = torch.Generator().manual_seed(seed)
-        return DataLoader(
-            self.dataset,
+        batches = DataLoader(
+            _FailuresAsItems(self.dataset),
             batch_sampler=order,
-            collate_fn=self.collate,
+            collate_fn=partial(_collate_or_fail, self.collate),
             num_workers=self.train.workers,
             prefetch_factor=_PREFETCHED if self.train.workers else None,
             worker_init_fn=leave_stopping_to_parent,
             generator=own,
             pin_memory=torch.cuda.is_available(),
         )
+        before = set(active_children())
+        source = iter(batches)
+        self.processes = [process for process in active_children() if process not in before]
+        if self.processes and threading.current_thread() is threading.main_thread():
+            # Torch would raise its error about a dead process wherever this one is just then. Without its handler it
+            # raises it here, where the next batch is waited for.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        while (batch := self._next(source)) is not None:
+            yield batch
+
+    def _next(self, source: Iterator[Any]) -> Batch | None:
+        try:
+            batch = next(source, None)
+        except (RuntimeError, OSError, EOFError) as error:
+            # A connection breaks a moment before its process has ended.
+            wait([process.sentinel for process in self.processes], timeout=1)
+            dead = next((process for process in self.processes if process.exitcode), None)
+            if dead is None:
+                raise
+            for process in self.processes:
+                process.kill()  # they may wait for ever for a lock that the dead one held
+            raise LoaderDiedError(dead, self.train.workers) from error
+        if isinstance(batch, InputError):
+            raise batch
+        return batch
 
     @property
     def shared_bytes(self) -> int:
@@ -80,6 +123,26 @@ class Loader:
         one = sum(value.nbytes for value in self.collate([self.dataset[0]]).values())
         # Those made ahead by each, one that the main process reads, and one on its way.
         return one * (self.batch // self.world) * (_PREFETCHED * self.train.workers + 2)
+
+
+class _FailuresAsItems(Dataset):
+    """A data set whose items may be InputErrors: as values they come out of a loader process as they are, where raised
+    ones would become the text of a traceback.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self.dataset[index]
+        except InputError as error:
+            return error
+
+
+def _collate_or_fail(collate: Callable[[list[Any]], Any], items: list[Any]) -> Any:
+    """The batch, or the first of its InputErrors."""
+    return next((item for item in items if isinstance(item, InputError)), None) or collate(items)
 
 
 class WithStills:
@@ -114,32 +177,6 @@ def check_shared_memory(batches: Loader | WithStills) -> None:
             "give a container more with --shm-size, or load in the main process (--vqvae.train.workers 0, "
             "--prior.train.workers 0)"
         )
-
-
-@contextmanager
-def explained(workers: int) -> Iterator[None]:
-    """Around a training: failures of its loader processes as what they are. That one died is noticed wherever the main
-    process is just then; what one of them found wrong comes wrapped into the text of its traceback.
-
-    Raises:
-        InputError: what is wrong with an episode.
-        LoaderDiedError: a loader process was killed.
-    """
-    try:
-        yield
-    except InputError as error:
-        found = _ORIGINAL.search(str(error))
-        if found is None:
-            raise
-        raise InputError(found[1].strip()) from error
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        cause = str(error).splitlines()[0].rstrip(". ")
-        raise LoaderDiedError(
-            f"{cause}; nothing was lost up to the last checkpoint: go on with --resume. If it was killed for want of "
-            f"memory, lower train.workers ({workers}; 0 loads in the main process)"
-        ) from error
 
 
 class StepBatches:

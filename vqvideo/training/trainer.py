@@ -35,6 +35,7 @@ from vqvideo.storage.checkpoint import (
 from vqvideo.training import finite
 from vqvideo.training.config import Identity, TrainConfig, check_same_run, check_same_world
 from vqvideo.training.finite import NonFiniteError
+from vqvideo.training.loader import Batch
 from vqvideo.training.optimizers import (
     MAIN,
     AveragedWeights,
@@ -51,8 +52,6 @@ from vqvideo.training.signals import InterruptedRunError, StopSignal
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-Batch = Mapping[str, Tensor]
 
 MOST_SKIPS = 50
 """Steps in a row that the loss scaler of fp16 may skip while it looks for its scale."""
