@@ -165,21 +165,6 @@ def test_a_vec_env_shows_its_newest_frames() -> None:
         silent.env_method("reset")
 
 
-def test_wrappers_of_stable_baselines_take_a_vec_env() -> None:
-    vec = sb3(world=endless(), horizon=4)
-    from stable_baselines3.common.vec_env import VecFrameStack, VecMonitor, VecTransposeImage
-
-    wrapped = VecTransposeImage(VecFrameStack(VecMonitor(vec), 2))
-    assert wrapped.reset().shape == (3, 6, 16, 16)
-    for t in range(1, 9):
-        observations, _, dones, infos = wrapped.step(np.zeros(3, int))
-        assert dones.tolist() == [t % 4 == 0] * 3
-        if dones.all():
-            assert [info["episode"]["l"] for info in infos] == [4] * 3
-            assert infos[0]["terminal_observation"].shape == (6, 16, 16)
-    assert observations.shape == (3, 6, 16, 16)
-
-
 @pytest.mark.parametrize("space", ["discrete", "box"])
 def test_ppo_learns_in_a_dream(space: str) -> None:
     vec = sb3(world=some_world(space=SPACES[space]), num_envs=2)

@@ -181,20 +181,3 @@ def test_gymnasium_records_videos_of_episodes(tmp_path: Path) -> None:
         # Brightness: the colours of such small frames do not survive the video's format.
         found, expected = (values.mean(axis=-1).ravel() for values in (video, np.stack(frames)))
         assert np.corrcoef(found, expected)[0, 1] > 0.8
-
-
-@pytest.mark.usefixtures("moviepy")
-def test_gymnasium_records_videos_of_batches(tmp_path: Path) -> None:
-    envs = vector_wrappers.RecordVideo(
-        dreams(endless(), 4, horizon=4, render_mode="rgb_array"),
-        str(tmp_path / "videos"),
-        episode_trigger=lambda number: number < 3,
-        gc_trigger=None,
-    )
-    envs.reset(seed=0)
-    for _ in range(15):
-        envs.step(envs.action_space.sample())
-    envs.close()
-    videos = [read_video(tmp_path / "videos" / f"rl-video-episode-{number}.mp4") for number in range(3)]
-    assert [len(video) for video in videos] == [5] * 3
-    assert videos[0].shape[1] * videos[0].shape[2] == 4 * 16 * 16

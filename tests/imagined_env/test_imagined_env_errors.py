@@ -32,7 +32,6 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("discrete", np.array([0, 1, -1]), r"env 2: action .*-1.* is not in Discrete\(5\)"),
     ("discrete", np.array([1.9, 1.0, 0.0]), r"env 0: action .*1\.9.* is not in Discrete\(5\): .*type float64"),
     ("discrete", np.array([0.0, np.nan, 0.0]), r"env 0: .*type float64, expected Discrete\(5\)"),
-    ("discrete", torch.tensor([0, 7, 1]), r"env 1: action .*7.* is not in Discrete\(5\)"),
     ("discrete", [0, 1, 9], r"env 2: action 9 is not in Discrete\(5\)"),
     ("discrete", [0, "left", 1], r"env 1: action 'left' is not in Discrete\(5\)"),
     ("discrete", np.array([[0], [1], [2]]), r"env 0: .* shape \(1,\), expected \(\) for Discrete\(5\)"),
@@ -49,13 +48,10 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("dict", {"gear": GEARS - 1, "steer": STEER}, r"env 0: .* is not in Dict\('gear': .*leaf 'gear'"),
     ("dict", {"gear": GEARS, "steer": STEER - [[0, 0], [0, 2], [0, 0]]}, r"env 1: .* is not in Dict\(.*leaf 'steer'"),
     ("dict", {"gear": GEARS[:2], "steer": STEER}, "2 and 3 actions for 3 envs"),
-    ("dict", {"gear": [1, 2, 3, 1], "steer": STEER}, "3 and 4 actions for 3 envs"),
     ("dict", {"gear": GEARS}, r"no batch of 3 of Dict.*expected a dict with keys \['gear', 'steer'\]"),
-    ("dict", {"gear": GEARS, "steer": STEER, "horn": GEARS}, r"expected a dict with keys \['gear', 'steer'\]"),
     ("dict", GEARS, r"expected a dict with keys \['gear', 'steer'\]"),
     ("tuple", (np.full((3, 2), 2), STEER), r"env 0: .* is not in Tuple\(MultiBinary"),
     ("tuple", (np.zeros((3, 2), int), STEER, STEER), "expected a tuple of 2"),
-    ("tuple", (np.zeros((1, 2), int), STEER), "1 and 3 actions for 3 envs"),
 ]  # fmt: skip
 
 
@@ -154,14 +150,6 @@ def test_without_autoreset_an_env_that_is_over_takes_no_step() -> None:
         envs.step(np.zeros(3, int))
     envs.reset(options={"reset_mask": np.array([False, False, True])})
     assert envs.step(np.zeros(3, int))[3].tolist() == [False, True, False]
-
-
-def test_a_single_env_that_is_over_takes_no_step() -> None:
-    env = dream(endless(), horizon=1)
-    env.reset(seed=0)
-    assert env.step(0)[3]
-    with pytest.raises(NotResetError, match="env 0: the episode is over"):
-        env.step(0)
 
 
 # ---------------------------------------------------------------- resets
@@ -308,11 +296,6 @@ def test_an_empty_store_is_refused(tmp_path: Path) -> None:
         pass
     with pytest.raises(InputError, match="episode"):
         ImaginedVectorEnv(tiny_world(), Store.open(tmp_path))
-
-
-def test_a_folder_that_is_no_store_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nowhere"):
-        ImaginedVectorEnv(tiny_world(), tmp_path / "nowhere")
 
 
 def test_by_name_only_a_shipped_world_has_starts_of_its_own(tmp_path: Path) -> None:

@@ -187,14 +187,6 @@ def test_one_context_serves_all_rows() -> None:
     assert np.array_equal(observation, one.reset(seed=0, options=single)[0][0])
 
 
-def test_a_single_frame_needs_no_actions() -> None:
-    envs = dreams()
-    frames = own(3, 1)["frames"]
-    observations, _ = envs.reset(seed=0, options={"frames": frames})
-    expected = Starts.read(envs.world, torch.from_numpy(frames).permute(0, 1, 4, 2, 3), torch.zeros(3, 0, 1))
-    assert np.array_equal(observations, expected.frames.numpy())
-
-
 def test_some_rows_can_begin_from_frames_of_ones_own() -> None:
     envs = dreams(endless(), autoreset_mode="Disabled")
     envs.reset(seed=0)
