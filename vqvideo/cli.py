@@ -45,12 +45,11 @@ def console() -> None:
 
 def _verbs() -> dict[str, str]:
     """The scripts that can be run, with the first sentence of each. They are read and not imported: that takes time."""
-    from vqvideo import scripts
-
+    folder = Path(import_module("vqvideo.scripts").__path__[0])
     verbs = {}
-    for found in pkgutil.iter_modules(scripts.__path__):
+    for found in pkgutil.iter_modules([str(folder)]):
         if not found.ispkg:
-            tree = ast.parse((Path(scripts.__path__[0]) / f"{found.name}.py").read_text(encoding="utf-8"))
+            tree = ast.parse((folder / f"{found.name}.py").read_text(encoding="utf-8"))
             if any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in tree.body):
                 verbs[found.name.replace("_", "-")] = (ast.get_docstring(tree) or "").partition("\n")[0]
     return verbs
