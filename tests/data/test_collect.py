@@ -47,8 +47,7 @@ def assert_same(one: MemoryWriter, two: MemoryWriter) -> None:
 
 
 def test_an_episode_has_one_frame_more_than_actions_and_is_cut_at_max_steps() -> None:
-    writer = MemoryWriter()
-    play(StubEnv, writer)
+    play(StubEnv, writer := MemoryWriter())
     for episode in writer.episodes.values():
         assert episode.frames.shape == (9, 16, 16, 3)
         assert len(episode.actions) == len(episode.rewards) == 8
@@ -57,8 +56,7 @@ def test_an_episode_has_one_frame_more_than_actions_and_is_cut_at_max_steps() ->
 
 
 def test_an_episode_that_ends_by_itself_is_terminated_and_not_truncated() -> None:
-    writer = MemoryWriter()
-    play(partial(StubEnv, length=8), writer)
+    play(partial(StubEnv, length=8), writer := MemoryWriter())
     assert writer.episodes[0].terminated.tolist() == [False] * 7 + [True]
     assert not writer.episodes[0].truncated.any()
     play(partial(StubEnv, length=3), shorter := MemoryWriter())
@@ -84,7 +82,6 @@ def test_frames_and_actions_are_those_of_the_environment_in_order() -> None:
 
 @every_action_space
 def test_every_kind_of_action_space_can_be_recorded(action_kind: str) -> None:
-    writer = MemoryWriter()
     make_env = partial(StubEnv, action_kind)
     for policy in ("random", "sticky-random", "smooth"):
         play(make_env, writer := MemoryWriter(), partial(make_policy, policy))
@@ -102,8 +99,7 @@ def test_the_report_counts_what_was_recorded() -> None:
 
 
 def test_each_nth_episode_is_held_out() -> None:
-    writer = MemoryWriter()
-    play(StubEnv, writer, episodes=7, max_steps=1, held_out_every=3)
+    play(StubEnv, writer := MemoryWriter(), episodes=7, max_steps=1, held_out_every=3)
     assert [i for i, split in writer.splits.items() if split == "held_out"] == [2, 5]
     assert {split_of(i, 0) for i in range(9)} == {"train"}
 
@@ -117,8 +113,7 @@ def test_episodes_differ_between_indices_and_between_seeds() -> None:
 
 
 def test_an_environment_that_reuses_one_array_is_recorded_frame_by_frame() -> None:
-    writer = MemoryWriter()
-    play(stub_envs.ReusesItsArray, writer, frame_size=(20, 20))
+    play(stub_envs.ReusesItsArray, writer := MemoryWriter(), frame_size=(20, 20))
     assert writer.episodes[0].frames[:, 0, 0, 0].tolist() == list(range(9))
 
 
@@ -190,21 +185,6 @@ def test_any_number_of_workers_records_the_same_episodes() -> None:
         play(make_env, writer, partial(make_policy, "sticky-random"), episodes=6, max_steps=30, workers=workers)
     assert_same(writers[0], writers[1])
     assert_same(writers[0], writers[2])
-
-
-def test_car_racing_is_the_same_in_this_process_and_in_workers() -> None:
-    make_env = partial(envs.make, envs.PRESETS["CarRacing"])
-    for workers, writer in ((0, one := MemoryWriter()), (2, two := MemoryWriter())):
-        play(
-            make_env,
-            writer,
-            partial(make_policy, "drive"),
-            max_steps=20,
-            frame_size=(64, 64),
-            workers=workers,
-        )
-    assert_same(one, two)
-    assert one.episodes[0].frames.shape == (21, 64, 64, 3)
 
 
 def test_lambdas_can_be_sent_to_workers() -> None:

@@ -106,12 +106,16 @@ def test_no_file_of_hundreds_is_opened_a_second_time_for_its_steps(tmp_path: Pat
         assert store.reader(entry).steps is steps
 
 
-def test_what_is_kept_of_episodes_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_kept_of_episodes_has_a_limit_and_each_file_is_hashed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(store_module, "MAX_READERS", 3)
-    store = make_store(tmp_path, [5] * 8)
-    for entry in store.entries:
+    store, hashed, read = make_store(tmp_path, [5] * 8), [], files.verify_file
+    monkeypatch.setattr(files, "verify_file", lambda path, record: (hashed.append(path.name), read(path, record)))
+    for entry in store.entries * 2:
         store.reader(entry)
     assert list(store._readers) == [5, 6, 7]
+    assert hashed == [f"00000{index}.safetensors" for index in range(8)]
     first = store.reader(store.entries[5])
     store.reader(store.entries[0])
     assert store.reader(store.entries[5]) is first
@@ -243,17 +247,6 @@ def test_every_flipped_bit_of_an_episode_is_found_on_first_touch(tmp_path: Path)
         file.write_bytes(original[:cut])
         with pytest.raises(InputError, match=rf"000000.safetensors: {cut} bytes, but {len(original)}"):
             Store.open(tmp_path).reader(entry)
-
-
-def test_each_file_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = make_store(tmp_path, [5, 5])
-    hashed: list[str] = []
-    read = files.verify_file
-    monkeypatch.setattr(files, "verify_file", lambda p, r: (hashed.append(p.name), read(p, r)))
-    monkeypatch.setattr(store_module, "MAX_READERS", 1)
-    for entry in store.entries * 3:
-        store.reader(entry)
-    assert hashed == ["000000.safetensors", "000001.safetensors"]
 
 
 def test_links_are_refused(tmp_path: Path) -> None:

@@ -111,6 +111,8 @@ class Clips(Dataset[Clip]):
 
     def _read(self, episode: int, start: int, stop: int) -> tuple[NDArray[np.uint8], Steps]:
         """Frames start..stop-1 of an episode, and all its steps."""
+        # Whole episodes are kept, not chunks: each is drawn from dozens of times an epoch, and a clip that lies across
+        # two chunks would decode both for every draw.
         if episode not in self._cache:
             reader = self.store.reader(self._entries[episode])
             size = int(np.prod(reader.shape, dtype=np.int64))

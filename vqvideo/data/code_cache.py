@@ -57,7 +57,7 @@ class CodeCache:
 
     def missing_shards(self) -> list[int]:
         """Numbers of the shards that are not there (yet). Only looks at the disk."""
-        return [n for n in range(len(self._shards)) if not (self._folder(n) / files.MANIFEST).is_file()]
+        return [number for number in range(len(self._shards)) if not self._is_there(number)]
 
     def encode_share(self, device: torch.device, rank: int = 0, world: int = 1) -> None:
         """Encodes and writes what is missing of this rank's share, every `world`-th shard.
@@ -76,7 +76,9 @@ class CodeCache:
                 for entry in self._shards[number]:
                     parts.append(encode_episode(self.tokenizer, self.store.episode(entry), self.cfg, device))
                     bar.update()
-                self._write(number, joined(parts))
+                # Another run may have made it meanwhile, and read it already.
+                if not self._is_there(number):
+                    self._write(number, joined(parts))
 
     def read(self) -> list[CodeArrays]:
         """All shards in order. Their arrays stay on disk: what is used comes into memory, and may leave it again.
@@ -90,6 +92,9 @@ class CodeCache:
         cut = f"{self.cfg.latent_steps}x{self.cfg.every}"
         name = f"{self.fingerprint[:16]}-{self.store.digest[:8]}-{self.split}-{cut}-v{_FORMAT}-{number:05d}"
         return Path(self.store.path) / "codes" / name
+
+    def _is_there(self, number: int) -> bool:
+        return (self._folder(number) / files.MANIFEST).is_file()
 
     def _info(self, number: int) -> dict[str, Any]:
         episodes = [entry.index for entry in self._shards[number]]
