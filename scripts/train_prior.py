@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import dataclass
 
 from vqvideo import cli
 from vqvideo.scripts.train_vqvae import CONFIG
@@ -16,22 +15,15 @@ from vqvideo.scripts.train_vqvae import CONFIG
 
 def main() -> None:
     """Reads the settings and trains."""
-    from vqvideo.data.store import Store
     from vqvideo.errors import InputError
-    from vqvideo.experiment.config import Experiment, parse, vqvae_folder, world_folder
+    from vqvideo.experiment.config import TrainingOptions, parse, vqvae_folder, world_folder
+
+    cfg = parse(TrainingOptions, CONFIG, __doc__ or "")
+    # After the settings: --help need not wait for torch.
+    from vqvideo.data.store import Store
     from vqvideo.experiment.prior import train_prior
     from vqvideo.training.launch import join_processes
 
-    @dataclass(frozen=True)
-    class Options(Experiment):
-        """Settings of the experiment."""
-
-        resume: bool = False
-        """Go on from the newest checkpoint."""
-        any_world_size: bool = False
-        """With --resume: also if another number of processes wrote it; same samples, other rounding and noise."""
-
-    cfg = parse(Options, CONFIG, __doc__ or "")
     join_processes()
     if not vqvae_folder(cfg).is_dir():
         same = shlex.join(word for word in sys.argv[1:] if word != "--resume")

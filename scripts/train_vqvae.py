@@ -6,7 +6,6 @@ accelerate launch scripts/train_vqvae.py --config configs/car_racing.yaml --resu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,19 +49,10 @@ def open_store(cfg: Experiment) -> Store:
 
 def main() -> None:
     """Reads the settings and trains."""
-    from vqvideo.experiment.config import Experiment, parse
+    from vqvideo.experiment.config import TrainingOptions, parse, vqvae_folder
 
-    @dataclass(frozen=True)
-    class Options(Experiment):
-        """Settings of the experiment."""
-
-        resume: bool = False
-        """Go on from the newest checkpoint."""
-        any_world_size: bool = False
-        """With --resume: also if another number of processes wrote it; same samples, other rounding and noise."""
-
-    cfg = parse(Options, CONFIG, __doc__ or "")
-    from vqvideo.experiment.config import vqvae_folder
+    cfg = parse(TrainingOptions, CONFIG, __doc__ or "")
+    # After the settings: --help need not wait for torch.
     from vqvideo.experiment.tokenizer import train_vqvae
     from vqvideo.training.launch import join_processes
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from processes import SCRIPTS, script
+from processes import SCRIPTS, run, script
 from videos import read_video
 
 sys.path.insert(0, str(SCRIPTS))
@@ -241,11 +241,23 @@ def test_what_is_misspelt_ends_a_script_with_code_2_and_a_hint(
     assert [path.name for path in tmp_path.iterdir()] == ["typo.yaml"]
 
 
-@pytest.mark.parametrize("name", MAINS)
-def test_help_lists_the_settings(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
-) -> None:
-    code, shown = called(monkeypatch, capsys, name, "--help", cwd=tmp_path)
-    assert code == 0
-    assert "--record.env" in shown or "--env" in shown
-    assert list(tmp_path.iterdir()) == []
+HELP_WITHOUT = """
+import sys
+from vqvideo import cli
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        assert name != "torch", "--help loads torch"
+sys.meta_path.insert(0, Blocked())
+sys.argv = ["script.py", "--help"]
+from vqvideo.scripts import {name}
+cli.run({name}.main)
+"""
+
+
+@pytest.mark.parametrize("name", [*MAINS, "improve", "train_agent"])
+def test_help_lists_the_settings_and_loads_no_torch(tmp_path: Path, name: str) -> None:
+    (tmp_path / "configs").symlink_to(SCRIPTS.parent / "configs")
+    ended = run(sys.executable, "-c", HELP_WITHOUT.format(name=name), cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    assert "--record.env" in ended.out or "--env" in ended.out
+    assert [path.name for path in tmp_path.iterdir()] == ["configs"]

@@ -17,7 +17,7 @@ from vqvideo.storage.records import read_yaml, typed
 from vqvideo.training.config import TrainConfig
 
 E = TypeVar("E", bound="Experiment")
-MAY_CHANGE = frozenset({"init", "validation_clips"})
+MAY_CHANGE = frozenset({"init", "validation_clips", "cache_gib"})
 """Settings of a stage that a resumed run may have different. (Where the first weights came from counts by content.)"""
 
 
@@ -41,9 +41,13 @@ class VQVAEStage:
     """Folder of another tokenizer of the same model: training goes on from its weights and its codebook."""
     validation_clips: int = 32
     """Held-out clips for the validations during training."""
+    cache_gib: float = 8.0
+    """Memory in GiB for decoded frames, of each process that reads; training and held-out episodes share it by their
+    lengths. What does not fit is decoded whenever it is needed.
+    """
 
     def __post_init__(self) -> None:
-        at_least(self, "vqvae.", latent_steps=1, validation_clips=1)
+        at_least(self, "vqvae.", latent_steps=1, validation_clips=1, cache_gib=0)
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,16 @@ class Experiment:
     def folder(self) -> Path:
         """Where all results of this experiment are."""
         return self.runs / self.name
+
+
+@dataclass(frozen=True)
+class TrainingOptions(Experiment):
+    """Settings of the experiment."""
+
+    resume: bool = False
+    """Go on from the newest checkpoint."""
+    any_world_size: bool = False
+    """With --resume: also if another number of processes wrote it; same samples, other rounding and noise."""
 
 
 def vqvae_folder(cfg: Experiment) -> Path:

@@ -131,7 +131,7 @@ def train_prior(
     prior = Prior(stage.model, prior_spec(vqvae, store, codes), vqvae.codebook)
     start = warm_start(prior, stage.init, continued=None if tokenizer else _ancestor(cfg)) if stage.init else None
     world = WorldModel(vqvae, prior, EnvFacts(store.meta.env_id, store.meta.fps, store.meta.action_repeat))
-    shown = Clips(store, "held_out", vqvae.clip_length(stage.latent_steps))
+    shown = Clips(store, "held_out", vqvae.clip_length(stage.latent_steps), cache_gib=0.0)
     facts = {"store": store.digest, "tokenizer": prior.spec.tokenizer, **({"init": start.world} if start else {})}
 
     def begin() -> None:

@@ -16,7 +16,7 @@ from vqvideo.evaluation.tables import table
 from vqvideo.experiment.config import Experiment, vqvae_folder, world_folder
 from vqvideo.storage import files
 from vqvideo.storage.records import flat_settings, to_plain, without_nan
-from vqvideo.training.config import MAY_CHANGE, TrainConfig
+from vqvideo.training.config import MAY_CHANGE, TrainConfig, defaults_beside
 
 Figures = dict[str, Any]
 """What a stage did, as plain JSON."""
@@ -124,8 +124,8 @@ class RoundLog:
         try:
             before, rounds = dict(found["settings"]), list(found["rounds"])
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path}: settings or rounds are missing: the file is damaged or not ours") from error
-        # A setting that a later version adds is no change.
+            raise InputError(f"{path}: settings or rounds are missing: the file is damaged") from error
+        before = defaults_beside(cfg, before) | defaults_beside(how, before, "improve.") | before
         changed = sorted(name for name in before.keys() & settings.keys() if before[name] != settings[name])
         if changed:
             listed = ", ".join(f"{name} {before[name]!r} -> {settings[name]!r}" for name in changed)
@@ -149,7 +149,7 @@ def _lasting_settings(cfg: Experiment, how: ImproveConfig) -> Figures:
     """What all rounds have in common, by dotted name; without what only machine or reports depend on."""
     # Rounds of other lengths could not be compared, so the steps must stay.
     free = {f"{stage}.train.{name}" for stage in ("vqvae", "prior") for name in MAY_CHANGE - {"steps", "max_seconds"}}
-    free |= {"name", "runs", "record.workers", "improve.rounds"}
+    free |= {"name", "runs", "record.workers", "vqvae.cache_gib", "improve.rounds"}
     own = {name: to_plain(getattr(cfg, name)) for name in ("record", "vqvae", "prior", "agent", "sampling")}
     settings = flat_settings({**own, "improve": to_plain(how)})
     return {name: value for name, value in settings.items() if name not in free}

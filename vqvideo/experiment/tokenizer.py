@@ -9,10 +9,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from vqvideo.data.clips import Clip, Clips, stack_frames
-from vqvideo.data.config import StillsConfig
 from vqvideo.data.images import Images
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
@@ -145,8 +143,10 @@ def train_vqvae(
     accelerator = make_accelerator(train, cfg.folder / "vqvae", resume=resume)
     torch.manual_seed(train.seed)
     model = stage.model.build(store.meta.frame_size)
-    clips = Clips(store, "train", model.clip_length(stage.latent_steps))
-    held_out = Clips(store, "held_out", model.clip_length(stage.latent_steps))
+    length = model.clip_length(stage.latent_steps)
+    from_clips = stage.stills.per_batch and stage.stills.folder is None
+    wanted = [("train", length), ("held_out", length), *([("train", 1)] if from_clips else [])]
+    clips, held_out, *single_frames = _clips_with_one_cache(store, wanted, stage.cache_gib)
     start = continue_tokenizer(model, stage.init) if stage.init else None
     # Of a tokenizer to go on from its content counts, and not where it lies.
     facts = {"store": store.digest, **({"init": start.tokenizer} if start else {})}
@@ -169,8 +169,10 @@ def train_vqvae(
     batches: Loader | WithStills
     batches = video = Loader(clips, train, accelerator, _frames_only)
     if stage.stills.per_batch:
+        folder = stage.stills.folder
+        stills = single_frames[0] if folder is None else Images(folder, store.meta.frame_size)
         beside = replace(train, batch=stage.stills.per_batch)
-        batches = WithStills(video, Loader(_stills(stage.stills, store), beside, accelerator, _frames_only))
+        batches = WithStills(video, Loader(stills, beside, accelerator, _frames_only))
     objective = TokenizerObjective(model, stage.perceptual, stage.adversarial)
     identity = Identity(stage, MAY_CHANGE, facts)
     save = partial(model.save_pretrained, vqvae_folder(cfg))
@@ -183,8 +185,11 @@ def _clips_to_start(model: VQVAE, latent_steps: int) -> int:
     return -(-model.quantizer.latents_to_start // (latent_steps * model.tokens))
 
 
-def _stills(cfg: StillsConfig, store: Store) -> Dataset:
-    return Clips(store, "train", 1) if cfg.folder is None else Images(cfg.folder, store.meta.frame_size)
+def _clips_with_one_cache(store: Store, wanted: list[tuple[str, int]], gib: float) -> list[Clips]:
+    """The clips of splits, of some length each; the memory for decoded frames is shared out by the splits' lengths."""
+    frames = [sum(entry.length + 1 for entry in store.split(split)) for split, _ in wanted]
+    shares = [gib * count / max(1, sum(frames)) for count in frames]
+    return [Clips(store, split, length, share) for (split, length), share in zip(wanted, shares, strict=True)]
 
 
 def _frames_only(clips: list[Clip]) -> dict[str, Tensor]:
