@@ -75,6 +75,19 @@ def test_another_file_is_named_by_config(monkeypatch: pytest.MonkeyPatch, config
     assert parsed(monkeypatch, config, "--name", "third", "--config", str(other)).name == "third"
 
 
+@pytest.mark.parametrize("name", ["tiny_world", "tiny_world.yaml", "configs/tiny_world.yaml"])
+def test_configs_that_come_along_are_found_by_name_anywhere_but_a_file_of_ones_own_comes_first(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    home = next(path for path in CONFIGS if path.name == "car_racing.yaml")
+    assert parsed(monkeypatch, home, "--config", name).record.env == "TinyWorld"
+    (tmp_path / "configs").mkdir()
+    for path in (tmp_path / "tiny_world", tmp_path / "tiny_world.yaml", tmp_path / "configs" / "tiny_world.yaml"):
+        path.write_text("name: mine\n")
+    assert parsed(monkeypatch, home, "--config", name).name == "mine"
+
+
 def test_a_quantizer_of_the_file_keeps_its_flags(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("vqvae:\n  model:\n    quantizer: {kind: FSQ, levels: [5, 5]}\n")

@@ -182,11 +182,11 @@ def test_a_rollout_with_nothing_trained_gives_the_commands_that_train(tmp_path: 
     assert ended.code == 2
     assert ended.err.splitlines()[:3] == [
         "error: no world model in runs/tiny_world/world. Train one:",
-        "  accelerate launch scripts/train_vqvae.py --config configs/tiny_world.yaml",
-        "  accelerate launch scripts/train_prior.py --config configs/tiny_world.yaml",
+        "  accelerate launch -m vqvideo.scripts.train_vqvae --config configs/tiny_world.yaml",
+        "  accelerate launch -m vqvideo.scripts.train_prior --config configs/tiny_world.yaml",
     ]
     ended = script("rollout", "--env", "CartPole-v1", cwd=tmp_path)
-    assert "train_vqvae.py --name cart_pole_v1 --record.env CartPole-v1" in ended.err
+    assert "train_vqvae --name cart_pole_v1 --record.env CartPole-v1" in ended.err
     assert "Traceback" not in ended.err
     assert list(tmp_path.iterdir()) == []
 
@@ -197,7 +197,7 @@ def test_a_prior_without_a_tokenizer_gives_the_command_that_trains_one(
     code, shown = called(monkeypatch, capsys, "train_prior", "--name", "mine", cwd=tmp_path)
     assert code == 2
     assert "error: no tokenizer in runs/mine/vqvae/model" in shown
-    assert "accelerate launch scripts/train_vqvae.py --name mine" in shown
+    assert "accelerate launch -m vqvideo.scripts.train_vqvae --name mine" in shown
     assert list(tmp_path.iterdir()) == []
 
 

@@ -129,9 +129,19 @@ def parse(cls: type[E], default_config: Path, description: str) -> E:
     import tyro
 
     config, arguments = _split_config_flag(sys.argv[1:], default_config)
+    config = _shipped(config, default_config.parent)
     default = typed(cls, read_yaml(config), str(config))
     note = f"{description}\n\nSettings come from --config FILE (now {config}) and from the flags below."
     return tyro.cli(cls, default=default, args=arguments, description=note, config=(tyro.conf.AvoidSubcommands,))
+
+
+def _shipped(config: Path, home: Path) -> Path:
+    """The file, or where there is none, the one of that name that comes along in `home`: outside of a clone too,
+    `configs/tiny_world.yaml` and plain `tiny_world` are known.
+    """
+    relative = config.relative_to("configs") if config.parts[:1] == ("configs",) else config
+    come_along = (home / relative).with_suffix(".yaml")
+    return come_along if come_along.is_file() and not config.is_file() else config
 
 
 def _split_config_flag(arguments: list[str], default: Path) -> tuple[Path, list[str]]:
