@@ -22,7 +22,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from vqvideo.envs.car_racing import DrawOnDemand, draw_anywhere
 from vqvideo.envs.wrappers import ActionRepeat, PixelFrames, ResizedFrames, SkipFirst, observes_pixels
-from vqvideo.errors import InputError, MissingExtraError, suggest
+from vqvideo.errors import InputError, MissingExtraError, at_least, suggest
 from vqvideo.spaces import ActionSpace
 
 if TYPE_CHECKING:
@@ -57,11 +57,7 @@ class Preset:
     """A wrapper of this environment's own, put around action repeat."""
 
     def __post_init__(self) -> None:
-        if self.action_repeat < 1 or self.skip_first < 0:
-            raise InputError(
-                f"action repeat is {self.action_repeat} and skip-first is {self.skip_first}; "
-                "the one is at least 1, the other at least 0."
-            )
+        at_least(self, "--", action_repeat=1, skip_first=0)
 
 
 PRESETS: dict[str, Preset] = {

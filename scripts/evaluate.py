@@ -31,7 +31,7 @@ def main() -> None:
     cfg = parse(Options, CONFIG, __doc__ or "")
     from vqvideo.data.clips import Clips
     from vqvideo.data.store import Store
-    from vqvideo.errors import InputError
+    from vqvideo.errors import at_least
     from vqvideo.evaluation import evaluate_tokenizer
     from vqvideo.experiment.config import vqvae_folder
     from vqvideo.models.tokenizer.vqvae import VQVAE
@@ -39,8 +39,7 @@ def main() -> None:
     from vqvideo.storage.records import without_nan
     from vqvideo.training.launch import join_processes
 
-    if cfg.clips is not None and cfg.clips < 1:
-        raise InputError(f"--clips is {cfg.clips}, expected at least 1")
+    at_least(cfg, "--", clips=1)
     processes = join_processes()
     vqvae = VQVAE.from_pretrained(vqvae_folder(cfg)).to(processes.device)
     clips = Clips(Store.open(cfg.record.folder), "held_out", vqvae.clip_length(cfg.vqvae.latent_steps))

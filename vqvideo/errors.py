@@ -36,7 +36,7 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 def at_least(settings: object, prefix: str, **least: float) -> None:
-    """InputError for the first setting below its least value.
+    """InputError for the first setting that is given (is not None) and below its least value.
 
     Args:
         settings: what has them as attributes.
@@ -46,7 +46,7 @@ def at_least(settings: object, prefix: str, **least: float) -> None:
     for name, low in least.items():
         value = getattr(settings, name)
         # Also for nan, which is not smaller than anything.
-        if not value >= low:
+        if value is not None and not value >= low:
             shown = name.replace("_", "-") if prefix == "--" else name
             raise InputError(f"{prefix}{shown} is {value}, expected at least {low}")
 

@@ -42,7 +42,7 @@ def test_meta_survives_json(tmp_path: Path) -> None:
         ({"action_space": {}}, "action space"),
         ({"fps": 0}, r"fps: 0.0, expected a positive number"),
         ({"fps": "fast"}, "fps is 'fast', expected float"),
-        ({"action_repeat": 0}, "action_repeat: 0, expected at least 1"),
+        ({"action_repeat": 0}, "action_repeat is 0, expected at least 1"),
         ({"seed": True}, "seed is True, expected int"),
         ({"versions": []}, "versions"),
         ({"versions": {"numpy": 2}}, "versions.numpy is 2, expected str"),

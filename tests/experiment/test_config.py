@@ -137,7 +137,7 @@ def test_an_unknown_flag_ends_with_code_2(
         ("vqvae: {train: {steps: 0}}", "at least 1"),
         ("vqvae: {train: {keep: 1}}", "train.keep is 1, expected at least 2"),
         ("prior: {train: {average_decay: 1}}", "train.average_decay is 1.0"),
-        ("prior: {model: {window: 0}}", "prior: window"),
+        ("prior: {model: {window: 0}}", "prior.window"),
         ("sampling: {top_p: 2}", "top_p is 2.0"),
         ("record: {episodes: 0}", "--episodes is 0"),
         ("vqvae: {model: {backbone: {strides: [3, 8, 8]}}}", "time stride is 3"),

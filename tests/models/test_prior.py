@@ -407,7 +407,7 @@ def test_a_codebook_of_another_size_is_refused() -> None:
     [
         ({"dim": 20, "heads": 2}, "dim must be a multiple of 4 x heads"),
         ({"window": 0}, "at least 1"),
-        ({"layers": 1, "time_every": 2}, "layers at least time_every"),
+        ({"layers": 1, "time_every": 2}, "prior.layers is 1, expected at least prior.time_every, 2"),
         ({"time_every": 1, "conditioning": TokenConfig()}, "time_every is 1, so no layer attends in space"),
         ({"corruption": 1.0}, "prior.corruption is 1.0"),
         ({"corruption": -0.1}, "prior.corruption is -0.1"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vqvideo.errors import InputError
+from vqvideo.errors import at_least
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,7 @@ class SegmentConfig:
     """Frames from the start of one segment to the next; an odd number meets every phase of the time stride."""
 
     def __post_init__(self) -> None:
-        if self.latent_steps < 2 or self.every < 1:
-            raise InputError("segments: latent_steps is at least 2 and every at least 1")
+        at_least(self, "segments.", latent_steps=2, every=1)
 
 
 @dataclass(frozen=True)
@@ -32,5 +31,4 @@ class StillsConfig:
     """Folder of images (PNG, JPEG, WebP, BMP), searched in depth; by default single frames of the training episodes."""
 
     def __post_init__(self) -> None:
-        if self.per_batch < 0:
-            raise InputError(f"stills.per_batch is {self.per_batch}, expected at least 0")
+        at_least(self, "stills.", per_batch=0)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vqvideo.data.episode import MAX_STEPS, check_frame_size
-from vqvideo.errors import InputError
+from vqvideo.errors import InputError, at_least
 from vqvideo.spaces import ActionSpace
 from vqvideo.storage.files import parse_json, read_small, seal, unseal, write_file
 from vqvideo.storage.records import to_plain, typed
@@ -76,9 +76,7 @@ class StoreMeta:
         check_frame_size(self.frame_size, "frame_size")
         if not (math.isfinite(self.fps) and self.fps > 0):
             raise InputError(f"fps: {self.fps}, expected a positive number")
-        for name, least in (("action_repeat", 1), ("skip_first", 0), ("held_out_every", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name}: {getattr(self, name)}, expected at least {least}")
+        at_least(self, "", action_repeat=1, skip_first=0, held_out_every=0)
 
 
 @dataclass(frozen=True)

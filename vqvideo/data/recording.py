@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from vqvideo.errors import InputError
+from vqvideo.errors import at_least
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,7 @@ class RecordConfig:
     """Processes; by default one per core. 0 plays in this process."""
 
     def __post_init__(self) -> None:
-        for name, least in (("episodes", 1), ("steps", 1), ("seed", 0), ("held_out_every", 0), ("workers", 0)):
-            if getattr(self, name) is not None and getattr(self, name) < least:
-                flag = name.replace("_", "-")
-                raise InputError(f"--{flag} is {getattr(self, name)}; it must be at least {least}.")
+        at_least(self, "--", episodes=1, steps=1, seed=0, held_out_every=0, workers=0)
 
     @property
     def folder(self) -> Path:

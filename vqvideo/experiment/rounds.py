@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from vqvideo.errors import InputError
+from vqvideo.errors import InputError, at_least
 from vqvideo.evaluation import returns
 from vqvideo.evaluation.tables import table
 from vqvideo.experiment.config import Experiment, vqvae_folder, world_folder
@@ -36,9 +36,7 @@ class ImproveConfig:
     """Share of the steps of tokenizer and prior with which a further round trains them on."""
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "episodes"):
-            if getattr(self, name) < 1:
-                raise InputError(f"improve.{name} is {getattr(self, name)}, expected at least 1")
+        at_least(self, "improve.", rounds=1, episodes=1)
         if not 0 <= self.exploration <= 1:
             raise InputError(f"improve.exploration is {self.exploration}, expected 0 .. 1")
         if not 0 < self.share <= 1:

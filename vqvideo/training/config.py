@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from vqvideo.errors import InputError
+from vqvideo.errors import InputError, at_least
 from vqvideo.storage.records import flat_settings, to_plain
 
 MAY_CHANGE = {"steps", "max_seconds", "threads", "workers", "validate_every", "checkpoint_every", "keep", "log_every"}
@@ -60,16 +60,10 @@ class TrainConfig:
     """Seed of the weights, the data order and the training noise."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "accumulate", "validate_every", "checkpoint_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"train.{name} is {getattr(self, name)}, expected at least 1")
-        for name in ("seed", "workers", "warmup"):
-            if getattr(self, name) < 0:
-                raise InputError(f"train.{name} is {getattr(self, name)}, expected at least 0")
+        at_least(self, "train.", steps=1, batch=1, accumulate=1, validate_every=1, checkpoint_every=1, log_every=1)
+        at_least(self, "train.", seed=0, workers=0, warmup=0, threads=1)
         if self.max_seconds is not None and not self.max_seconds > 0:
             raise InputError(f"train.max_seconds is {self.max_seconds}, expected more than 0, or none for no limit")
-        if self.threads is not None and self.threads < 1:
-            raise InputError(f"train.threads is {self.threads}, expected at least 1")
         if self.keep < 2:
             raise InputError(f"train.keep is {self.keep}, expected at least 2: the newest one may be damaged")
         if not 0 <= self.average_decay < 1:

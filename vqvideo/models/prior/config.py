@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from vqvideo.errors import InputError
+from vqvideo.errors import InputError, at_least
 from vqvideo.models import class_of
 
 if TYPE_CHECKING:
@@ -44,8 +44,7 @@ class MaskedHeadConfig(_HeadBuilt):
     """Size of its feed-forward."""
 
     def __post_init__(self) -> None:
-        if self.passes < 1 or self.layers < 1:
-            raise InputError(f"head.passes is {self.passes} and layers is {self.layers}, expected at least 1 of each")
+        at_least(self, "head.", passes=1, layers=1)
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,7 @@ class AutoregressiveHeadConfig(_HeadBuilt):
     """Size of its feed-forward."""
 
     def __post_init__(self) -> None:
-        if self.layers < 1:
-            raise InputError(f"head.layers is {self.layers}, expected at least 1")
+        at_least(self, "head.", layers=1)
 
 
 HeadConfig = ParallelHeadConfig | MaskedHeadConfig | AutoregressiveHeadConfig
@@ -159,8 +157,9 @@ class PriorConfig:
     def __post_init__(self) -> None:
         if self.dim % (4 * self.heads):
             raise InputError(f"prior.dim {self.dim} with {self.heads} heads: dim must be a multiple of 4 x heads")
-        if self.window < 1 or self.layers < self.time_every or self.time_every < 1:
-            raise InputError("prior: window, layers and time_every are at least 1, and layers at least time_every")
+        at_least(self, "prior.", window=1, time_every=1)
+        if self.layers < self.time_every:
+            raise InputError(f"prior.layers is {self.layers}, expected at least prior.time_every, {self.time_every}")
         if isinstance(self.conditioning, TokenConfig) and self.time_every == 1:
             raise InputError(
                 "prior.time_every is 1, so no layer attends in space, where tokens would see that of the action "

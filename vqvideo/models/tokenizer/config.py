@@ -140,9 +140,7 @@ class ReconstructionConfig:
     """Weight of the squared error of each frame's worst pixel: small things that the mean forgets."""
 
     def __post_init__(self) -> None:
-        for name in ("l1", "difference", "moving", "worst"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"reconstruction.{name} is {getattr(self, name)}, expected a weight of at least 0")
+        at_least(self, "reconstruction.", l1=0, difference=0, moving=0, worst=0)
 
 
 @dataclass(frozen=True)
