@@ -50,10 +50,10 @@ class Job:
 def killed(job: Job, work: Path, trials: int, seed: int) -> Outcome:
     """Jobs that are killed again and again until they are done, as many as `trials` kills need."""
     rng = random.Random(seed)
-    job.prepare(work / "whole")
-    Child(job.run, work / "whole").exit_code()  # the first one also starts the server
-    shutil.rmtree(work / "whole")
-    job.prepare(work / "whole")
+    job.prepare(work / "start")
+    for name in ("warm_up", "whole"):  # the first child also starts the server that all are forked from
+        shutil.copytree(work / "start", work / name)
+    Child(job.run, work / "warm_up").exit_code()
     began = time.monotonic()
     if code := (whole := Child(job.run, work / "whole")).exit_code():
         return Outcome(0, (f"exit code {code} without a kill: {whole.last_words()}",))
@@ -63,7 +63,7 @@ def killed(job: Job, work: Path, trials: int, seed: int) -> Outcome:
     while kills < trials and len(failures) < MOST_FAILURES:
         runs += 1
         folder = work / f"run_{runs}"
-        job.prepare(folder)
+        shutil.copytree(work / "start", folder)
         try:
             kills += _live_through(job, folder, rng, seconds, trials - kills)
             found = job.results(folder)
