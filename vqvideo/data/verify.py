@@ -181,7 +181,7 @@ def _check_folder(load: Callable[[Path, files.Manifest], object], path: Path, de
     damaged = False
     for name, expected in manifest.files.items():
         if name != CARD:
-            complaints = _complaints(path / name, partial(files.read_verified, path / name, expected))
+            complaints = _complaints(path / name, partial(files.verify_file, path / name, expected))
             damaged |= bool(complaints)
             yield from complaints
     if not damaged:
