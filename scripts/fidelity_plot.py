@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vqvideo.errors import InputError
 from vqvideo.evaluation.fidelity import FidelityReport
-from vqvideo.storage.files import replacing
+from vqvideo.storage.files import make_folder, replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,6 +49,7 @@ def plot_fidelity(report: FidelityReport, title: str, path: Path) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     of = f"{report.episodes} episodes of split {report.split}, dreams of each: {report.samples}"
     figure.suptitle(f"{title}\n{of}, context {report.context} latent steps, seed {report.seed}", fontsize=11)
+    make_folder(path.parent)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png")
 

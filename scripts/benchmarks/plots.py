@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vqvideo.scripts.benchmarks.curves import Point, RateDistortion
 from vqvideo.scripts.fidelity_plot import require_matplotlib
-from vqvideo.storage.files import replacing
+from vqvideo.storage.files import make_folder, replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,6 +98,6 @@ def _logarithmic(axes: Axes, ticks: tuple[int, ...]) -> None:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png")

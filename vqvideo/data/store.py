@@ -138,8 +138,8 @@ class StoreWriter:
         """Removes what an interrupted recording left; `size` is where the manifest's last line ends, `unlisted` is the
         episode that has no line.
         """
-        files.clean_temporaries(self.path, logger)
-        files.clean_temporaries(self.path / EPISODES, logger)
+        files.clean_temporaries(self.path)
+        files.clean_temporaries(self.path / EPISODES)
         with open(self.path / MANIFEST, "ab") as file:
             if file.tell() != size:
                 file.truncate(size)

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from vqvideo.errors import InputError
-from vqvideo.storage.files import replacing
+from vqvideo.storage.files import make_folder, replacing
 
 
 def upscale(frames: np.ndarray, factor: int) -> np.ndarray:
@@ -41,6 +41,7 @@ def write_mp4(path: Path, frames: Iterable[np.ndarray], fps: float, scale: int =
     first = next(coming, None)
     if first is None:
         raise InputError(f"{path}: a video without frames, expected (t, h, w, 3) uint8 with t >= 1")
+    make_folder(path.parent)
     with (
         replacing(path) as temporary,
         av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"}) as container,
@@ -66,6 +67,7 @@ def _picture(frame: np.ndarray, first: np.ndarray, scale: int) -> np.ndarray:
 
 def write_png(path: Path, image: np.ndarray) -> None:
     """Writes (h, w, 3) uint8 as PNG; the file appears under its name only when it is complete."""
+    make_folder(path.parent)
     with replacing(path) as temporary:
         Image.fromarray(image).save(temporary, format="PNG")
 

@@ -30,6 +30,7 @@ from vqvideo.storage.formats import MODEL_FORMAT, SavedModel, upgraded
 
 log = logging.getLogger(__name__)
 M = TypeVar("M", bound=nn.Module)
+T = TypeVar("T")
 
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -81,14 +82,6 @@ def fingerprint(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str
     return digest.hexdigest()
 
 
-def _model_files(kind: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, files.Writer]:
-    header = {"format": f"vqvideo-{kind}", "format_version": MODEL_FORMAT, **config}
-    return {
-        CONFIG: (json.dumps(header, indent=2) + "\n").encode(),
-        WEIGHTS: TensorFile(tensors),
-    }
-
-
 def save_model(
     folder: Path,
     kind: str,
@@ -108,8 +101,10 @@ def save_model(
     if not _may_replace(folder):
         raise InputError(f"{folder} exists and is not a model folder: name another folder, nothing was written")
     files.make_folder(folder.parent)
-    files.clean_temporaries(folder.parent, log, of=folder.name)
-    contents = {**_model_files(kind, config, tensors), **(extra or {})}
+    files.clean_temporaries(folder.parent, of=folder.name)
+    header = {"format": f"vqvideo-{kind}", "format_version": MODEL_FORMAT, **config}
+    contents: dict[str, files.Writer] = {CONFIG: (json.dumps(header, indent=2) + "\n").encode()}
+    contents |= {WEIGHTS: TensorFile(tensors), **(extra or {})}
     files.commit_folder(folder, contents, {"kind": kind}, replace=folder.exists())
 
 
@@ -154,7 +149,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def parse_tensors(data: bytes, where: Path) -> dict[str, Tensor]:
-    """All tensors of the bytes of a safetensors file; what is none is an InputError that names `where`."""
+    """All tensors of the bytes of a safetensors file; InputError, which names `where`, if they are something else."""
     header = int.from_bytes(data[:8], "little")
     if header > files.MAX_JSON_BYTES:
         most = files.MAX_JSON_BYTES
@@ -307,12 +302,7 @@ def load_training(path: Path) -> TrainingState:
 
 def newest_progress(folder: Path) -> dict[str, Any]:
     """The progress that the newest checkpoint with a readable manifest records; empty if there is none."""
-    for path in reversed(_step_folders(folder)):
-        try:
-            return files.read_manifest(path).info
-        except InputError as error:
-            log.warning("skipping a damaged checkpoint: %s", error)
-    return {}
+    return _newest(folder, lambda path: files.read_manifest(path).info) or {}
 
 
 def latest_training(folder: Path) -> TrainingState | None:
@@ -321,14 +311,18 @@ def latest_training(folder: Path) -> TrainingState | None:
     Raises:
         InputError: there are checkpoints, and every one is damaged.
     """
-    paths = _step_folders(folder)
-    for path in reversed(paths):
+    state, there = _newest(folder, load_training), len(_step_folders(folder))
+    if state is None and there:
+        raise InputError(f"{folder}: none of its {there} checkpoints can be read. Remove the folder to start anew")
+    return state
+
+
+def _newest(folder: Path, read: Callable[[Path], T]) -> T | None:
+    for path in reversed(_step_folders(folder)):
         try:
-            return load_training(path)
+            return read(path)
         except InputError as error:
             log.warning("skipping a damaged checkpoint: %s", error)
-    if paths:
-        raise InputError(f"{folder}: none of its {len(paths)} checkpoints can be read. Remove the folder to start anew")
     return None
 
 

@@ -11,6 +11,9 @@ Whenever a process is killed or the power fails, this holds afterwards:
   old one waits beside its place under a name that says so. `standing` finds it there, and the next writer
   (`commit_folder`, `clean_temporaries`) moves it back: nothing is lost.
 - What an interrupted writer leaves has a temporary name, and `clean_temporaries` removes it.
+
+All that write raise DiskError, with the free bytes, when the disk is full, read-only or gone. All that read raise
+InputError, with the file, when it is missing, damaged, or no regular file.
 """
 
 from __future__ import annotations
@@ -46,9 +49,6 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,199}")
 _TEMPORARY = re.compile(r"\.tmp-(old-)?[0-9a-f]+-(.+)", re.DOTALL)
 
 
-# ---------------------------------------------------------------- what goes wrong with disks
-
-
 class DiskError(InputError):
     """The disk is full, read-only or gone: what was to be written, how large it is and how much room there is."""
 
@@ -76,9 +76,6 @@ def disk_errors(path: Path, size: int | None = None) -> Iterator[None]:
         raise DiskError.of(error, path, size) from error
 
 
-# ---------------------------------------------------------------- JSON
-
-
 def canonical_json(value: Any) -> bytes:
     """The one spelling of a JSON value that digests are taken over (sorted keys, no spaces, no NaN)."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
@@ -91,11 +88,7 @@ def seal(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unseal(text: bytes, where: str) -> dict[str, Any]:
-    """The record that `seal` made, with its digest.
-
-    Raises:
-        InputError: `text` is not JSON, not an object, or does not match its digest; names `where`.
-    """
+    """The record that `seal` made, with its digest; InputError, which names `where`, if that does not fit."""
     record = parse_json(text, where)
     if not isinstance(record, dict) or "digest" not in record:
         raise InputError(f"{where}: expected a JSON object with a digest; the file is damaged")
@@ -155,29 +148,14 @@ def sha256_file(path: AnyPath) -> str:
 
 
 def write_file(path: AnyPath, data: bytes) -> None:
-    """Puts `data` at `path` so that a crash leaves the old content or the new one, never a mixture.
-
-    Raises:
-        DiskError: the disk is full or the folder cannot be written; names the path and the free bytes.
-    """
-    with _replacing(Path(path), len(data)) as temporary:
+    """Puts `data` at `path` so that a crash leaves the old content or the new one, never a mixture."""
+    with replacing(Path(path), len(data)) as temporary:
         write_new(temporary, data)
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, which takes its place when all went well and is removed otherwise.
-
-    Raises:
-        DiskError: the folder cannot be made, or the file cannot be written inside the block.
-    """
-    make_folder(path.parent)
-    with _replacing(path) as temporary:
-        yield temporary
-
-
-@contextmanager
-def _replacing(path: Path, size: int | None = None) -> Iterator[Path]:
+def replacing(path: Path, size: int | None = None) -> Iterator[Path]:
+    """A temporary name beside `path`, whose file, of about `size` bytes, takes its place when all went well."""
     temporary = aside(path)
     with disk_errors(path, size):
         try:
@@ -200,11 +178,7 @@ def write_new(path: Path, data: bytes) -> None:
 
 
 def make_folder(path: AnyPath) -> None:
-    """A folder and those above it, all durable when this returns; one that is there already stays.
-
-    Raises:
-        DiskError: there is a file of that name, or the place cannot be written.
-    """
+    """A folder and those above it, all durable when this returns; one that is there already stays."""
     path = Path(path).absolute()
     missing = [place for place in (path, *path.parents) if not place.exists()]
     with disk_errors(path):
@@ -240,20 +214,14 @@ def standing(path: AnyPath) -> Path:
     return next((left for left, place, stood in found if stood and place == path), path)
 
 
-def clean_temporaries(parent: AnyPath, log: logging.Logger = logger, *, of: str | None = None) -> None:
-    """Removes what interrupted writers left in `parent`; call it only while nobody else writes there.
-
-    A folder that was moved aside, but whose replacement never arrived, is moved back instead.
-
-    Args:
-        parent: where to look; a folder that does not exist has no leftovers.
-        log: tells what was removed.
-        of: only what was on its way to this name.
+def clean_temporaries(parent: AnyPath, *, of: str | None = None) -> None:
+    """Removes what interrupted writers left in `parent`, or only what was on its way to the name `of`; call it while
+    nobody else writes there. A folder that was moved aside, and whose replacement never arrived, is moved back.
     """
     for left, place, stood in _leftovers(Path(parent)):
-        if of not in (None, place.name) or (stood and _put_back(place, log)):
+        if of not in (None, place.name) or (stood and _put_back(place)):
             continue
-        log.warning("removing %s: an interrupted writer left it", left)
+        logger.warning("removing %s: an interrupted writer left it", left)
         if left.is_dir() and not left.is_symlink():
             remove_folder(left, place)
         else:
@@ -266,17 +234,17 @@ def _leftovers(parent: Path) -> list[tuple[Path, Path, bool]]:
     return [(left, left.with_name(match[2]), bool(match[1])) for left, match in found if match]
 
 
-def _put_back(path: Path, log: logging.Logger = logger) -> bool:
+def _put_back(path: Path) -> bool:
     """Undoes the first rename of a replacement that was interrupted before the second one. Whether there was one."""
     old = standing(path)
     if old != path:
-        log.warning("restoring %s: its replacement was interrupted", path)
+        logger.warning("restoring %s: its replacement was interrupted", path)
         os.rename(old, path)
     return old != path
 
 
 def remove_folder(path: AnyPath, place: Path | None = None) -> None:
-    """Removes a folder so that a crash leaves half of it under a temporary name only, one for `place`, not its own."""
+    """Removes a folder so that a crash never leaves half of it under its own name, but under one for `place`."""
     gone = aside(place or Path(path))
     with disk_errors(Path(path)):
         os.rename(path, gone)
@@ -321,7 +289,6 @@ def commit_folder(
 
     Raises:
         InputError: `path` exists and `replace` is False, or a name is not a plain file name.
-        DiskError: the disk is full or the folder cannot be written; names the path and the free bytes.
     """
     path = Path(path)
     for name in writers:
@@ -345,10 +312,8 @@ def commit_folder(
 
 
 def _write_member(path: Path, writer: Writer) -> FileRecord:
-    if isinstance(writer, bytes):
-        write_new(path, writer)
-    else:
-        write_new(path, b"")
+    write_new(path, writer if isinstance(writer, bytes) else b"")
+    if not isinstance(writer, bytes):
         mode = stat.S_IMODE(path.stat().st_mode)
         writer(path)
         # Some writers replace the file by a private (0600) one of their own.
@@ -385,11 +350,7 @@ def swap_in(temporary: Path, path: Path) -> None:
 
 
 def read_manifest(path: AnyPath) -> Manifest:
-    """The manifest of a committed folder, checked against its own digest but not against the files.
-
-    Raises:
-        InputError: no manifest, a damaged one, or one of another format; names the file and the check.
-    """
+    """The manifest of a committed folder, checked against its own digest but not against the files."""
     file = Path(path) / MANIFEST
     if not file.exists():
         raise InputError(f"{path}: no {MANIFEST}: the folder is incomplete, or vqvideo did not write it")
@@ -404,11 +365,7 @@ def read_manifest(path: AnyPath) -> Manifest:
 
 
 def read_members(path: AnyPath, manifest: Manifest, *names: str) -> list[bytes]:
-    """The bytes of some files of a committed folder, each exactly as it was recorded.
-
-    Raises:
-        InputError: the manifest does not list one, or it is missing or damaged; names the file.
-    """
+    """The bytes of some files of a committed folder, each exactly as it was recorded."""
     for name in names:
         if name not in manifest.files:
             raise InputError(f"{Path(path) / MANIFEST}: lists no {name}; the folder is not what it should be")
@@ -416,11 +373,7 @@ def read_members(path: AnyPath, manifest: Manifest, *names: str) -> list[bytes]:
 
 
 def read_verified(path: AnyPath, expected: FileRecord) -> bytes:
-    """All bytes of a file, which are exactly those that were recorded: what is used is what was checked.
-
-    Raises:
-        InputError: the file is missing, or its size or SHA-256 differs; names it.
-    """
+    """All bytes of a file, which are exactly those that were recorded: what is used is what was checked."""
     _check_size(path, expected)
     try:
         data = Path(path).read_bytes()
