@@ -13,6 +13,7 @@ import types
 import typing
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -24,6 +25,7 @@ T = TypeVar("T")
 MAX_YAML_BYTES = 2**16
 """The longest configuration of ours has a tenth of it."""
 _WIDEST_INTEGER = 2**63
+_SCALARS = (int, float, str, bool, Path)
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel = 3
 
@@ -71,6 +73,9 @@ def from_plain(hint: Any, plain: Any, where: str = "config") -> Any:
     Raises:
         InputError: an unknown key (with a suggestion), a missing one, a wrong type; names the key.
     """
+    if hint in _SCALARS:
+        # First, for a store's sake: it has a line for each of its episodes.
+        return _scalar(hint, plain, where)
     members = _dataclass_members(hint)
     if members:
         return _dataclass_from_plain(_member(members, plain, where), plain, where)
@@ -94,6 +99,13 @@ def from_plain(hint: Any, plain: Any, where: str = "config") -> Any:
     return _scalar(hint, plain, where)
 
 
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    """The types of a class's fields; Python looks them up anew each time."""
+    return get_type_hints(cls)
+
+
+@cache
 def _dataclass_members(hint: Any) -> tuple[type, ...]:
     """The plain dataclasses of a (union) type; empty for anything else."""
     candidates = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
@@ -113,7 +125,7 @@ def _member(members: tuple[type, ...], plain: Any, where: str) -> type:
 def _dataclass_from_plain(cls: type, plain: Any, where: str) -> Any:
     if not isinstance(plain, Mapping):
         raise InputError(f"{where} is {_shown(plain)}, expected keys and values of {kind_of(cls)}")
-    hints = get_type_hints(cls)
+    hints = _hints(cls)
     names = [f.name for f in dataclasses.fields(cls)]
     values = {}
     for key, item in plain.items():

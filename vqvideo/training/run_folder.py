@@ -114,7 +114,7 @@ class RunFolder:
         """The next line; nothing at the end, and for a line that was not finished."""
         line = file.readline(_LONGEST_LINE)
         if len(line) == _LONGEST_LINE:
-            raise InputError(f"{self.metrics}: a line of {len(line)} bytes or more: the file is not ours")
+            raise InputError(f"{self.metrics}: a line of {len(line)} bytes or more: the file is damaged")
         return line if line.endswith(b"\n") else b""
 
     def rewind(self, step: int) -> None:
