@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vqvideo.models.prior.attention import (
-    GatedMLP,
     SpaceAttention,
     TimeAttention,
     attend,
@@ -52,38 +51,6 @@ def test_a_still_clip_gives_the_same_output_at_every_frame() -> None:
     torch.testing.assert_close(out, out[:, :, :1].expand_as(out))
 
 
-@pytest.mark.parametrize("chunks", [(1, 1, 1, 1, 1, 1), (2, 4), (1, 3, 2), (5, 1)])
-def test_chunks_with_a_state_give_what_the_whole_clip_gives(chunks: tuple[int, ...]) -> None:
-    torch.manual_seed(0)
-    conv = CausalConv3d(2, 4, (3, 3, 3))
-    x = torch.randn(2, 2, 6, 4, 4)
-    whole, _ = walk_through(conv, x, fresh(2))
-    state, parts = fresh(2), []
-    for chunk in x.split(chunks, dim=2):
-        part, state = walk_through(conv, chunk, state)
-        parts.append(part)
-    torch.testing.assert_close(torch.cat(parts, dim=2), whole)
-
-
-def test_a_reset_row_starts_anew_and_the_others_go_on() -> None:
-    torch.manual_seed(0)
-    conv = CausalConv3d(2, 4, (3, 1, 1))
-    x = torch.randn(2, 2, 6, 2, 2)
-    whole, _ = walk_through(conv, x, fresh(2))
-    anew, _ = walk_through(conv, x[:, :, 3:], fresh(2))
-    _, state = walk_through(conv, x[:, :, :3], fresh(2))
-    out, after = walk_through(conv, x[:, :, 3:], state.reset(torch.tensor([False, True])))
-    torch.testing.assert_close(out[0], whole[0, :, 3:])
-    torch.testing.assert_close(out[1], anew[1])
-    assert not after.fresh.any()
-
-
-def test_a_reset_leaves_the_old_state_as_it_was() -> None:
-    _, state = walk_through(CausalConv3d(1, 1, (3, 1, 1)), torch.randn(2, 1, 3, 2, 2), fresh(2))
-    assert state.reset(torch.tensor([True, False])).fresh.tolist() == [True, False]
-    assert state.fresh.tolist() == [False, False]
-
-
 # ---------------------------------------------------------------- norm and feed-forward
 
 
@@ -94,14 +61,6 @@ def test_channel_norm_treats_every_position_alone() -> None:
     torch.testing.assert_close(out.mean(dim=1), torch.zeros(2, 3, 4, 5), atol=1e-5, rtol=0)
     torch.testing.assert_close(out.var(dim=1, unbiased=False), torch.ones(2, 3, 4, 5), atol=1e-3, rtol=0)
     torch.testing.assert_close(norm(x[:1, :, 1:2, 2:3, 3:4]), out[:1, :, 1:2, 2:3, 3:4])
-
-
-def test_gated_mlp_is_its_formula() -> None:
-    torch.manual_seed(0)
-    mlp = GatedMLP(16, ratio=4.0)
-    x = torch.randn(2, 3, 16)
-    gate, value = (x @ mlp.gate_and_value.weight.T).chunk(2, dim=-1)
-    torch.testing.assert_close(mlp(x), (gate * gate.sigmoid() * value) @ mlp.out.weight.T)
 
 
 # ---------------------------------------------------------------- rotary positions and attention
@@ -118,11 +77,6 @@ def test_rotation_keeps_lengths_and_sees_only_distances() -> None:
     assert torch.allclose(rotate(q, rotary_angles(torch.tensor(7), 8, base=100.0)).norm(), q.norm())
     torch.testing.assert_close(score(5, 3), score(12, 10))
     assert not torch.isclose(score(5, 3), score(5, 4))
-
-
-def test_position_zero_is_not_rotated() -> None:
-    x = torch.randn(3, 8)
-    assert torch.equal(rotate(x, rotary_angles(torch.zeros(3), 8, base=100.0)), x)
 
 
 def test_space_attention_keeps_latent_steps_apart_and_knows_places() -> None:
@@ -173,18 +127,6 @@ def test_each_row_looks_back_as_far_as_it_is_allowed_to() -> None:
         out, cache = attention.step(x[:, t : t + 1], cache, t, seen)
     torch.testing.assert_close(out[0, 0], whole[0, 6], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(out[1, 0], late[1, 1], atol=1e-5, rtol=1e-4)
-
-
-def test_a_step_leaves_the_cache_as_it_was() -> None:
-    torch.manual_seed(0)
-    attention = TimeAttention(16, heads=2, window=2)
-    _, cache = attention.step(torch.randn(1, 1, 3, 16), attention.init_cache(1, 3), 0, torch.ones(1))
-    kept = (cache.k.clone(), cache.v.clone())
-    x = torch.randn(1, 1, 3, 16)
-    (first, _), (second, _) = (attention.step(x, cache, 1, torch.full((1,), 2)) for _ in range(2))
-    assert torch.equal(cache.k, kept[0])
-    assert torch.equal(cache.v, kept[1])
-    assert torch.equal(first, second)
 
 
 def test_attention_in_plain_products_is_torchs_own() -> None:

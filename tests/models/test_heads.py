@@ -37,7 +37,7 @@ def make_head(cfg: HeadConfig, k: int = 4, seed: int = 0) -> Head:
 
 
 def twins(batch: int, generator: torch.Generator) -> Tensor:
-    """(b, 1, 4): all four tokens are the same code, 0 or 1 by chance: ln 2 nats in all."""
+    """(b, 1, 4): all four tokens are the same code, 0 or 1 at random: ln 2 nats in all."""
     return torch.randint(2, (batch, 1, 1), generator=generator).expand(-1, -1, 4)
 
 
@@ -195,15 +195,15 @@ def test_equal_seeds_draw_equal_dreams_and_others_do_not(kind: type) -> None:
     assert not torch.equal(dream(0), dream(1))
 
 
-def test_squares_of_tokens_give_every_token_its_own_place_back() -> None:
+def test_patches_of_tokens_give_every_token_its_own_place_back() -> None:
     prior = Prior(PriorConfig(dim=32, heads=2, patch=2, window=3), make_spec(grid=(4, 6)), torch.randn(16, 4))
-    squares = prior.backbone.squares
+    patches = prior.backbone.squares
     tokens = torch.randn(1, 1, 24, 16)
     # With identity maps, folding and unfolding doubles the tokens (the skip connection adds them once more).
-    squares.down, squares.up = torch.nn.Identity(), torch.nn.Identity()
-    places = squares.fold(tokens)
+    patches.down, patches.up = torch.nn.Identity(), torch.nn.Identity()
+    places = patches.fold(tokens)
     assert places.shape == (1, 1, 6, 64)
-    torch.testing.assert_close(squares.unfold(places, tokens), 2 * tokens)
+    torch.testing.assert_close(patches.unfold(places, tokens), 2 * tokens)
     grid = rearrange(tokens, "1 1 (h w) e -> h w e", h=4)
     corner = rearrange(grid[2:4, 2:4], "p q e -> (p q e)")
     torch.testing.assert_close(places[0, 0, 4], corner)

@@ -134,13 +134,10 @@ def test_a_foreign_codebook_moves_in_training_passes_only() -> None:
 
 def test_trying_a_module_out_leaves_it_as_it_was() -> None:
     quantizer = adapted().train()
-    before, noise = quantizer.module.codes.clone(), torch.get_rng_state()
+    before = quantizer.module.codes.clone()
     VQVAE(vqvae_config(), PLACE, quantizer=quantizer)
     assert torch.equal(quantizer.module.codes, before)
     assert quantizer.module.training
-    torch.manual_seed(0)
-    VQVAE(vqvae_config(), PLACE, quantizer=adapted())
-    assert noise.shape == torch.get_rng_state().shape
 
 
 # ---------------------------------------------------------------- broken contracts

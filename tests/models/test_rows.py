@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vqvideo.models.prior import Sampling
-from vqvideo.models.prior.sampling import draw_from_nucleus, keep_top_p, sample
+from vqvideo.models.prior.sampling import sample
 from vqvideo.models.rows import RowStreams, uniform
 
 CPU = torch.device("cpu")
@@ -228,12 +228,3 @@ def test_the_calls_after_a_draw_do_not_depend_on_how_often_it_was_rejected() -> 
     sample(flat + LOGITS[:1], Sampling(top_p=0.5), rows)
     sample(certain, Sampling(top_p=0.5), other)
     assert torch.equal(rows.uniform((1, 9)), other.uniform((1, 9)))
-
-
-def test_drawing_from_the_nucleus_by_rejection_draws_from_the_nucleus() -> None:
-    probability = LOGITS[0, :1].softmax(dim=-1)
-    expected = keep_top_p(LOGITS[0, :1], 0.7).softmax(dim=-1)[0]
-    codes = draw_from_nucleus(probability.expand(1, MANY, -1), 0.7, streams(0))
-    found = codes.flatten().bincount(minlength=32) / MANY
-    assert (found[expected == 0] == 0).all()
-    assert ((found - expected).abs() <= 6 * (expected / MANY).sqrt()).all()

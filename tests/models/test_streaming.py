@@ -99,22 +99,6 @@ def test_any_chunks_give_the_codes_and_frames_of_the_whole_clip(case: Case, data
     torch.testing.assert_close(streamed, model.decode(whole), atol=ROUNDING, rtol=0)
 
 
-@settings(max_examples=20, deadline=None)
-@given(cases(), st.data())
-def test_a_row_that_is_reset_starts_anew_and_the_others_go_on(case: Case, data: st.DataObject) -> None:
-    model, frames = case
-    frames = torch.cat([frames, frames.flip(0)])
-    row, s = data.draw(st.integers(0, len(frames) - 1)), model.stride
-    _, state = model.encode_step(frames[:, : 1 + s], model.init_state(len(frames)))
-    mask = torch.zeros(len(frames), dtype=torch.bool)
-    mask[row] = True
-    start = torch.randint(0, 256, (len(frames), s, *frames.shape[2:]), dtype=torch.uint8)
-    fresh, _ = model.encode_step(start, state.reset(mask))
-    going_on, _ = model.encode_step(start, state)
-    assert torch.equal(fresh[row], model.encode(start[row : row + 1, -1:])[0])
-    assert torch.equal(fresh[~mask], going_on[~mask])
-
-
 def size_of(state: TimeState) -> int:
     """Bytes that a state holds alive, views of larger tensors counted whole."""
     return sum(past.untyped_storage().nbytes() for past in state.past)

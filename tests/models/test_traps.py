@@ -53,7 +53,7 @@ TRAPS = {
     # clips of any length are taken and quietly padded
     23: "test_a_clip_of_one_and_s_k_frames_has_one_and_k_latent_steps",
     # a stream has other codes than the whole clip
-    24: "test_a_stream_equals_the_whole_clip",
+    24: "test_any_chunks_give_the_codes_and_frames_of_the_whole_clip",
     # codes are of a type that cannot hold or index them
     26: "test_shapes_types_and_ranges_are_as_promised",
     # codebooks are averaged along with the weights
@@ -61,7 +61,7 @@ TRAPS = {
     # the learning rate is so small that nothing is learnt
     28: "test_the_learning_rate_warms_up_and_decays_to_its_last_share",
     # parameters of the quantizer are not trained
-    29: "test_every_parameter_of_a_quantizer_learns",
+    29: "test_every_parameter_receives_a_gradient",
     # parameters without a gradient, and a wrapper that looks for them in every step
     30: "test_buffers_are_not_broadcast_and_unused_parameters_are_not_looked_for",
     # training bypasses the wrapper, so that gradients are not averaged over ranks

@@ -33,15 +33,6 @@ each_backbone = pytest.mark.parametrize("backbone", BACKBONES, ids=name_of)
 each_quantizer = pytest.mark.parametrize("quantizer", QUANTIZERS, ids=name_of)
 each_stride = pytest.mark.parametrize("stride", STRIDES)
 
-# Latent steps 0, 1 .. 2, 3, 4 .. 6, 7: the start and then unequal chunks.
-CHUNKS = (1, 2, 1, 3, 1)
-
-
-def in_chunks(model: VQVAE, frames: Tensor) -> list[Tensor]:
-    """A clip of 8 latent steps cut like `CHUNKS`."""
-    lengths = [model.clip_length(CHUNKS[0]), *(n * model.stride for n in CHUNKS[1:])]
-    return list(frames.split(lengths, dim=1))
-
 
 def encode_stream(model: VQVAE, chunks: list[Tensor], state: TimeState) -> tuple[Tensor, TimeState]:
     parts = []
@@ -206,22 +197,6 @@ def test_rows_of_a_batch_do_not_meet(backbone: type[ConvConfig]) -> None:
 
 
 @each_backbone
-@each_quantizer
-@each_stride
-def test_a_stream_equals_the_whole_clip(backbone: type[ConvConfig], quantizer: type, stride: int) -> None:
-    model = small_vqvae(backbone, quantizer, stride)
-    frames = noise(2, model.clip_length(8))
-    codes = model.encode(frames)
-    assert torch.equal(encode_stream(model, in_chunks(model, frames), model.init_state(2))[0], codes)
-    step_by_step = [frames[:, :1], *frames[:, 1:].split(stride, dim=1)]
-    assert torch.equal(encode_stream(model, step_by_step, model.init_state(2))[0], codes)
-    whole = model.decode(codes)
-    for chunks in (codes.split(CHUNKS, dim=1), codes.split(1, dim=1)):
-        decoded, _ = decode_stream(model, list(chunks), model.init_state(2))
-        torch.testing.assert_close(decoded[:, stride - 1 :], whole, atol=1e-5, rtol=0)
-
-
-@each_backbone
 @each_stride
 @pytest.mark.parametrize("chunk", [1, 2])
 def test_a_row_reset_in_mid_stream_encodes_like_a_fresh_stream(
@@ -279,14 +254,6 @@ def test_a_state_is_not_changed_by_use_and_can_be_forked(backbone: type[ConvConf
         assert all(torch.equal(a, b) for a, b in zip(after.past, before.past, strict=True))
 
 
-def test_streams_leave_no_trace_on_the_model() -> None:
-    model = small_vqvae()
-    frames = noise(1, 5)
-    codes = model.encode(frames)
-    _ = model.encode_step(noise(4, 3, seed=3), model.init_state(4))
-    assert torch.equal(model.encode(frames), codes)
-
-
 # ---------------------------------------------------------------- training
 
 
@@ -342,22 +309,6 @@ def test_micro_batches_add_up_to_the_big_batch(quantizer: type) -> None:
 
 
 @each_quantizer
-@pytest.mark.parametrize("use", ["encode", "eval", "no_grad", "frozen"])
-def test_use_without_training_changes_nothing(quantizer: type, use: str) -> None:
-    model = small_vqvae(quantizer=quantizer).train(use != "eval")
-    before = model.fingerprint()
-    if use == "encode":
-        model.decode(model.encode(noise(2, 5)))
-    elif use == "frozen":
-        model.requires_grad_(False)(noise(2, 5))
-    else:
-        with torch.set_grad_enabled(use != "no_grad"):
-            model(noise(2, 5))
-    model.after_step()
-    assert model.fingerprint() == before
-
-
-@each_quantizer
 def test_initialising_measures_the_data_and_spreads_the_codes(quantizer: type) -> None:
     torch.manual_seed(0)
     model = wake(VQVAEConfig(small_backbone(), small_quantizer(quantizer)).build((16, 16)))
@@ -366,14 +317,6 @@ def test_initialising_measures_the_data_and_spreads_the_codes(quantizer: type) -
     assert model.variance.item() == pytest.approx(to_unit(frames).var().item() * 4, rel=1e-4)
     used = usage(code_counts(model.encode(frames), model.quantizer.codebook_size))
     assert used > (0.9 if quantizer is EMAVQConfig else 0.05)
-
-
-def test_clips_that_are_refused_leave_the_model_as_it_was() -> None:
-    model = small_vqvae()
-    before = model.fingerprint()
-    with pytest.raises(InputError, match="a clip of 2 frames"):
-        model.initialize(noise(4, 2))
-    assert model.fingerprint() == before
 
 
 def test_a_black_world_does_not_divide_by_zero() -> None:

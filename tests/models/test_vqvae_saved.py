@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from stores import flip
 from tiny_tokenizers import (
     BACKBONES,
     QUANTIZERS,
@@ -27,8 +26,6 @@ from vqvideo.storage.files import commit_folder
 each_backbone = pytest.mark.parametrize("backbone", BACKBONES, ids=name_of)
 each_quantizer = pytest.mark.parametrize("quantizer", QUANTIZERS, ids=name_of)
 each_stride = pytest.mark.parametrize("stride", STRIDES)
-
-# Latent steps 0, 1 .. 2, 3, 4 .. 6, 7: the start and then unequal chunks.
 
 
 @each_backbone
@@ -94,51 +91,6 @@ def test_a_default_that_changes_leaves_saved_models_their_fingerprints(
     assert VQVAE.from_pretrained(tmp_path / "again").fingerprint() == was
     loaded.variance.add_(1)
     assert loaded.fingerprint() != was
-
-
-def test_an_older_model_gives_way_to_a_newer_one(tmp_path: Path) -> None:
-    small_vqvae(stride=1).save_pretrained(tmp_path / "model")
-    newer = small_vqvae(stride=2)
-    newer.save_pretrained(tmp_path / "model")
-    assert VQVAE.from_pretrained(tmp_path / "model").fingerprint() == newer.fingerprint()
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
-
-
-def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
-    (tmp_path / "model").mkdir()
-    small_vqvae().save_pretrained(tmp_path / "model")
-    assert VQVAE.from_pretrained(tmp_path / "model").stride == 2
-
-
-@pytest.mark.parametrize("what", ["notes", "file", "committed"])
-def test_saving_never_replaces_what_is_not_a_model(tmp_path: Path, what: str) -> None:
-    target = tmp_path / "precious"
-    if what == "notes":
-        target.mkdir()
-        (target / "notes.txt").write_text("thesis")
-    elif what == "file":
-        target.write_text("thesis")
-    else:
-        commit_folder(target, {"codes.safetensors": b"thesis"}, {"split": "train"})
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(InputError, match="precious exists and is not a model folder: name another folder"):
-        small_vqvae().save_pretrained(target)
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "manifest.json"])
-@pytest.mark.parametrize("damage", ["bit", "cut", "gone"])
-def test_a_damaged_model_is_refused_by_the_name_of_its_file(tmp_path: Path, name: str, damage: str) -> None:
-    small_vqvae().save_pretrained(tmp_path / "model")
-    file = tmp_path / "model" / name
-    if damage == "bit":
-        flip(file, file.stat().st_size // 2)
-    elif damage == "cut":
-        file.write_bytes(file.read_bytes()[:-20])
-    else:
-        file.unlink()
-    with pytest.raises(InputError, match="a saved vqvae" if (name, damage) == ("manifest.json", "gone") else name):
-        VQVAE.from_pretrained(tmp_path / "model")
 
 
 def test_a_model_that_is_not_there_is_refused(tmp_path: Path) -> None:
