@@ -82,11 +82,12 @@ def load(cfg: Experiment) -> tuple[WorldModel, Store]:
     from vqvideo.data.store import Store
     from vqvideo.errors import InputError
     from vqvideo.experiment.config import world_folder
+    from vqvideo.storage.files import standing
     from vqvideo.training.hardware import default_device
     from vqvideo.world import WorldModel
 
     folder = world_folder(cfg)
-    if not folder.is_dir():
+    if not standing(folder).is_dir():
         raise InputError(
             f"no world model in {folder}. Train one with the same --config: accelerate launch scripts/train_vqvae.py, "
             "then accelerate launch scripts/train_prior.py"

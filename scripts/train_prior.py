@@ -22,10 +22,11 @@ def main() -> None:
     # After the settings: --help need not wait for torch.
     from vqvideo.data.store import Store
     from vqvideo.experiment.prior import train_prior
+    from vqvideo.storage.files import standing
     from vqvideo.training.launch import join_processes
 
     join_processes()
-    if not vqvae_folder(cfg).is_dir():
+    if not standing(vqvae_folder(cfg)).is_dir():
         same = shlex.join(word for word in sys.argv[1:] if word != "--resume")
         raise InputError(
             f"no tokenizer in {vqvae_folder(cfg)}. Train one, which also records the episodes if there are none: "

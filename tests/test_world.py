@@ -12,6 +12,7 @@ from imagined import same
 from tiny_models import FIVE, STEERING, noise_frames, tiny_world
 
 from vqvideo.errors import InputError
+from vqvideo.experiment.finding import Source
 from vqvideo.models.quantizers import EMAVQConfig
 from vqvideo.models.tokenizer import FactorisedConv
 from vqvideo.models.tokenizer.losses import ReconstructionConfig
@@ -57,6 +58,14 @@ def test_the_folder_holds_json_safetensors_and_a_card(tmp_path: Path) -> None:
 def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere: no such folder, expected a saved world"):
         WorldModel.from_pretrained(tmp_path / "nowhere")
+
+
+def test_a_world_whose_replacement_was_interrupted_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    world = tiny_world()
+    world.save_pretrained("runs/car_racing/world")
+    Path("runs/car_racing/world").rename("runs/car_racing/.tmp-old-12ab34cd-world")
+    assert Source().find_world().fingerprint() == world.fingerprint()
 
 
 def test_a_model_card_may_be_edited(tmp_path: Path) -> None:

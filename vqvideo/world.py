@@ -15,6 +15,7 @@ from vqvideo.models.imagination import EnvFacts, Imagination, Imaginer, WorldSta
 from vqvideo.models.prior import Prior, PriorConfig, PriorSpec
 from vqvideo.models.tokenizer.vqvae import VQVAE
 from vqvideo.storage.checkpoint import WEIGHTS, build_and_load
+from vqvideo.storage.files import standing
 from vqvideo.storage.formats import SavedModel
 from vqvideo.storage.hub import HubModel
 from vqvideo.storage.records import to_plain, typed
@@ -98,7 +99,7 @@ class WorldModel(Imaginer, HubModel):
     ) -> Self:
         """As `HubModel.from_pretrained`, and by the name of a world that comes along: see `vqvideo.pretrained`."""
         name = str(pretrained_model_name_or_path)
-        shipped = None if Path(name).is_dir() else pretrained.find(name)
+        shipped = None if standing(name).is_dir() else pretrained.find(name)
         return super().from_pretrained(shipped or name, quantizer=quantizer, **hub)
 
     @classmethod

@@ -76,6 +76,15 @@ def test_a_model_replaces_an_older_one_but_no_other_folder(tmp_path: Path) -> No
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
 
 
+def test_a_model_whose_replacement_was_interrupted_is_loaded_and_replaced_later(tmp_path: Path) -> None:
+    save_model(tmp_path / "m", "toy", {"width": 3}, TENSORS)
+    (tmp_path / "m").rename(tmp_path / ".tmp-old-12ab34cd-m")
+    assert load_model(tmp_path / "m", "toy").config == {"width": 3}
+    save_model(tmp_path / "m", "toy", {"width": 4}, TENSORS)
+    assert load_model(tmp_path / "m", "toy").config == {"width": 4}
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
 def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
     (tmp_path / "m").mkdir()
     save_model(tmp_path / "m", "toy", {}, TENSORS)

@@ -93,13 +93,16 @@ def test_a_replaced_folder_is_old_or_new_after_a_crash_at_any_moment(tmp_path: P
     assert verify_folder(path).info == {"turn": 1}
 
 
-def test_a_folder_that_was_set_aside_is_put_back_by_the_next_writer_and_not_overwritten(tmp_path: Path) -> None:
+def test_a_folder_that_was_set_aside_is_not_overwritten_unasked_and_gives_way_to_the_next_one(tmp_path: Path) -> None:
     old = tmp_path / ".tmp-old-12ab34cd-folder"
     commit_folder(tmp_path / "folder", FILES, {"turn": 0})
     (tmp_path / "folder").rename(old)
     with pytest.raises(InputError, match="exists already"):
         commit_folder(tmp_path / "folder", FILES, {"turn": 1})
-    assert verify_folder(tmp_path / "folder").info == {"turn": 0}
+    assert verify_folder(standing(tmp_path / "folder")).info == {"turn": 0}
+    commit_folder(tmp_path / "folder", FILES, {"turn": 1}, replace=True)
+    assert verify_folder(tmp_path / "folder").info == {"turn": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
 
 
 def test_a_removed_folder_is_whole_or_gone_after_a_crash_at_any_moment(tmp_path: Path) -> None:

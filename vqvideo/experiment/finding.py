@@ -63,11 +63,12 @@ class Source:
         Raises:
             InputError: there is none, with the commands that train one.
         """
+        from vqvideo.storage.files import standing
         from vqvideo.training.hardware import default_device
         from vqvideo.world import WorldModel
 
         folder = self.world or self.run / "world"
-        if not folder.is_dir():
+        if not standing(folder).is_dir():
             shipped = self._shipped()
             if shipped is None:
                 raise InputError(self._no_world(folder))

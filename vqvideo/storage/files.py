@@ -295,8 +295,7 @@ def commit_folder(
         check_name(name, str(path))
     size = sum(len(writer) for writer in writers.values() if isinstance(writer, Sized))
     with disk_errors(path, size):
-        _put_back(path)
-        if path.exists() and not replace:
+        if standing(path).exists() and not replace:
             raise InputError(f"{path} exists already: choose another name or remove it")
         temporary = aside(path)
         try:
@@ -332,6 +331,7 @@ def _write_manifest(folder: Path, files: dict[str, FileRecord], info: Mapping[st
 
 def swap_in(temporary: Path, path: Path) -> None:
     """Moves a finished folder to its place beside it; what was there is removed afterwards."""
+    _put_back(path)
     old = None
     if path.exists():
         old = aside(path, "old-")
