@@ -275,15 +275,11 @@ def typed(hint: type[T], plain: Any, where: str = "config") -> T:
 def flat_settings(value: object) -> dict[str, str | int | float | bool]:
     """All settings as one flat dict with dotted names, as experiment trackers want them."""
     flat: dict[str, str | int | float | bool] = {}
-
-    def walk(prefix: str, plain: object) -> None:
-        if isinstance(plain, dict):
-            for key, item in plain.items():
-                walk(f"{prefix}.{key}" if prefix else str(key), item)
+    for key, item in to_plain(value).items():
+        if isinstance(item, dict):
+            flat |= {f"{key}.{name}": inner for name, inner in flat_settings(item).items()}
         else:
-            flat[prefix] = plain if isinstance(plain, str | int | float | bool) else str(plain)
-
-    walk("", to_plain(value))
+            flat[str(key)] = item if isinstance(item, str | int | float | bool) else str(item)
     return flat
 
 
