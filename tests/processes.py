@@ -52,9 +52,10 @@ def script(name: str, *arguments: object, cwd: Path) -> Ended:
     return run(sys.executable, SCRIPTS / f"{name}.py", *arguments, cwd=cwd)
 
 
-def launch(*arguments: object, cwd: Path, **environment: str) -> Ended:
+def launch(*arguments: object, cwd: Path, seconds: float = 120, **environment: str) -> Ended:
     """`accelerate launch`, on a port that nobody else uses."""
-    return run(BIN / "accelerate", "launch", "--main_process_port", free_port(), *arguments, cwd=cwd, **environment)
+    command = (BIN / "accelerate", "launch", "--main_process_port", free_port(), *arguments)
+    return run(*command, cwd=cwd, seconds=seconds, **environment)
 
 
 def in_fork(action: Callable[[], object], seconds: float = 60) -> int:

@@ -12,6 +12,7 @@ import torch
 from processes import BIN, ROOT, SCRIPTS, Ended, launch, run
 from safetensors.torch import load_file
 from tiny_models import tiny_experiment, tiny_store
+from two_rank_settings import PRIORS, TOKENIZERS
 
 from vqvideo.experiment.tokenizer import train_vqvae
 from vqvideo.storage.checkpoint import load_training, training_checkpoints
@@ -37,10 +38,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def pair(*command: object, cwd: Path) -> Ended:
+def pair(*command: object, cwd: Path, seconds: float = 120) -> Ended:
     """Two processes on the CPU, as the README says to start them."""
     options = ("--multi_gpu", "--num_processes", 2)
-    return launch(*options, *command, cwd=cwd, ACCELERATE_USE_CPU="true", CUDA_VISIBLE_DEVICES="")
+    return launch(*options, *command, cwd=cwd, seconds=seconds, ACCELERATE_USE_CPU="true", CUDA_VISIBLE_DEVICES="")
 
 
 def codebooks(folder: Path, rank: int) -> torch.Tensor:
@@ -75,6 +76,23 @@ def test_both_stages_are_trained_and_logged_once(folder: Path) -> None:
         state = load_training(training_checkpoints(runs / stage / "checkpoints")[-1])
         assert (state.progress["step"], state.progress["world"]) == (STEPS, 2)
     assert WorldModel.from_pretrained(runs / "world").stride == 2
+
+
+@pytest.fixture(scope="module")
+def settings_tried(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
+    """Of each rank what went wrong, by setting; all settings in one pair of processes."""
+    folder = tmp_path_factory.mktemp("settings")
+    tiny_store(folder / "data")
+    ended = pair(ROOT / "tests" / "two_rank_settings.py", folder, cwd=folder, seconds=280)
+    assert ended.code == 0, ended.err
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("name", [*TOKENIZERS, *PRIORS])
+def test_two_processes_train_with_any_ordinary_setting(settings_tried: list[dict[str, str]], name: str) -> None:
+    for rank in settings_tried:
+        assert name in rank, f"a setting before it failed: {list(rank.items())[-1:]}"
+        assert rank[name] == ""
 
 
 def test_a_launch_that_starts_one_process_instead_of_two_is_refused_with_the_right_command(tmp_path: Path) -> None:
