@@ -16,6 +16,8 @@ from typing import Any, get_args
 from tiny_models import tiny_experiment
 from tiny_tokenizers import QUANTIZERS, small_quantizer
 
+from vqvideo.data import code_cache
+from vqvideo.data.codes import CodeArrays, encode_episode
 from vqvideo.data.config import StillsConfig
 from vqvideo.data.store import Store
 from vqvideo.experiment.config import Experiment, vqvae_folder
@@ -77,6 +79,14 @@ def main(folder: Path) -> None:
     Trainer.fit = checked  # type: ignore[method-assign]
     store, first = Store.open(folder / "data"), experiment(folder, next(iter(TOKENIZERS)))
     wrong: dict[str, str] = {}
+    encoded = 0
+
+    def counted(*arguments: Any) -> CodeArrays:
+        nonlocal encoded
+        encoded += 1
+        return encode_episode(*arguments)
+
+    code_cache.encode_episode, code_cache._SHARD_FRAMES = counted, 1
     for name in [*TOKENIZERS, *PRIORS]:
         try:
             if name in TOKENIZERS:
@@ -88,7 +98,7 @@ def main(folder: Path) -> None:
             wrong[name] = f"{type(error).__name__}: {error}"
             break
         finally:
-            (folder / f"{rank}.json").write_text(json.dumps(wrong))
+            (folder / f"{rank}.json").write_text(json.dumps({"encoded": f"{encoded} episodes", **wrong}))
 
 
 if __name__ == "__main__":

@@ -14,9 +14,11 @@ from safetensors.torch import load_file
 from tiny_models import tiny_experiment, tiny_store
 from two_rank_settings import PRIORS, TOKENIZERS
 
+from vqvideo.errors import InputError
 from vqvideo.experiment.tokenizer import train_vqvae
 from vqvideo.storage.checkpoint import load_training, training_checkpoints
 from vqvideo.storage.records import write_yaml
+from vqvideo.training.launch import check_processes
 from vqvideo.world import WorldModel
 
 STEPS = 20
@@ -88,6 +90,11 @@ def settings_tried(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, s
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
 
 
+def test_both_encode_a_share_of_the_episodes(settings_tried: list[dict[str, str]]) -> None:
+    # In 6 shards of an episode; the held-out split has 2 of them, one for each rank.
+    assert [rank["encoded"] for rank in settings_tried] == ["3 episodes", "3 episodes"]
+
+
 @pytest.mark.parametrize("name", [*TOKENIZERS, *PRIORS])
 def test_two_processes_train_with_any_ordinary_setting(settings_tried: list[dict[str, str]], name: str) -> None:
     for rank in settings_tried:
@@ -103,6 +110,26 @@ def test_a_launch_that_starts_one_process_instead_of_two_is_refused_with_the_rig
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"WORLD_SIZE": "2"}, "2 processes were asked for"),
+        ({"ACCELERATE_MIXED_PRECISION": "no", "MASTER_PORT": "29500"}, "several processes were asked for"),
+    ],
+)
+def test_processes_that_do_not_work_together_are_refused(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], message: str
+) -> None:
+    for name in ("WORLD_SIZE", "ACCELERATE_MIXED_PRECISION", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    check_processes(1)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    check_processes(2)
+    with pytest.raises(InputError, match=message + ".*ACCELERATE_USE_CPU=true accelerate launch --multi_gpu"):
+        check_processes(1)
+
+
 def test_torchrun_joins_its_processes_without_further_settings(tmp_path: Path) -> None:
     count = tmp_path / "count.py"
     # Nobody leaves before the other has come: a rank that ends at once breaks the connection that is being made.
@@ -114,3 +141,38 @@ def test_torchrun_joins_its_processes_without_further_settings(tmp_path: Path) -
     )
     ended = run(BIN / "torchrun", "--standalone", "--nproc_per_node", 2, count, cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
     assert "".join(ended.out.split()) == "22", ended.err
+
+
+PATIENCE = """
+import time
+from datetime import timedelta
+import torch.distributed as dist
+dist.init_process_group("gloo", timeout=timedelta(seconds=2))
+from vqvideo.errors import InputError
+from vqvideo.training.processes import on_main_process, together
+rank, began = dist.get_rank(), time.monotonic()
+on_main_process(lambda: time.sleep(5))
+print(f"rank {rank} waited {time.monotonic() - began > 4}\\n", end="", flush=True)
+def encode():
+    if rank == 1:
+        raise InputError("episode 7 is damaged")
+try:
+    together(encode)
+except InputError as error:
+    print(f"rank {rank}: {error}\\n", end="", flush=True)
+together(lambda: None)
+"""
+
+
+def test_ranks_wait_for_a_long_work_of_one_and_end_with_its_failure(tmp_path: Path) -> None:
+    """The processes of this test end after two seconds in which nothing is heard of a collective of theirs."""
+    (tmp_path / "wait.py").write_text(PATIENCE)
+    options = ("--standalone", "--nproc_per_node", 2)
+    ended = run(BIN / "torchrun", *options, tmp_path / "wait.py", cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
+    assert ended.code == 0, ended.err
+    assert sorted(ended.out.splitlines()) == [
+        "rank 0 waited True",
+        "rank 0: rank 1 stopped; its message says why",
+        "rank 1 waited True",
+        "rank 1: episode 7 is damaged",
+    ]
