@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 
 from vqvideo.models.prior.backbone import Hidden
-from vqvideo.models.prior.sampling import Picker
+from vqvideo.models.prior.sampling import TokenSampler
 from vqvideo.scripts.benchmarks.dreams import BASELINE, Dreams, state_bytes
 from vqvideo.scripts.benchmarks.memory import peak_memory
 from vqvideo.scripts.benchmarks.report import Table, megabytes, rate
@@ -68,7 +68,7 @@ class Contest:
         hidden = self.within(backbone).tokens[:, 0]
         works: tuple[Work, ...] = (
             backbone,
-            lambda: prior.head.sample(hidden, Picker(self.entry.sampling)),
+            lambda: prior.head.sample(hidden, TokenSampler(self.entry.sampling)),
             lambda: world.vqvae.decode_step(codes[:, None], state.decoder),
         )
         return {part: partial(self.within, work) for part, work in zip(PARTS, works, strict=True)}

@@ -19,7 +19,7 @@ from vqvideo.data.store import Store
 from vqvideo.errors import InputError
 from vqvideo.evaluation import metrics
 from vqvideo.models.pixels import channels_first, to_unit
-from vqvideo.models.quantizers.usage import code_counts
+from vqvideo.models.quantizers import CodeUsage
 from vqvideo.models.tokenizer.vqvae import VQVAE
 from vqvideo.scripts.benchmarks.codecs import X264, Codec, DoubledSvtAv1, SvtAv1
 from vqvideo.scripts.benchmarks.curves import Point, Quality, RateDistortion
@@ -79,10 +79,11 @@ def tokenizer_points(
             Empty for the fixed length only.
         fps: frames per second.
     """
-    counts = torch.ones(model.quantizer.codebook_size, dtype=torch.float64)
+    usage = CodeUsage(model.quantizer.codebook_size)
     for clip in training:
         codes, _ = reconstruct(model, clip[: 1 + (len(clip) - 1) // model.stride * model.stride], decode=False)
-        counts += code_counts(codes, len(counts)).cpu()
+        usage.add(codes)
+    counts = 1 + usage.counts.double()
     length = -(counts / counts.sum()).log2()
     fixed, table = Quality(), Quality()
     for clip in clips:

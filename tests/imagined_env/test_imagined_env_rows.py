@@ -10,7 +10,7 @@ from tiny_models import FIVE, make_spec, noise_frames, tiny_prior, tiny_vqvae
 from torch import Tensor
 
 from vqvideo.models.prior import ConditioningConfig, HeadConfig, Sampling
-from vqvideo.models.prior.sampling import Picker
+from vqvideo.models.prior.sampling import TokenSampler
 from vqvideo.storage.records import kind_of
 from vqvideo.world import EnvFacts, WorldModel, WorldState, WorldStep
 
@@ -30,7 +30,7 @@ def make_world(settings: dict[str, Any]) -> WorldModel:
     return WorldModel(vqvae, prior, EnvFacts("Tiny-v0", 10.0, 1)).eval().requires_grad_(False)
 
 
-class Dictated(Picker):
+class Dictated(TokenSampler):
     """Hands out given codes (b, n) instead of drawing, tokens in raster order, and keeps the logits."""
 
     def __init__(self, codes: Tensor) -> None:
@@ -52,7 +52,7 @@ class Stepper:
 
     def __init__(self, world: WorldModel, monkeypatch: pytest.MonkeyPatch) -> None:
         self.world = world
-        monkeypatch.setattr("vqvideo.models.prior.prior.Picker", lambda how, generator: self.picker)
+        monkeypatch.setattr("vqvideo.models.prior.prior.TokenSampler", lambda how, generator: self.picker)
 
     def begin(self, rows: int, context: int, seed: int) -> WorldState:
         """Reads a context of noise."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from vqvideo.errors import InputError
 from vqvideo.models.prior import HeadConfig, Prior, PriorConfig, Sampling
 from vqvideo.models.prior.backbone import Backbone
-from vqvideo.models.prior.sampling import Picker, entropy
+from vqvideo.models.prior.sampling import TokenSampler, entropy
 
 HEADS: tuple[type, ...] = get_args(HeadConfig)
 
@@ -51,14 +51,14 @@ def test_almost_no_extra_guidance_is_no_extra_guidance(head: type) -> None:
 
 def test_a_guided_code_comes_from_the_exaggerated_difference() -> None:
     known, blind = torch.tensor([[[0.0, 1.0, 1.2]]]), torch.tensor([[[0.0, 0.2, 1.2]]])
-    pick = Picker(Sampling(temperature=0, guidance=2.0))
+    pick = TokenSampler(Sampling(temperature=0, guidance=2.0))
     # 2 known - blind = [0, 1.8, 1.2]: the second code, though the third one leads in both.
     assert pick(torch.cat([known, blind])).tolist() == [[1], [1]]
     torch.testing.assert_close(pick.entropy, entropy(torch.tensor([[0.0, 1.8, 1.2]])))
 
 
 def test_random_orders_are_the_same_with_and_without_the_actions() -> None:
-    pick = Picker(Sampling(guidance=2.0), torch.Generator().manual_seed(0))
+    pick = TokenSampler(Sampling(guidance=2.0), torch.Generator().manual_seed(0))
     order = pick.order(6, 10, torch.device("cpu"))
     assert torch.equal(order[:3], order[3:])
     assert not torch.equal(order[0], order[1])

@@ -12,6 +12,7 @@ from tiny_models import make_spec, shake, tiny_prior
 from torch import Tensor
 
 from vqvideo.errors import InputError
+from vqvideo.models import class_of
 from vqvideo.models.prior import (
     AutoregressiveHeadConfig,
     Head,
@@ -22,7 +23,7 @@ from vqvideo.models.prior import (
     PriorConfig,
     Sampling,
 )
-from vqvideo.models.prior.sampling import Picker
+from vqvideo.models.prior.sampling import TokenSampler
 
 KINDS: tuple[type, ...] = get_args(HeadConfig)
 GRID = (1, 4)
@@ -33,7 +34,7 @@ SILENT = torch.linspace(-1, 1, DIM)
 
 def make_head(cfg: HeadConfig, k: int = 4, seed: int = 0) -> Head:
     torch.manual_seed(seed)
-    return cfg.build(DIM, GRID, torch.randn(k, 3))
+    return class_of(cfg, "prior")(cfg, DIM, GRID, torch.randn(k, 3))
 
 
 def twins(batch: int, generator: torch.Generator) -> Tensor:
@@ -57,7 +58,7 @@ def trained(request: pytest.FixtureRequest) -> Head:
 
 @torch.no_grad()
 def test_heads_that_see_their_own_tokens_draw_tokens_that_agree(trained: Head) -> None:
-    pick = Picker(Sampling(top_p=1.0), torch.Generator().manual_seed(0))
+    pick = TokenSampler(Sampling(top_p=1.0), torch.Generator().manual_seed(0))
     codes = trained.sample(SILENT.expand(200, 4, DIM), pick)
     agree = (codes == codes[:, :1]).all(dim=1).float().mean()
     both = codes[:, 0].float().mean()
@@ -102,7 +103,7 @@ def test_the_masked_bound_is_no_better_than_the_true_likelihood() -> None:
     assert (-nats).exp().sum() <= 1.02
 
 
-class Recorder(Picker):
+class Recorder(TokenSampler):
     """Draws, and notes how many tokens were asked for."""
 
     def __init__(self) -> None:
@@ -140,7 +141,7 @@ def test_drawing_one_by_one_asks_what_the_whole_pass_computes() -> None:
     hidden = torch.randn(3, 4, DIM)
     asked: list[Tensor] = []
 
-    class Listener(Picker):
+    class Listener(TokenSampler):
         def __call__(self, logits: Tensor) -> Tensor:
             asked.append(logits)
             return super().__call__(logits)

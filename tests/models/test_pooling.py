@@ -9,6 +9,7 @@ import torch
 from tiny_models import make_spec
 
 from vqvideo.errors import InputError
+from vqvideo.models import class_of
 from vqvideo.models.prior import AttentionPoolingConfig, MeanPoolingConfig, PoolingConfig, Prior, PriorConfig
 from vqvideo.models.prior.outcomes import RewardHead, termination_loss
 
@@ -18,7 +19,7 @@ KINDS = get_args(PoolingConfig)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_order_of_the_places_does_not_matter(kind: type[PoolingConfig]) -> None:
     torch.manual_seed(0)
-    pool, places = kind().build(16), torch.randn(2, 3, 9, 16)
+    pool, places = class_of(kind(), "prior")(kind(), 16), torch.randn(2, 3, 9, 16)
     pooled = pool(places)
     assert pooled.shape == (2, 3, 16)
     torch.testing.assert_close(pool(places[:, :, torch.randperm(9)]), pooled, atol=1e-5, rtol=0)
@@ -29,7 +30,7 @@ def test_attention_finds_one_place_among_many_and_a_mean_drowns_it() -> None:
 
     def error(config: PoolingConfig) -> float:
         torch.manual_seed(0)
-        pool, out = config.build(16), torch.nn.Linear(16, 1)
+        pool, out = class_of(config, "prior")(config, 16), torch.nn.Linear(16, 1)
         optimizer = torch.optim.Adam([*pool.parameters(), *out.parameters()], lr=1e-2)
         for _ in range(150):
             places = torch.randn(64, 1, 64, 16)

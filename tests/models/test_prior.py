@@ -27,7 +27,7 @@ from vqvideo.models.prior import (
     TokenConfig,
 )
 from vqvideo.models.prior.outcomes import SymlogRewardHead
-from vqvideo.models.prior.sampling import Picker
+from vqvideo.models.prior.sampling import TokenSampler
 from vqvideo.spaces import ActionSpace
 from vqvideo.storage.records import kind_of
 
@@ -59,7 +59,7 @@ def uncached(prior: Prior, codes: Tensor, actions: Tensor) -> tuple[Tensor, Tens
     return output.logits, output.reward, output.termination.sigmoid()
 
 
-class Forced(Picker):
+class Forced(TokenSampler):
     """Hands out the true codes (b, n) instead of drawing, tokens in raster order, and keeps the logits."""
 
     def __init__(self, truth: Tensor) -> None:
@@ -99,11 +99,11 @@ def logits_of_steps(
     picks: list[Forced] = []
     truth = iter(codes.flatten(2)[:, context:].unbind(1))
 
-    def forced(how: Sampling, generator: torch.Generator | None) -> Picker:
+    def forced(how: Sampling, generator: torch.Generator | None) -> TokenSampler:
         picks.append(Forced(next(truth)))
         return picks[-1]
 
-    monkeypatch.setattr("vqvideo.models.prior.prior.Picker", forced)
+    monkeypatch.setattr("vqvideo.models.prior.prior.TokenSampler", forced)
     steps = []
     state = prior.start(codes[:, :context], actions[:, : context - 1])
     for k in range(context, codes.shape[1]):

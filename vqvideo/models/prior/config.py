@@ -1,4 +1,8 @@
-"""Settings of a prior, and of drawing from it. Without torch: a class is loaded when it is built."""
+"""Settings of a prior, and of drawing from it. Without torch: a class is loaded when it is built.
+
+A new head, way in for the actions or pooling has its settings and its place in the union here, a class of the same
+name (less Config) in its file, and that file in the list of the package.
+"""
 
 from __future__ import annotations
 
@@ -9,29 +13,19 @@ from vqvideo.errors import InputError, at_least
 from vqvideo.models import class_of
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
-    from vqvideo.models.prior.conditioning import Conditioning
-    from vqvideo.models.prior.heads.base import Head
     from vqvideo.models.prior.prior import Prior
     from vqvideo.models.prior.spec import PriorSpec
 
 
-class _HeadBuilt:
-    """Settings of a head."""
-
-    def build(self, dim: int, grid: tuple[int, int], codebook: Tensor) -> Head:
-        """For hidden vectors of width `dim`, a grid of tokens and the tokenizer's code vectors (k, c)."""
-        return class_of(self, "prior")(self, dim, grid, codebook)
-
-
 @dataclass(frozen=True)
-class ParallelHeadConfig(_HeadBuilt):
+class ParallelHeadConfig:
     """All tokens of a step at once, independent of each other given the past: the fastest."""
 
 
 @dataclass(frozen=True)
-class MaskedHeadConfig(_HeadBuilt):
+class MaskedHeadConfig:
     """The tokens of a step in a few passes of a small bidirectional transformer; a pass sees what those before drew."""
 
     passes: int = 4
@@ -48,7 +42,7 @@ class MaskedHeadConfig(_HeadBuilt):
 
 
 @dataclass(frozen=True)
-class AutoregressiveHeadConfig(_HeadBuilt):
+class AutoregressiveHeadConfig:
     """One token after the other, in raster order, each given all before it."""
 
     layers: int = 2
@@ -65,47 +59,31 @@ class AutoregressiveHeadConfig(_HeadBuilt):
 HeadConfig = ParallelHeadConfig | MaskedHeadConfig | AutoregressiveHeadConfig
 
 
-class _ConditioningBuilt:
-    """Settings of a way in for the actions."""
-
-    def build(self, dim: int) -> Conditioning:
-        """For a backbone of width `dim`."""
-        return class_of(self, "prior")(dim)
-
-
 @dataclass(frozen=True)
-class AddConfig(_ConditioningBuilt):
+class AddConfig:
     """The action is added to every token."""
 
 
 @dataclass(frozen=True)
-class TokenConfig(_ConditioningBuilt):
+class TokenConfig:
     """The action is a token of its own beside those of the frame."""
 
 
 @dataclass(frozen=True)
-class AdaLNConfig(_ConditioningBuilt):
+class AdaLNConfig:
     """The action sets scale and shift of every norm."""
 
 
 ConditioningConfig = AddConfig | TokenConfig | AdaLNConfig
 
 
-class _PoolingBuilt:
-    """Settings of a pooling."""
-
-    def build(self, dim: int) -> nn.Module:
-        """For places of width `dim`. InputError if it does not fit them."""
-        return class_of(self, "prior")(self, dim)
-
-
 @dataclass(frozen=True)
-class MeanPoolingConfig(_PoolingBuilt):
+class MeanPoolingConfig:
     """All places count alike: for rewards that the whole picture earns."""
 
 
 @dataclass(frozen=True)
-class AttentionPoolingConfig(_PoolingBuilt):
+class AttentionPoolingConfig:
     """Learned queries look for the places that matter: for rewards and ends that one small thing decides, which a mean
     over all places would drown.
     """

@@ -15,12 +15,13 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from vqvideo.errors import InputError
+from vqvideo.models import class_of
 from vqvideo.models.prior.attention import KVCache
 from vqvideo.models.prior.backbone import Backbone, Hidden
 from vqvideo.models.prior.config import PriorConfig
-from vqvideo.models.prior.heads.base import Likelihood
+from vqvideo.models.prior.heads.base import Head, Likelihood
 from vqvideo.models.prior.outcomes import RewardHead, SymlogRewardHead, termination_loss
-from vqvideo.models.prior.sampling import Picker, Sampling
+from vqvideo.models.prior.sampling import Sampling, TokenSampler
 from vqvideo.models.prior.spec import PriorSpec
 from vqvideo.models.rows import Randomness, with_rows
 
@@ -91,8 +92,8 @@ class Prior(nn.Module):
             raise InputError(f"prior.patch is {cfg.patch}, expected a divisor of the tokenizer's grid {spec.grid}")
         self.cfg, self.spec = cfg, spec
         self.backbone = Backbone(cfg, spec, codebook)
-        self.head = cfg.head.build(cfg.token_dim, spec.grid, codebook)
-        self.pooling = cfg.pooling.build(cfg.dim)
+        self.head: Head = class_of(cfg.head, "prior")(cfg.head, cfg.token_dim, spec.grid, codebook)
+        self.pooling = class_of(cfg.pooling, "prior")(cfg.pooling, cfg.dim)
         self.summary = nn.Sequential(nn.LayerNorm(cfg.dim), nn.Linear(cfg.dim, cfg.dim), nn.SiLU())
         reward_head = RewardHead if cfg.two_hot == "value" else SymlogRewardHead
         self.reward = reward_head(cfg.dim, spec.stats.reward_low, spec.stats.reward_high)
@@ -200,12 +201,12 @@ class Prior(nn.Module):
         if how.compares:
             blind, _ = self._advance(state, action, blind=True)
             tokens = torch.cat([tokens, blind.tokens[:, 0]])
-        pick = Picker(how, generator)
-        drawn = self.head.sample(tokens, pick)[: len(action)]
+        sampler = TokenSampler(how, generator)
+        drawn = self.head.sample(tokens, sampler)[: len(action)]
         reward, termination = self._outcome(hidden)
         h, w = self.spec.grid
         codes = rearrange(drawn, "b (h w) -> b h w", h=h, w=w)
-        step = PriorStep(codes, self.reward.mean(reward)[:, 0], termination[:, 0].sigmoid(), pick.entropy)
+        step = PriorStep(codes, self.reward.mean(reward)[:, 0], termination[:, 0].sigmoid(), sampler.entropy)
         return step, after._replace(codes=codes)
 
     def check_codes(self, codes: Tensor) -> None:

@@ -100,7 +100,7 @@ def entropy(logits: Tensor, probability: Tensor | None = None) -> Tensor:
     return (z[..., 0] - (p * logits.clamp(min=torch.finfo(p.dtype).min)).sum(dim=-1)).clamp(min=0)
 
 
-class Picker:
+class TokenSampler:
     """Draws the codes of one latent step for a head, and keeps account of their entropy.
 
     With guidance the rows come twice, first with and then without the actions. A code is then drawn from

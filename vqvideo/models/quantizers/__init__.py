@@ -1,7 +1,7 @@
 """Quantizers: continuous latents to codes and back, behind one contract.
 
-A new one has its settings and its line of the union in `config.py`, and a file of its own with a class that keeps the
-contract of `base.Quantizer`. One from elsewhere is passed as a module: see `outside`.
+Each is a class that keeps the contract of `base.Quantizer`; how to add one is said in `config`. One from elsewhere is
+passed as a module: see `outside`.
 """
 
 from typing import TYPE_CHECKING
@@ -53,32 +53,6 @@ _HOMES = {
 }
 __getattr__ = on_first_use(__name__, _HOMES)
 __all__ = [
-    "BSQ",
-    "EMAVQ",
-    "FSQ",
-    "LFQ",
-    "Adapted",
-    "BSQConfig",
-    "BuiltInConfig",
-    "CodeUsage",
-    "CosineVQ",
-    "CosineVQConfig",
-    "EMAVQConfig",
-    "FSQConfig",
-    "GradientVQ",
-    "GradientVQConfig",
-    "LFQConfig",
-    "OutsideConfig",
-    "Quantized",
-    "Quantizer",
-    "QuantizerConfig",
-    "ResidualVQ",
-    "ResidualVQConfig",
-    "SimVQ",
-    "SimVQConfig",
-    "cluster_sums",
-    "k_means",
-    "nearest",
-    "rotated",
-    "straight_through",
+    *(name for name in globals() if name.endswith("Config")),
+    *(name for names in _HOMES.values() for name in names),
 ]

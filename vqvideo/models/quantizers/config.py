@@ -1,4 +1,8 @@
-"""Settings of the quantizers. Without torch: a class is loaded when it is built."""
+"""Settings of the quantizers. Without torch: a class is loaded when it is built.
+
+A new quantizer has its settings and its place in the union here, a class of the same name (less Config) in a file of
+its own, and that file in the list of the package.
+"""
 
 from __future__ import annotations
 

@@ -33,27 +33,10 @@ class CodeUsage:
         return total
 
     def summary(self) -> dict[str, float]:
-        """codes_used (share of the codes that occur), effective_bits (entropy of a code) and perplexity, 2 to that
-        power. Of nothing counted: 0 and twice nan.
+        """codes_used (share of the codes that occur), effective_bits (entropy of a code: what a token carries without
+        context) and perplexity, 2 to that power. Of nothing counted: 0 and twice nan.
         """
-        bits = effective_bits(self.counts)
-        return {"codes_used": usage(self.counts), "effective_bits": bits, "perplexity": 2**bits}
-
-
-def code_counts(codes: Tensor, codebook_size: int) -> Tensor:
-    """How often each code occurs: int64 (k,). Add the counts of batches and ranks before judging usage."""
-    return torch.bincount(codes.reshape(-1), minlength=codebook_size)
-
-
-def usage(counts: Tensor) -> float:
-    """Share of the codes that occur at least once."""
-    return (counts > 0).double().mean().item()
-
-
-def effective_bits(counts: Tensor) -> float:
-    """Entropy in bits of the distribution of codes: what a token carries without context.
-
-    Perplexity is 2 ** effective_bits. Both are biased low by small samples, so count a whole held-out set.
-    """
-    p = counts.double() / counts.sum()
-    return (p * -p.clamp(min=1e-12).log2()).sum().item()
+        p = self.counts.double() / self.counts.sum()
+        bits = (p * -p.clamp(min=1e-12).log2()).sum().item()
+        used = (self.counts > 0).double().mean().item()
+        return {"codes_used": used, "effective_bits": bits, "perplexity": 2**bits}

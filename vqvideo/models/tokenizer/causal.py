@@ -1,7 +1,4 @@
-"""Small layers shared by tokenizer and prior: causal convolution, per-position norm, attention, rotary positions.
-
-Letters: b batch, t time, c channels, h w grid, n tokens per latent step, d width, e width of a head.
-"""
+"""Causal convolution along time, what it remembers of a stream, and a norm that does not look along time."""
 
 from __future__ import annotations
 

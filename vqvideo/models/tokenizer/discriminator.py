@@ -7,13 +7,15 @@ is a constant: it is not adapted to the ratio of gradients as VQGAN does (Esser 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+
+from vqvideo.models.tokenizer.losses import TermOutput
 
 if TYPE_CHECKING:
     from vqvideo.models.tokenizer.config import PatchDiscriminator3D
@@ -36,15 +38,6 @@ class PatchDiscriminator(nn.Module):
         for conv in self.convs:
             x = F.leaky_relu(conv(x), 0.2)
         return rearrange(self.head(x).float(), "b 1 t h w -> b t h w")
-
-
-class AdversarialOutput(NamedTuple):
-    """What the term adds to a training pass."""
-
-    loss: Tensor
-    """Scalar: the weighted generator's term plus the discriminator's own loss. Its gradient gives each side its own."""
-    metrics: dict[str, Tensor]
-    """Scalars to log."""
 
 
 class AdversarialTerm(nn.Module):
@@ -70,7 +63,7 @@ class AdversarialTerm(nn.Module):
         self.register_buffer("level_fake", torch.zeros(()))
         self.register_buffer("_sums", torch.zeros(3), persistent=False)
 
-    def forward(self, reconstruction: Tensor, target: Tensor) -> AdversarialOutput:
+    def forward(self, reconstruction: Tensor, target: Tensor) -> TermOutput:
         """Clips (b, t, 3, h, w) in -1 .. 1."""
         real, fake = self.discriminator(torch.cat([target, reconstruction.detach()])).chunk(2)
         own = hinge(real, fake) + self.cfg.lecam_weight * lecam(real, fake, self.level_real, self.level_fake)
@@ -82,7 +75,7 @@ class AdversarialTerm(nn.Module):
             "discriminator": own.detach(),
             "told_apart": ((real > 0).float().mean() + (fake < 0).float().mean()).detach() / 2,
         }
-        return AdversarialOutput(self._weight() * generator + own, metrics)
+        return TermOutput(self._weight() * generator + own, metrics)
 
     def after_step(self) -> None:
         """Called after each optimizer step, on every rank."""

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch.nn.functional as F
 from torch import Tensor
 
 from vqvideo.models.tokenizer.config import ReconstructionConfig
+
+
+class TermOutput(NamedTuple):
+    """What a further term of the loss adds to a training pass."""
+
+    loss: Tensor
+    """Scalar, weighted. Its gradient gives each side of an adversarial game its own."""
+    metrics: dict[str, Tensor]
+    """Scalars to log."""
 
 
 def reconstruction_loss(predicted: Tensor, target: Tensor, variance: Tensor, cfg: ReconstructionConfig) -> Tensor:

@@ -7,26 +7,18 @@ the linear heads that the paper fits to human judgements: all channels of a stag
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Self
+from typing import Self
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
 from vqvideo.models.tokenizer.features import FeatureNet, resized
+from vqvideo.models.tokenizer.losses import TermOutput
 
 _SMOOTH = 1e-2
 """Length below which a feature vector counts as short: where all channels are silent, a plain division by the length
 would send back a gradient without bound."""
-
-
-class PerceptualOutput(NamedTuple):
-    """What the term adds to a training pass."""
-
-    loss: Tensor
-    """Scalar: weight times distance."""
-    metrics: dict[str, Tensor]
-    """Scalars to log."""
 
 
 class PerceptualTerm(nn.Module):
@@ -50,14 +42,14 @@ class PerceptualTerm(nn.Module):
         self.net._apply(fn, recurse)
         return super()._apply(fn, recurse)
 
-    def forward(self, reconstruction: Tensor, target: Tensor) -> PerceptualOutput:
+    def forward(self, reconstruction: Tensor, target: Tensor) -> TermOutput:
         """Clips (b, t, 3, h, w) in -1 .. 1. Which frames count is drawn from torch's generator, which the training loop
         seeds for each step and rank.
         """
         frames, wanted = (rearrange(clips, "b t c h w -> (b t) c h w") for clips in (reconstruction, target))
         pick = torch.randperm(len(frames), device=frames.device)[: self.frames_per_step]
         distance = self.distance(frames[pick], wanted[pick]).mean()
-        return PerceptualOutput(self.weight * distance, {"perceptual": distance.detach()})
+        return TermOutput(self.weight * distance, {"perceptual": distance.detach()})
 
     def distance(self, frames: Tensor, wanted: Tensor) -> Tensor:
         """Distances (n,) between frames (n, 3, h, w) in -1 .. 1: the squared difference of feature vectors of length 1,

@@ -12,7 +12,7 @@ from vqvideo.models.prior.conditioning import PlainNorm
 from vqvideo.models.prior.config import AutoregressiveHeadConfig
 from vqvideo.models.prior.embedding import TokenEmbedding
 from vqvideo.models.prior.heads.base import Head, HeadOutput, Likelihood, nats, top1
-from vqvideo.models.prior.sampling import Picker
+from vqvideo.models.prior.sampling import TokenSampler
 
 
 class RasterAttention(SpaceAttention):
@@ -75,7 +75,7 @@ class AutoregressiveHead(Head):
         logits = self.logits(hidden, codes)
         return HeadOutput(nats(logits, codes).mean(), top1(logits, codes).mean(), logits)
 
-    def sample(self, hidden: Tensor, pick: Picker) -> Tensor:
+    def sample(self, hidden: Tensor, sampler: TokenSampler) -> Tensor:
         before = self.first.expand(len(hidden), 1, -1)
         pasts: list[tuple[Tensor, Tensor] | None] = [None] * len(self.blocks)
         drawn = []
@@ -84,7 +84,7 @@ class AutoregressiveHead(Head):
             for i, block in enumerate(self.blocks):
                 assert isinstance(block, RasterBlock)
                 x, pasts[i] = block.step(x, pasts[i], place)
-            drawn.append(pick(self.out(self.norm(x))))
+            drawn.append(sampler(self.out(self.norm(x))))
             before = self.embed.vectors(drawn[-1])
         return torch.cat(drawn, dim=1)
 

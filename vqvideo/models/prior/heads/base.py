@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vqvideo.models.prior.sampling import Picker
+from vqvideo.models.prior.sampling import TokenSampler
 
 
 class HeadOutput(NamedTuple):
@@ -41,8 +41,8 @@ class Head(nn.Module, ABC):
         """
 
     @abstractmethod
-    def sample(self, hidden: Tensor, pick: Picker) -> Tensor:
-        """Codes (r, n) for hidden (r, n, e). All codes come from `pick`, which also knows of guidance."""
+    def sample(self, hidden: Tensor, sampler: TokenSampler) -> Tensor:
+        """Codes (r, n) for hidden (r, n, e). All codes come from `sampler`, which also knows of guidance."""
 
     @abstractmethod
     def likelihood(self, hidden: Tensor, codes: Tensor, generator: torch.Generator | None = None) -> Likelihood:

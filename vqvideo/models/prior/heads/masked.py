@@ -15,7 +15,7 @@ from vqvideo.models.prior.conditioning import PlainNorm
 from vqvideo.models.prior.config import MaskedHeadConfig
 from vqvideo.models.prior.embedding import TokenEmbedding
 from vqvideo.models.prior.heads.base import Head, HeadOutput, Likelihood, nats, top1
-from vqvideo.models.prior.sampling import Picker
+from vqvideo.models.prior.sampling import TokenSampler
 
 
 class MaskedHead(Head):
@@ -56,9 +56,9 @@ class MaskedHead(Head):
         weight = masked / masked.sum()
         return HeadOutput((nats(logits, codes) * weight).sum(), (top1(logits, codes) * weight).sum(), logits)
 
-    def sample(self, hidden: Tensor, pick: Picker) -> Tensor:
+    def sample(self, hidden: Tensor, sampler: TokenSampler) -> Tensor:
         rows, n = hidden.shape[:2]
-        order = pick.order(rows, n, hidden.device)
+        order = sampler.order(rows, n, hidden.device)
         codes = torch.zeros(rows, n, dtype=torch.int64, device=hidden.device)
         masked = torch.ones(rows, n, dtype=torch.bool, device=hidden.device)
         ends = [math.ceil(n * (1 - math.cos(math.pi / 2 * i / self.passes))) for i in range(self.passes)] + [n]
@@ -67,7 +67,7 @@ class MaskedHead(Head):
             if chosen.shape[1]:
                 x = self.trunk(hidden[:, None], codes[:, None], masked[:, None])[:, 0]
                 there = x.gather(1, chosen[..., None].expand(-1, -1, x.shape[-1]))
-                codes = codes.scatter(1, chosen, pick(self.logits(there)))
+                codes = codes.scatter(1, chosen, sampler(self.logits(there)))
                 masked = masked.scatter(1, chosen, False)
         return codes
 

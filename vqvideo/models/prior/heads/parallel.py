@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from vqvideo.models.prior.config import ParallelHeadConfig
 from vqvideo.models.prior.heads.base import Head, HeadOutput, Likelihood, nats, top1
-from vqvideo.models.prior.sampling import Picker
+from vqvideo.models.prior.sampling import TokenSampler
 
 
 class ParallelHead(Head):
@@ -27,8 +27,8 @@ class ParallelHead(Head):
         logits = self.logits(hidden)
         return HeadOutput(nats(logits, codes).mean(), top1(logits, codes).mean(), logits)
 
-    def sample(self, hidden: Tensor, pick: Picker) -> Tensor:
-        return pick(self.logits(hidden))
+    def sample(self, hidden: Tensor, sampler: TokenSampler) -> Tensor:
+        return sampler(self.logits(hidden))
 
     def likelihood(self, hidden: Tensor, codes: Tensor, generator: torch.Generator | None = None) -> Likelihood:
         return Likelihood(nats(self.logits(hidden), codes).sum(dim=-1), "exact")
