@@ -1,4 +1,4 @@
-"""Batches from processes: order, shared memory, and failures told as what they are."""
+"""Batches from processes: order, shared memory, and failures by their names."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ def test_a_loader_process_that_dies_is_named(tmp_path: Path) -> None:
     victim = batches.processes[1].pid
     assert victim is not None
     os.kill(victim, signal.SIGKILL)
-    told = rf"^loader process {victim} was killed by SIGKILL; nothing .*--resume.*\(2; 0 "
-    with pytest.raises(LoaderDiedError, match=told) as e:
+    named = rf"^loader process {victim} was killed by SIGKILL; nothing .*--resume.*\(2; 0 "
+    with pytest.raises(LoaderDiedError, match=named) as e:
         list(source)
     assert e.value.exit_code == 1
 

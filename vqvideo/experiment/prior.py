@@ -63,7 +63,7 @@ class WarmStart:
 def warm_start(prior: Prior, folder: Path, *, continued: str | None = None) -> WarmStart:
     """Copies the parameters of another world's prior into `prior` where name and shape are the same.
 
-    Nothing is taken of a head of another kind: some names might agree by chance, and heads that are compared would not
+    Nothing is taken of a head of another kind: some names might happen to agree, and heads that are compared would not
     start alike. Buffers stay: they are facts of the tokenizer and of the store.
 
     Args:
@@ -131,7 +131,7 @@ def train_prior(
     prior = Prior(stage.model, prior_spec(vqvae, store, codes), vqvae.codebook)
     start = warm_start(prior, stage.init, continued=None if tokenizer else _ancestor(cfg)) if stage.init else None
     world = WorldModel(vqvae, prior, EnvFacts(store.meta.env_id, store.meta.fps, store.meta.action_repeat))
-    shown = Clips(store, "held_out", vqvae.clip_length(stage.latent_steps), cache_gib=0.0)
+    pictured = Clips(store, "held_out", vqvae.clip_length(stage.latent_steps), cache_gib=0.0)
     facts = {"store": store.digest, "tokenizer": prior.spec.tokenizer, **({"init": start.world} if start else {})}
 
     def begin() -> None:
@@ -139,10 +139,10 @@ def train_prior(
             accelerator.print(start, flush=True)
 
     def evaluate(averaged: nn.Module, step: int) -> dict[str, float]:
-        picks = shown.spread(4).tolist()
-        actions = torch.stack([shown[i]["actions"] for i in picks])
+        picks = pictured.spread(4).tolist()
+        actions = torch.stack([pictured[i]["actions"] for i in picks])
         context = max(1, stage.latent_steps // 3)
-        rows = dream_rows(world, stack_frames(shown, picks), actions, context, cfg.sampling, seed=0)
+        rows = dream_rows(world, stack_frames(pictured, picks), actions, context, cfg.sampling, seed=0)
         picture, _ = save_media(RunFolder(cfg.folder / "prior").media / f"dream_{step:06d}", rows, store.meta.fps)
         show_picture(accelerator, "dream", picture, step)
         return evaluate_prior(prior, held_out, stage.validation_clips, frame_size=vqvae.frame_size)
@@ -175,7 +175,7 @@ def _ancestor(cfg: Experiment) -> str | None:
 
 
 def prior_spec(vqvae: VQVAE, store: Store, codes: Sequence[CodeArrays]) -> PriorSpec:
-    """What a prior for this tokenizer and this store is told."""
+    """What a prior has to know of its tokenizer and its store."""
     return PriorSpec(
         grid=vqvae.grid,
         codebook_size=vqvae.quantizer.codebook_size,

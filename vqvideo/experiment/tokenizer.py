@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -82,21 +83,9 @@ class TokenizerObjective(nn.Module):
         return self.vqvae.take_usage()
 
 
-@dataclass(frozen=True)
-class ContinuedTokenizer:
-    """Where the first weights of a tokenizer come from."""
-
-    source: Path
-    """Folder of the other tokenizer."""
-    tokenizer: str
-    """Its fingerprint."""
-
-    def __str__(self) -> str:
-        return f"goes on from the tokenizer of {self.source}"
-
-
-def continue_tokenizer(vqvae: VQVAE, folder: Path) -> ContinuedTokenizer:
+def continue_tokenizer(vqvae: VQVAE, folder: Path) -> str:
     """Copies weights, codebook and data statistics of another tokenizer into `vqvae`, in place of `initialize`.
+    Returns the other one's fingerprint.
 
     Args:
         vqvae: changed in place.
@@ -115,7 +104,7 @@ def continue_tokenizer(vqvae: VQVAE, folder: Path) -> ContinuedTokenizer:
             "one with the same settings of vqvae.model and the same frame size, or train anew without vqvae.init"
         )
     load_into(vqvae, model_tensors(other), folder)
-    return ContinuedTokenizer(folder, other.fingerprint())
+    return other.fingerprint()
 
 
 def _make(vqvae: VQVAE) -> dict[str, str | int | float | bool]:
@@ -149,14 +138,15 @@ def train_vqvae(
     clips, held_out, *single_frames = _clips_with_one_cache(store, wanted, stage.cache_gib)
     start = continue_tokenizer(model, stage.init) if stage.init else None
     # Of a tokenizer to go on from its content counts, and not where it lies.
-    facts = {"store": store.digest, **({"init": start.tokenizer} if start else {})}
+    facts = {"store": store.digest, **({"init": start} if start else {})}
 
     def begin() -> None:
         if start:
-            accelerator.print(start, flush=True)
+            accelerator.print(f"goes on from the tokenizer of {stage.init}", flush=True)
             return
-        # Every rank reads the same first clips, and rank 0's codebook counts.
-        count = max(train.batch, _clips_to_start(model, stage.latent_steps))
+        # Every rank reads the same first clips, as many as hold what the quantizer wants to start from; rank 0's
+        # codebook counts.
+        count = max(train.batch, ceil(model.quantizer.latents_to_start / (stage.latent_steps * model.tokens)))
         model.initialize(stack_frames(clips, clips.spread(count).tolist()).to(accelerator.device))
 
     def evaluate(averaged: nn.Module, step: int) -> dict[str, float]:
@@ -178,11 +168,6 @@ def train_vqvae(
     save = partial(model.save_pretrained, vqvae_folder(cfg))
     training = Training("vqvae", train, objective, identity, begin, batches, evaluate, save)
     return run_training(cfg, training, accelerator, resume=resume, any_world_size=any_world_size)
-
-
-def _clips_to_start(model: VQVAE, latent_steps: int) -> int:
-    """Clips that hold as many latents as the quantizer wants to start from."""
-    return -(-model.quantizer.latents_to_start // (latent_steps * model.tokens))
 
 
 def _clips_with_one_cache(store: Store, wanted: list[tuple[str, int]], gib: float) -> list[Clips]:

@@ -84,7 +84,7 @@ class Identity:
     """What samples and weights of a run depend on: recorded in every checkpoint, compared when it is continued."""
 
     stage: Any
-    """A dataclass of settings; `train`, a TrainConfig, is one of them."""
+    """Settings, as a dataclass or by name; `train`, a TrainConfig, is one of them."""
     free: frozenset[str] = frozenset()
     """Settings of the stage that may change."""
     facts: Mapping[str, str] = field(default_factory=dict)
@@ -95,10 +95,6 @@ class Identity:
         free = {*self.free, *(f"train.{name}" for name in MAY_CHANGE)}
         counting = {k: v for k, v in flat_settings(self.stage).items() if free.isdisjoint((k, k.partition(".")[0]))}
         return {**counting, **self.facts}
-
-    def lacking(self, before: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings that a run from before there were such options went by: their defaults."""
-        return {name: value for name, value in defaults_beside(self.stage, before).items() if name in self.settings()}
 
 
 def defaults_beside(value: Any, before: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -114,7 +110,7 @@ def defaults_beside(value: Any, before: Mapping[str, Any], prefix: str = "") -> 
     except TypeError:
         return {}  # without a default there is nothing to fill in
     lacking: dict[str, Any] = {}
-    for setting in fields(value):
+    for setting in fields(value) if is_dataclass(value) else ():
         name, item = prefix + setting.name, getattr(value, setting.name)
         # Where the default is something new, the setting says what there was before.
         default = flat_settings({name: setting.metadata.get("before", defaults[setting.name])})
@@ -137,10 +133,9 @@ def check_same_run(progress: Mapping[str, Any], identity: Identity, run: Path) -
     """
     if not {"settings", "step", "seconds", "world"} <= progress.keys():
         raise InputError(f"{run}: its checkpoint lacks settings, step, seconds or world: vqvideo did not write it")
-    before, settings = progress["settings"], identity.settings()
-    before = identity.lacking(before) | before
-    keys = [*settings, *(key for key in before if key not in settings)]
-    different = [key for key in keys if before.get(key) != settings.get(key)]
+    recorded, settings = progress["settings"], identity.settings()
+    before = defaults_beside(identity.stage, recorded) | recorded
+    different = [key for key in {**settings, **recorded} if before.get(key) != settings.get(key)]
     if different:
         changed = ", ".join(f"{key} {before.get(key)!r} -> {settings.get(key)!r}" for key in different)
         raise InputError(

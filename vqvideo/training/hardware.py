@@ -105,7 +105,7 @@ def best_precision(*, on_cpu: bool) -> str:
 
 @cache
 def _bf16_is_faster() -> bool:
-    return _seconds(lambda: _work(torch.bfloat16)) < 0.9 * _seconds(lambda: _work(torch.float32))
+    return _seconds(lambda: _convolve(torch.bfloat16)) < 0.9 * _seconds(lambda: _convolve(torch.float32))
 
 
 def _faster_thread_count(most: int) -> int:
@@ -114,11 +114,11 @@ def _faster_thread_count(most: int) -> int:
     for _ in range(2):
         for threads, times in seconds.items():
             torch.set_num_threads(threads)
-            times.append(_seconds(lambda: _work(torch.float32)))
+            times.append(_seconds(lambda: _convolve(torch.float32)))
     return 1 if min(seconds[1]) < 0.9 * min(seconds[most]) else most
 
 
-def _work(dtype: torch.dtype) -> None:
+def _convolve(dtype: torch.dtype) -> None:
     """A convolution, forward and backward, of the size that training is made of."""
     x = torch.ones(32, 64, 16, 16, dtype=dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
     F.conv2d(x, torch.ones(64, 64, 3, 3, dtype=dtype, requires_grad=True), padding=1).sum().backward()

@@ -198,10 +198,6 @@ class StepBatches:
 
     Raises:
         InputError: the batch does not divide by the number of processes, or there is no data.
-
-    Example:
-        >>> batches = StepBatches(len(clips), batch=32, seed=0, start=step, stop=1000)
-        >>> loader = DataLoader(clips, batch_sampler=batches)
     """
 
     def __init__(

@@ -12,9 +12,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -57,24 +56,9 @@ MOST_SKIPS = 50
 """Steps in a row that the loss scaler of fp16 may skip while it looks for its scale."""
 
 
-class Trainable(Protocol):
-    """What the loop asks of a model."""
-
-    def __call__(self, **batch: Tensor) -> Any: ...
-
-    def after_step(self) -> None: ...
-
-
 def step_seed(seed: int, step: int, micro: int, rank: int) -> int:
     """The seed of all randomness of one micro step on one rank."""
     return int(np.random.SeedSequence([seed, step, micro, rank]).generate_state(1, np.uint64)[0] >> 1)
-
-
-@dataclass(frozen=True)
-class _TrainingAlone:
-    """The settings of a run of which nothing is known but how it is trained."""
-
-    train: TrainConfig
 
 
 class _StepFigures(NamedTuple):
@@ -121,7 +105,7 @@ class Trainer:
     ) -> None:
         """`identity` is what the weights also depend on, such as settings of the model, data and tokenizer."""
         self.cfg, self.run, self.accelerator = cfg, run, accelerator
-        self.identity = identity or Identity(_TrainingAlone(cfg))
+        self.identity = identity or Identity({"train": cfg})
         self.model = model.to(accelerator.device)
         self.optimizer = make_optimizer(self.model, cfg)
         self.groups = parameter_groups(self.model)
@@ -273,7 +257,8 @@ class Trainer:
         device = self.accelerator.device
         batch = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
         last = micro == self.cfg.accumulate - 1
-        with self.accelerator.autocast(), _maybe(not last, lambda: self.accelerator.no_sync(model)):
+        # Gradients are summed over the ranks once a step, with the last micro batch.
+        with self.accelerator.autocast(), nullcontext() if last else self.accelerator.no_sync(model):
             output = model(**batch)
             self.accelerator.backward(output.loss / self.cfg.accumulate)
         return {"loss": output.loss.detach(), **output.metrics}
@@ -312,8 +297,8 @@ class Trainer:
                 metrics = evaluate(self.model, self.step)
             if metrics is not None:
                 self._log("held_out", metrics)
-                shown = "  ".join(f"{key} {value:.4g}" for key, value in metrics.items())
-                tqdm.write(f"step {self.step}  held out: {shown}")
+                listed = "  ".join(f"{key} {value:.4g}" for key, value in metrics.items())
+                tqdm.write(f"step {self.step}  held out: {listed}")
 
         on_main_process(validate)
 
@@ -333,11 +318,12 @@ class Trainer:
 
     def _save(self) -> None:
         state = self._state()
-        on_main_process(lambda: self._write(state))
 
-    def _write(self, state: TrainingState) -> None:
-        self.run.sync()
-        save_training(self.run.checkpoints, self.step, state, self.cfg.keep)
+        def write() -> None:
+            self.run.sync()
+            save_training(self.run.checkpoints, self.step, state, self.cfg.keep)
+
+        on_main_process(write)
 
     def _state(self) -> TrainingState:
         """All that the run needs to go on."""
@@ -373,12 +359,3 @@ class Trainer:
             bar_format="{percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}{postfix}",
             mininterval=2.0,
         )
-
-
-@contextmanager
-def _maybe(condition: bool, context: Callable[[], Any]) -> Iterator[None]:
-    if condition:
-        with context():
-            yield
-    else:
-        yield
