@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from vqvideo.models.tokenizer.config import ReconstructionConfig
+if TYPE_CHECKING:
+    from vqvideo.models.tokenizer.config import ReconstructionConfig
 
 
 class TermOutput(NamedTuple):
