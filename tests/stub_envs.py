@@ -179,7 +179,7 @@ class MemoryWriter:
         return set(self.episodes)
 
     def add(self, index: int, episode: Episode, split: str) -> None:
-        episode.validate()
+        assert len(episode.frames) == episode.length + 1
         assert index not in self.episodes
         self.episodes[index], self.splits[index] = episode, split
         if len(self.episodes) == self.stop_after:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import save
 from stores import IndexTokenizer, cached_codes, flip, make_episode, make_meta, make_store
 
 from vqvideo.data import code_cache
@@ -78,38 +76,6 @@ def test_a_damaged_cache_is_never_read(tmp_path: Path) -> None:
     file = caches(store)[0] / "codes.safetensors"
     flip(file, file.stat().st_size - 3)
     with pytest.raises(InputError, match=r"codes.safetensors: sha256 is .* damaged"):
-        from_cache(IndexTokenizer(2), store)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"codes": lambda codes: codes - 1}, r"codes -1\.\.\d+ found, expected 0\.\.255"),
-        ({"codes": lambda codes: codes + 256}, r"codes 256\.\.\d+ found"),
-        ({"codes": lambda codes: codes + 2**30}, r"codes 1073741824\.\.\d+ found"),
-        ({"codes": lambda codes: codes.astype(np.int64)}, "codes are int64"),
-        ({"codes": lambda codes: codes[:, 0]}, "codes are int32"),
-        ({"actions": lambda actions: actions[:, :1]}, "actions are float32"),
-        ({"actions": lambda actions: actions + np.inf}, "not all finite"),
-        ({"starts": lambda starts: starts[::-1].copy()}, "segments do not cover the codes"),
-        ({"starts": lambda starts: starts[:0]}, r"starts are int64 \(0,\)"),
-        ({"firsts": lambda firsts: firsts + 10**15}, "segments begin with frames 1000000000000000"),
-        ({"firsts": lambda firsts: firsts - 1}, "segments begin with frames -1"),
-        ({"firsts": lambda firsts: firsts[None]}, "firsts are int64"),
-        ({"more": lambda _: np.zeros(1)}, "not the arrays of a cache"),
-        ({"rewards": lambda _: None}, "not the arrays of a cache"),
-    ],
-)
-def test_a_cache_with_a_good_digest_that_fits_no_tokenizer_is_refused(
-    tmp_path: Path, change: dict[str, Any], message: str
-) -> None:
-    store = make_store(tmp_path)
-    arrays = from_cache(IndexTokenizer(2), store)._asdict()
-    folder = caches(store)[0]
-    changed = arrays | {name: how(arrays.get(name)) for name, how in change.items()}
-    data = save({name: value for name, value in changed.items() if value is not None})
-    files.commit_folder(folder, {"codes.safetensors": data}, files.read_manifest(folder).info, replace=True)
-    with pytest.raises(InputError, match=rf"codes.safetensors: .*{message}"):
         from_cache(IndexTokenizer(2), store)
 
 

@@ -62,12 +62,12 @@ def test_a_window_decodes_only_the_chunks_that_hold_it(tmp_path: Path, monkeypat
     (tmp_path / "e").write_bytes(episode_to_bytes(make_episode(100)))
     reader = EpisodeReader(tmp_path / "e")
     decoded: list[int] = []
-    chunk = reader._chunk
-    monkeypatch.setattr(reader, "_chunk", lambda file, index: (decoded.append(index), chunk(file, index))[1])
+    decompress = zstandard.decompress
+    monkeypatch.setattr(zstandard, "decompress", lambda blob: (decoded.append(len(blob)), decompress(blob))[1])
     reader.frames(15, 33)
-    assert decoded == [0, 1, 2]
+    assert len(decoded) == 3
     reader.frames(16, 32)
-    assert decoded[3:] == [1]
+    assert decoded[3:] == decoded[1:2]
 
 
 @pytest.mark.parametrize("window", [(-1, 3), (3, 3), (5, 3), (0, 22), (21, 22)])
@@ -121,12 +121,7 @@ def test_an_impossible_episode_is_refused(change: dict[str, Any], message: str) 
         make_episode(5, **change).validate(SPACE)
 
 
-def test_actions_must_be_finite_even_in_an_unknown_space() -> None:
-    with pytest.raises(InputError, match="actions: step 0 is"):
-        make_episode(5, actions=np.full((5, 3), np.inf)).validate()
-
-
-# ---------------------------------------------------------------- hostile files
+# ---------------------------------------------------------------- files that are none
 
 
 def _tensors(length: int = 40) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -140,103 +135,20 @@ def _open(tmp_path: Path, tensors: dict[str, np.ndarray], header: Any) -> Episod
     return EpisodeReader(tmp_path / "e")
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"shape": [10**12, 4, 6, 3]},
-        {"shape": [41, 10**6, 10**6, 3]},
-        {"shape": [41, 4, 6]},
-        {"shape": [41.0, 4, 6, 3]},
-        {"shape": None},
-        {"shape": [10**400, 4, 6, 3]},
-        {"shape": [True, 4, 6, 3]},
-        {"shape": [41, True, True, 3]},
-        {"shape": [41, 2048, 2048, 3]},
-        {"actions": 2},
-        {"actions": None},
-        {"seed": "0"},
-        {"format_version": 2},
-    ],
-)
-def test_a_header_that_lies_is_refused_at_opening(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
     tensors, header = _tensors()
-    _open(tmp_path, tensors, header)
-    with pytest.raises(InputError, match=str(tmp_path / "e")):
-        _open(tmp_path, tensors, header | change)
+    assert _open(tmp_path, tensors, header).length == 40
+    with pytest.raises(InputError, match=f"{tmp_path / 'e'}: format version 2, this version reads 1"):
+        _open(tmp_path, tensors, header | {"format_version": 2})
+    with pytest.raises(InputError, match=f"{tmp_path / 'e'}: header.seed is '0', expected int"):
+        _open(tmp_path, tensors, header | {"seed": "0"})
 
 
-def test_a_chunk_that_would_allocate_more_than_declared_is_refused(tmp_path: Path) -> None:
+def test_a_damaged_chunk_is_refused(tmp_path: Path) -> None:
     tensors, header = _tensors(10)
-    for content, message in [
-        (zstandard.compress(bytes(2**30)), "declares 1073741824 bytes, expected 792"),
-        (zstandard.ZstdCompressor(write_content_size=False).compress(bytes(792)), "declares"),
-        (b"not zstd", "damaged"),
-    ]:
-        tensors["frames"] = np.frombuffer(content, np.uint8)
-        tensors["chunk_offsets"] = np.array([0, len(content)])
-        with pytest.raises(InputError, match=message):
-            _open(tmp_path, tensors, header).frames(0, 1)
-
-
-@pytest.mark.parametrize(
-    "offsets", [[0, 5, 3, -1], [1, 2, 3, -1], [0, 2, 2, -1], [0, 1, 2, 3], [0, -(2**62), 2**62, -1]]
-)
-def test_chunks_that_overlap_or_leave_the_file_are_refused(tmp_path: Path, offsets: list[int]) -> None:
-    tensors, header = _tensors()
-    size = len(tensors["frames"])
-    tensors["chunk_offsets"] = np.array([size if o == -1 else o for o in offsets])
-    with pytest.raises(InputError, match="chunk_offsets do not cover"):
-        _open(tmp_path, tensors, header)
-
-
-def test_chunks_too_small_for_the_frames_are_refused_before_room_is_made(tmp_path: Path) -> None:
-    """Not even a blank clip is as small as zstd can never make it."""
-    blank = zstandard.compress(bytes(CHUNK * 2048 * 2048 * 3))
-    assert len(blank) * 2**15 > CHUNK * 2048 * 2048 * 3
-    tensors, header = _tensors()
-    with pytest.raises(InputError, match="chunks too small for the frames that the header declares"):
-        _open(tmp_path, tensors, header | {"shape": [41, 2048, 2048, 3]})
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"actions": np.full((40, 1), 5.0)}, r"actions\[0\]: column 0 is 5.0, expected a whole number from 0 to 4"),
-        ({"actions": np.full((40, 1), -1.0)}, r"column 0 is -1.0"),
-        ({"actions": np.full((40, 1), np.nan)}, "column 0 is nan"),
-        ({"rewards": np.full(40, np.inf, np.float32)}, "rewards: step 0 is inf"),
-        ({"truncated": np.ones(40, bool)}, "truncated is True at step 0 of 40"),
-        ({"terminated": np.full(40, 2, np.uint8).view(bool)}, "found a byte that is neither 0 nor 1"),
-    ],
-)
-def test_steps_that_no_environment_gave_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    tensors, header = _tensors()
-    _open(tmp_path, tensors, header).check_steps(SPACE)
-    with pytest.raises(InputError, match=rf"{tmp_path}/e: .*{message}"):
-        _open(tmp_path, tensors | change, header).check_steps(SPACE)
-
-
-def test_frames_that_do_not_fit_into_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    reader = _open(tmp_path, *_tensors())
-
-    def no_room(*_: Any, **__: Any) -> None:
-        raise MemoryError
-
-    monkeypatch.setattr(np, "empty", no_room)
-    with pytest.raises(InputError, match=r"41 frames of \(4, 6, 3\) do not fit into memory"):
-        reader.frames(0, 41)
-
-
-def test_extra_missing_and_misshapen_tensors_are_refused(tmp_path: Path) -> None:
-    tensors, header = _tensors()
-    with pytest.raises(InputError, match=r"holds.*extra"):
-        _open(tmp_path, tensors | {"extra": np.zeros(1)}, header)
-    with pytest.raises(InputError, match="holds"):
-        _open(tmp_path, {k: v for k, v in tensors.items() if k != "rewards"}, header)
-    with pytest.raises(InputError, match=r"holds .*'rewards': \('F64', \[40\]"):
-        _open(tmp_path, tensors | {"rewards": np.zeros(40)}, header)
-    with pytest.raises(InputError, match=r"holds frames I16 .*expected U8"):
-        _open(tmp_path, tensors | {"frames": tensors["frames"].astype(np.int16)}, header)
+    tensors |= {"frames": np.frombuffer(b"not zstd", np.uint8), "chunk_offsets": np.array([0, 8])}
+    with pytest.raises(InputError, match="not a readable episode"):
+        _open(tmp_path, tensors, header).frames(0, 1)
 
 
 @pytest.mark.parametrize(
@@ -259,5 +171,5 @@ def test_another_safetensors_file_and_a_missing_one_are_refused(tmp_path: Path) 
     (tmp_path / "e").write_bytes(save({"frames": np.zeros(3)}))
     with pytest.raises(InputError, match="not one of our episodes"):
         EpisodeReader(tmp_path / "e")
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match="not a readable episode"):
         EpisodeReader(tmp_path / "nothing")

@@ -127,19 +127,10 @@ def test_a_line_that_no_recording_writes_is_refused(tmp_path: Path, change: dict
         Store.open(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"length": 10**6}, r"000000.safetensors has 1000000 steps in \d+ bytes, expected at least 14000000"),
-        ({"meta": "0" * 16}, r"meta.json: not the one that .*manifest.jsonl was written beside"),
-    ],
-)
-def test_a_line_that_does_not_fit_its_store_is_refused_at_opening(
-    tmp_path: Path, change: dict[str, Any], message: str
-) -> None:
+def test_a_line_of_another_store_is_refused_at_opening(tmp_path: Path) -> None:
     entry = make_store(tmp_path, [5]).entries[0]
-    write_lines(tmp_path, [to_line(EpisodeEntry(**(vars(entry) | change)))])
-    with pytest.raises(InputError, match=message):
+    write_lines(tmp_path, [to_line(EpisodeEntry(**(vars(entry) | {"meta": "0" * 16})))])
+    with pytest.raises(InputError, match=r"meta.json: not the one that .*manifest.jsonl was written beside"):
         Store.open(tmp_path)
 
 

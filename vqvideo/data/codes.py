@@ -27,20 +27,10 @@ _BATCH = 16
 """Segments that the tokenizer encodes at once."""
 
 
-class Codebook(Protocol):
-    """What is asked of a quantizer here."""
-
-    codebook_size: int
-
-
 class Tokenizer(Protocol):
     """What is asked of a tokenizer here."""
 
     stride: int
-    grid: tuple[int, int]
-
-    @property
-    def quantizer(self) -> Codebook: ...
 
     def clip_length(self, latent_steps: int) -> int: ...
 
@@ -62,35 +52,6 @@ class CodeArrays(NamedTuple):
     """(segments + 1,): where each segment begins, and the end."""
     firsts: NDArray[np.int64]
     """(segments,): the frame that each segment begins with, of all the episodes one after the other."""
-
-    def check(self, where: str, tokenizer: Tokenizer, actions: int, frames: int) -> None:
-        """Raises InputError, which names `where`, unless these can be codes of `tokenizer`, beside flat actions of
-        `actions` columns, of episodes of `frames` frames together.
-        """
-        total, segments = self.rewards.size, self.firsts.size
-        wanted: dict[str, tuple[type, tuple[int, ...]]] = {
-            "codes": (np.int32, (total, *tokenizer.grid)),
-            "actions": (np.float32, (total, tokenizer.stride, actions)),
-            "rewards": (np.float32, (total,)),
-            "terminated": (np.bool_, (total,)),
-            "starts": (np.int64, (segments + 1,)),
-            "firsts": (np.int64, (segments,)),
-        }
-        for name, (dtype, shape) in wanted.items():
-            array = getattr(self, name)
-            if array.dtype != dtype or array.shape != shape:
-                raise InputError(f"{where}: {name} are {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}")
-        sizes = np.diff(self.starts)
-        if segments < 1 or self.starts[0] != 0 or self.starts[-1] != total or (sizes < 1).any():
-            raise InputError(f"{where}: the segments do not cover the codes")
-        if self.firsts.min() < 0 or (self.firsts + tokenizer.stride * (sizes - 1)).max() >= frames:
-            first, last = self.firsts.min(), self.firsts.max()
-            raise InputError(f"{where}: segments begin with frames {first}..{last} of {frames}")
-        size = tokenizer.quantizer.codebook_size
-        if self.codes.min() < 0 or self.codes.max() >= size:
-            raise InputError(f"{where}: codes {self.codes.min()}..{self.codes.max()} found, expected 0..{size - 1}")
-        if not (np.isfinite(self.actions).all() and np.isfinite(self.rewards).all()):
-            raise InputError(f"{where}: actions and rewards are not all finite numbers")
 
 
 def segment_starts(frames: int, length: int, every: int) -> list[int]:

@@ -40,8 +40,6 @@ _MAX_MANIFEST_BYTES = 2**26
 """A hundred thousand lines and more."""
 _MAX_LINE_BYTES = 2**12
 """No line comes near this: what is longer is not parsed."""
-_FLAT_BYTES = 6
-"""Of a step in its file, beside the action: a float32 reward and two flags, none of them compressed."""
 
 
 @dataclass(frozen=True)
@@ -186,30 +184,13 @@ def read_meta(path: Path) -> tuple[StoreMeta, str]:
 # ---------------------------------------------------------------- do meta, manifest and files agree?
 
 
-def check_entries(path: Path, entries: Iterable[EpisodeEntry], meta: StoreMeta, digest: str) -> None:
-    """Refuses lines of another store, and lines that promise more steps than their files can hold: before anything is
-    made as large as they say.
-
-    Args:
-        path: of the store.
-        entries: the lines.
-        meta: of the store.
-        digest: of that meta.
-
-    Raises:
-        InputError: names the file and the episode.
-    """
-    step = 8 * meta.action_space.size + _FLAT_BYTES
+def check_entries(path: Path, entries: Iterable[EpisodeEntry], digest: str) -> None:
+    """Raises InputError for lines of another store: those that name another meta than the one of this `digest`."""
     for entry in entries:
         if entry.meta not in ("", digest):
             raise InputError(
                 f"{path / META}: not the one that {path / MANIFEST} was written beside (digest {digest}, but episode"
                 f" {entry.index} has {entry.meta!r:.80}): one of the two files is another store's; restore it"
-            )
-        if entry.bytes < entry.length * step:
-            raise InputError(
-                f"{path / MANIFEST}: {path / entry.file} has {entry.length} steps in {entry.bytes} bytes, expected"
-                f" at least {entry.length * step}: the line or the file is damaged"
             )
 
 

@@ -62,7 +62,7 @@ class StoreWriter:
         self.meta = meta
         self._digest = digest
         entries, size = read_manifest(path / MANIFEST)
-        check_entries(path, entries, meta, digest)
+        check_entries(path, entries, digest)
         self.indices: set[int] = {entry.index for entry in entries}
         """Numbers of the episodes that are already recorded."""
         unlisted = recorded_files(path) - self.indices
@@ -202,7 +202,7 @@ class Store:
             refuse_lost_lines(path, unlisted)
             raise InputError(f"no episodes in {path}. Record some: python scripts/record.py --env CarRacing")
         meta, digest = read_meta(path)
-        check_entries(path, entries, meta, digest)
+        check_entries(path, entries, digest)
         if unlisted:
             logger.warning(
                 "%s names no %s: a recording under way or interrupted leaves one such file, lost lines leave more",
@@ -294,5 +294,4 @@ class Store:
         expected = entry.length, self.meta.frame_size, self.meta.action_space.size
         if found != expected:
             raise InputError(f"{reader.path}: (T, (h, w), a) is {found}, the store says {expected}")
-        reader.check_steps(self.meta.action_space)
         return reader
