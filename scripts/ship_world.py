@@ -65,7 +65,7 @@ def ship(options: Options) -> Path:
     configure_threads(options.threads)
     figures = read_figures(options)
     world, store = WorldModel.from_pretrained(options.world).to(default_device()), Store.open(options.store)
-    refuse_stranger(world.action_space, store.meta.action_space)
+    store.require(world.action_space, world.vqvae.frame_size)
     shipped = shipment.rounded(world)
     starts = Clips(store, "held_out", world.vqvae.clip_length(options.length))
     measured = Clips(store, "held_out", world.vqvae.clip_length(options.context + options.horizon))
@@ -83,12 +83,6 @@ def ship(options: Options) -> Path:
     size = shipment.folder_bytes(options.out) / 2**20
     print(f"shipped {options.out}: {size:.2f} MiB with {len(picks)} start clips of {starts.length} frames")
     return options.out
-
-
-def refuse_stranger(takes: object, recorded: object) -> None:
-    """InputError if the store's actions are not those of the world."""
-    if takes != recorded:
-        raise InputError(f"the store has actions {recorded}, the world model takes {takes}: name its own --store")
 
 
 def read_figures(options: Options) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 from videos import read_video
 
-from vqvideo.errors import InputError
 from vqvideo.evaluation.pictures import contact_sheet, joined
 from vqvideo.evaluation.video import upscale, write_mp4, write_png
 from vqvideo.storage.files import DiskError
@@ -36,12 +35,12 @@ def test_a_written_video_reads_back(
     tmp_path: Path, size: tuple[int, int], scale: int, expected: tuple[int, int]
 ) -> None:
     clip = colour_clip(5, *size)
-    write_mp4(tmp_path / "new" / "clip.mp4", clip, fps=10, scale=scale)
+    shown = upscale(clip, scale)
+    write_mp4(tmp_path / "new" / "clip.mp4", shown, fps=10)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["clip.mp4"]
     found = read_video(tmp_path / "new" / "clip.mp4")
     assert found.shape == (5, *expected, 3)
     assert found.dtype == np.uint8
-    shown = upscale(clip, scale)
     h, w = shown.shape[1:3]
     error = np.abs(found[:, :h, :w].astype(int) - shown.astype(int))
     inner = np.r_[1 : w // 2 - 3, w // 2 + 3 : w - 1]
@@ -58,35 +57,12 @@ def test_a_video_lasts_as_long_as_its_frame_rate_says(tmp_path: Path, fps: float
         assert stream.codec_context.pix_fmt == "yuv420p"
 
 
-@pytest.mark.parametrize(
-    "frames",
-    [
-        np.zeros((0, 8, 8, 3), np.uint8),
-        np.zeros((2, 8, 8), np.uint8),
-        np.zeros((2, 3, 8, 8), np.uint8),
-        np.zeros((2, 8, 8, 3), np.float32),
-    ],
-    ids=["empty", "grey", "channels first", "float"],
-)
-def test_what_is_no_video_is_refused(tmp_path: Path, frames: np.ndarray) -> None:
-    with pytest.raises(InputError, match=r"expected \((t, )?h, w, 3\) uint8"):
-        write_mp4(tmp_path / "clip.mp4", frames, fps=10)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_frames_may_come_one_by_one(tmp_path: Path) -> None:
-    frames = np.random.default_rng(0).integers(0, 256, (5, 9, 8, 3), np.uint8)
-    write_mp4(tmp_path / "one.mp4", frames, fps=10)
-    write_mp4(tmp_path / "two.mp4", (frame for frame in frames), fps=10)
-    assert (tmp_path / "one.mp4").read_bytes() == (tmp_path / "two.mp4").read_bytes()
-
-
 def test_a_video_that_breaks_off_leaves_the_one_before(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     write_mp4(path, np.zeros((2, 8, 8, 3), np.uint8), fps=10)
     before = path.read_bytes()
-    with pytest.raises(InputError, match="a video has one size"):
-        write_mp4(path, [np.zeros((8, 8, 3), np.uint8), np.zeros((4, 8, 3), np.uint8)], fps=10)
+    with pytest.raises(ValueError, match="dtype"):
+        write_mp4(path, np.zeros((2, 8, 8, 3)), fps=10)
     assert [p.name for p in tmp_path.iterdir()] == ["clip.mp4"]
     assert path.read_bytes() == before
 

@@ -150,7 +150,7 @@ class Clip:
         self.frames, self.fps = frames, fps
 
     def write_videofile(self, path: str, logger: Any = None) -> None:
-        write_mp4(Path(path), np.stack(self.frames), self.fps, scale=1)
+        write_mp4(Path(path), np.stack(self.frames), self.fps)
 
 
 @pytest.fixture

@@ -39,6 +39,7 @@ from vqvideo.data.index import (
     write_meta,
 )
 from vqvideo.errors import InputError
+from vqvideo.spaces import ActionSpace
 from vqvideo.storage import files
 from vqvideo.storage.files import AnyPath
 from vqvideo.storage.locks import FolderLock
@@ -247,6 +248,17 @@ class Store:
             counts = f"{short} of {len(entries)} episodes in split {split}"
             logger.info("%s: %s are shorter than a clip of %d frames: left out", self.path, counts, frames)
         return kept
+
+    def require(self, action_space: ActionSpace, frame_size: tuple[int, int]) -> None:
+        """Raises InputError unless actions and frames are those that a world model takes."""
+        asked = {"actions in": action_space, "frames of (h, w)": frame_size}
+        found = {"actions in": self.meta.action_space, "frames of (h, w)": self.meta.frame_size}
+        for name in asked:
+            if found[name] != asked[name]:
+                raise InputError(
+                    f"{self.path} has {name} {found[name]}, the world model takes {asked[name]}: they are of different "
+                    "environments, or were recorded otherwise"
+                )
 
     def reader(self, entry: EpisodeEntry) -> EpisodeReader:
         """Random access to an episode; the last `MAX_READERS` are kept.

@@ -128,7 +128,7 @@ def evaluate_fidelity(
     at_least(counts, "", horizon=1, context=1, samples=1, batch=1)
     if episodes < 2:
         raise InputError(f"episodes is {episodes}, expected at least 2: they lend each other their actions")
-    _refuse_other_environment(world, store)
+    store.require(world.action_space, world.vqvae.frame_size)
     window = {"seen": world.vqvae.clip_length(context), "stride": world.stride, "horizon": horizon}
     replay = Replay(store, "held_out", episodes, **window)
     replay.require(2)
@@ -151,12 +151,3 @@ def evaluate_fidelity(
         steps=step_agreement(real, dreams, trained),
         ends=end_agreement(real, dreams),
     )
-
-
-def _refuse_other_environment(world: Imaginer, store: Store) -> None:
-    found = {"actions": store.meta.action_space, "frames of (h, w)": tuple(store.meta.frame_size)}
-    asked = {"actions": world.action_space, "frames of (h, w)": tuple(world.vqvae.frame_size)}
-    for name in found:
-        if found[name] != asked[name]:
-            here = f"the store has {name} {found[name]}, the world model takes {asked[name]}"
-            raise InputError(f"{here}: they are of different environments")

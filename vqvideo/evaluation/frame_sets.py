@@ -6,13 +6,12 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from math import nan
 
 import torch
 from torch import Tensor
 
 from vqvideo.errors import at_least
-from vqvideo.evaluation.frechet import fit_gaussian, frechet_distance
+from vqvideo.evaluation.frechet import frechet_distance
 from vqvideo.evaluation.tables import step_table
 from vqvideo.models.pixels import to_signed
 from vqvideo.models.tokenizer.features import LITE0_PACKAGES, Lite0Features, resized
@@ -144,10 +143,10 @@ class FrameSets:
             halves.append((of["real"][odd], of["real"][~odd]))
         return BlockDistances(
             last_steps=[block.stop for block in self.blocks],
-            imagined=[_distance(of["imagined"], of["real"]) for of in sets],
-            repeat=[_distance(of["repeat"], of["real"]) for of in sets],
-            reconstruction=[_distance(of["reconstruction"], of["real"]) for of in sets],
-            real_odd_against_even=[_distance(*pair) for pair in halves],
+            imagined=[frechet_distance(of["imagined"], of["real"]) for of in sets],
+            repeat=[frechet_distance(of["repeat"], of["real"]) for of in sets],
+            reconstruction=[frechet_distance(of["reconstruction"], of["real"]) for of in sets],
+            real_odd_against_even=[frechet_distance(*pair) for pair in halves],
             frames=[len(picks) for picks in self.picks],
             frames_odd_even=[[len(half) for half in pair] for pair in halves],
             side=self.cfg.side,
@@ -160,11 +159,6 @@ class FrameSets:
             shown = resized(to_signed(part), self.cfg.side, self.net.multiple)
             parts.append(self.net.pooled(shown.contiguous(memory_format=torch.channels_last)).cpu())
         return torch.cat(parts)
-
-
-def _distance(one: Tensor, two: Tensor) -> float:
-    """nan for sets too small to have a covariance."""
-    return frechet_distance(fit_gaussian(one), fit_gaussian(two)) if min(len(one), len(two)) > 1 else nan
 
 
 def _evenly(size: int, count: int) -> Tensor:

@@ -86,7 +86,7 @@ def save_media(stem: Path, clips: list[list[Frames]], fps: float, columns: int =
         return picture, None
     scaled = [[upscale(row, VIDEO_SCALE) for row in rows] for rows in clips]
     film = joined([joined(rows, axis=1) for rows in scaled], axis=2, gap=3)
-    write_mp4(video, add_labels(film, labels), fps, scale=1)
+    write_mp4(video, add_labels(film, labels), fps)
     return picture, video
 
 

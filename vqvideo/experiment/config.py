@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -128,8 +128,13 @@ def parse(cls: type[E], default_config: Path, description: str) -> E:
     """
     import tyro
 
-    config, arguments = _split_config_flag(sys.argv[1:], default_config)
-    config = _shipped(config, default_config.parent)
+    flag = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    flag.add_argument("--config", type=Path, default=default_config)
+    try:
+        known, arguments = flag.parse_known_args()
+    except argparse.ArgumentError as error:
+        raise InputError("--config needs a file: --config configs/car_racing.yaml") from error
+    config = _shipped(known.config, default_config.parent)
     default = typed(cls, read_yaml(config), str(config))
     note = f"{description}\n\nSettings come from --config FILE (now {config}) and from the flags below."
     return tyro.cli(cls, default=default, args=arguments, description=note, config=(tyro.conf.AvoidSubcommands,))
@@ -142,20 +147,3 @@ def _shipped(config: Path, home: Path) -> Path:
     relative = config.relative_to("configs") if config.parts[:1] == ("configs",) else config
     come_along = (home / relative).with_suffix(".yaml")
     return come_along if come_along.is_file() and not config.is_file() else config
-
-
-def _split_config_flag(arguments: list[str], default: Path) -> tuple[Path, list[str]]:
-    """`--config FILE` or `--config=FILE`, and the other arguments."""
-    rest, config = [], default
-    words = iter(arguments)
-    for word in words:
-        if word == "--config":
-            value = next(words, None)
-            if value is None:
-                raise InputError("--config needs a file: --config configs/car_racing.yaml")
-            config = Path(value)
-        elif word.startswith("--config="):
-            config = Path(word.removeprefix("--config="))
-        else:
-            rest.append(word)
-    return config, rest

@@ -50,11 +50,7 @@ class Source:
             InputError: one of them is not there or damaged, or they are of different environments.
         """
         world, store = self.find_world(), self.find_store()
-        if store.meta.action_space != world.action_space:
-            raise InputError(
-                f"the store has actions {store.meta.action_space}, the world model takes {world.action_space}: "
-                "they are of different environments"
-            )
+        store.require(world.action_space, world.vqvae.frame_size)
         return world, store
 
     def find_world(self) -> WorldModel:

@@ -113,7 +113,7 @@ def _from_clips(world: Imaginer, clips: StartClips, context: int, count: int) ->
 
 
 def _from_store(world: Imaginer, store: Store, context: int, count: int) -> Starts:
-    check_store(world, store)
+    store.require(world.action_space, world.vqvae.frame_size)
     length = world.vqvae.clip_length(context)
     clips = _clips_that_go_on(store, length, context)
     source = clips.spread(count)
@@ -134,20 +134,6 @@ def _clips_that_go_on(store: Store, length: int, context: int) -> Clips:
             f"context of {context} latent steps and a frame after it. Record longer episodes, or take a smaller context"
         )
     return Clips(store, split, length + 1, cache_gib=0.0)
-
-
-def check_store(world: Imaginer, store: Store) -> None:
-    """Raises InputError unless frames and actions of the store are those of the world."""
-    if store.meta.frame_size != world.vqvae.frame_size:
-        raise InputError(
-            f"{store.path} has frames of {store.meta.frame_size} (h, w), the world was trained on "
-            f"{world.vqvae.frame_size}: record with --frame-size {world.vqvae.frame_size[0]}"
-        )
-    if store.meta.action_space != world.action_space:
-        raise InputError(
-            f"{store.path} has actions in {store.meta.action_space}, the world was trained on {world.action_space}: "
-            "take a store of the same environment"
-        )
 
 
 def check_same_spaces(world: Imaginer, env: gymnasium.Env) -> None:
