@@ -165,17 +165,18 @@ def train_agent(turn: Round) -> Figures:
 
     world, store = load(turn.cfg)
     first = Agent.load(agent_folder(turn.before)) if turn.before else None
-    learn_in_dream(world, store, turn.cfg.agent, turn.cfg.sampling, first=first).save(turn.agent)
+    learn_in_dream(world, store, turn.cfg.agent, turn.cfg.sampling, first=first).save(agent_folder(turn.cfg))
     return {"imagined_steps": turn.cfg.agent.steps}
 
 
 def play_for_real(turn: Round) -> Figures:
     """Returns of the agent in the real environment, and in round 0 those of random actions in the same episodes."""
     from vqvideo.agents.agent import Agent
+    from vqvideo.experiment.rounds import agent_folder
 
     world, store = load(turn.cfg)
     env = real_env(store, world.stride)
-    played = {"agent": play(turn.cfg, env, Agent.load(turn.agent)).to_json()}
+    played = {"agent": play(turn.cfg, env, Agent.load(agent_folder(turn.cfg))).to_json()}
     if turn.before is None:
         played["random"] = play(turn.cfg, env, random_actions(env, turn.cfg.agent.seed)).to_json()
     env.close()

@@ -188,22 +188,15 @@ GOOD = ActionSpace.from_gymnasium(spaces.MultiDiscrete([3, 2])).to_json()
     [
         {"kind": "text"},
         {"dtype": "object"},
-        {"dtype": "float32"},
         {"shape": [3]},
         {"shape": [-1, -2]},
-        {"low": [True, 0]},
         {"low": ["nan", 0]},
         {"low": [5, 0]},
-        {"low": [0.5, 0]},
         {"high": [2**40, 1]},
         {"kind": "discrete"},
         {"kind": "dict", "keys": ["a", "a"], "spaces": [GOOD, GOOD]},
         {"kind": "tuple", "spaces": [1]},
         {"kind": "box", "shape": [2], "dtype": "float32", "low": [-(10**400), 0], "high": [1, 1]},
-        {"kind": "box", "shape": [2], "dtype": "float32", "low": [-1e300, 0], "high": [1, 1]},
-        {"kind": "multi_discrete", "dtype": "uint8", "low": [-5, 0], "high": [5, 1]},
-        {"kind": "multi_binary", "low": [0, 0], "high": [1, 1]},
-        {"kind": "multi_binary", "dtype": "int8", "low": [1, 0], "high": [1, 1]},
     ],
 )
 def test_a_malformed_description_is_refused(change: dict[str, Any]) -> None:
@@ -213,12 +206,3 @@ def test_a_malformed_description_is_refused(change: dict[str, Any]) -> None:
     for value in (None, [], "box", {}, {"kind": "tuple"}):
         with pytest.raises(InputError, match="malformed"):
             ActionSpace.from_json(value)
-
-
-def test_spaces_are_not_nested_without_end() -> None:
-    def nested(depth: int) -> dict[str, Any]:
-        return {"kind": "tuple", "spaces": [nested(depth - 1)]} if depth else GOOD
-
-    assert ActionSpace.from_json(nested(32)).size == 2
-    with pytest.raises(InputError, match="more than 32 spaces inside each other"):
-        ActionSpace.from_json(nested(33))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vqvideo import pretrained
 from vqvideo.errors import InputError
@@ -78,9 +77,10 @@ class WorldModel(Imaginer, HubModel):
     @classmethod
     def from_saved(cls, saved: SavedModel, source: str, quantizer: nn.Module | None = None) -> Self:
         config = saved.config
-        if missing := {"vqvae", "prior", "spec", "env"} - config.keys():
-            raise InputError(f"{source}: config.json lacks {', '.join(sorted(missing))}")
-        parts = _split(saved.tensors, source)
+        parts = {part: {} for part in ("vqvae", "prior")}
+        for name, value in saved.tensors.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = value
         vqvae = VQVAE.from_saved(SavedModel(config["vqvae"], parts["vqvae"]), source, quantizer)
         spec = typed(PriorSpec, config["spec"], f"{source}: spec")
         cfg = typed(PriorConfig, config["prior"], f"{source}: prior")
@@ -107,17 +107,6 @@ class WorldModel(Imaginer, HubModel):
         """The worlds that come along."""
         hint = pretrained.hint(name)
         return f" or a world that comes with vqvideo: {hint}" if hint else ""
-
-
-def _split(tensors: Mapping[str, Tensor], source: str) -> dict[str, dict[str, Tensor]]:
-    """Tensors by the first part of their names. InputError for one that belongs to neither part."""
-    parts: dict[str, dict[str, Tensor]] = {"vqvae": {}, "prior": {}}
-    for name, value in tensors.items():
-        part, _, rest = name.partition(".")
-        if part not in parts:
-            raise InputError(f"{source}/{WEIGHTS}: unexpected tensor {name:.80}, expected {' and '.join(parts)}")
-        parts[part][rest] = value
-    return parts
 
 
 def make_env(

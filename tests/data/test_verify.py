@@ -182,7 +182,7 @@ def test_deep_finds_frames_that_cannot_be_decoded_though_the_digest_fits(tmp_pat
     first = (tmp_path / "manifest.jsonl").read_text().splitlines()[0]
     (tmp_path / "manifest.jsonl").write_text(first + "\n" + json.dumps(record) + "\n")
     assert damage_of(tmp_path) == ""
-    assert "000001.safetensors: chunk 0 " in damage_of(tmp_path, deep=True)
+    assert "000001.safetensors: not a readable episode" in damage_of(tmp_path, deep=True)
 
 
 @pytest.mark.parametrize("line", [b'{"step": 5, "spl\n', b"[1]\n", b"\0" * 3000 + b"\n", b'{"step": 5}\n'])

@@ -321,7 +321,7 @@ def test_a_store_of_another_environment_is_refused(store: Store) -> None:
     with pytest.raises(InputError, match=r"frames of \(h, w\) \(4, 6\), the world model takes \(64, 64\)"):
         measured(world, store)
     world.action_space = STEERING
-    with pytest.raises(InputError, match=r"actions Discrete\(5\), the world model takes Box"):
+    with pytest.raises(InputError, match=r"actions in Discrete\(5\), the world model takes Box"):
         measured(world, store)
 
 

@@ -285,9 +285,9 @@ def test_a_context_of_nothing_is_refused(tmp_path: Path, context: int, count: in
 
 
 def test_a_store_of_other_actions_or_frames_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"has actions in Discrete\(5\), the world was trained on Box\("):
+    with pytest.raises(InputError, match=r"has actions in Discrete\(5\), the world model takes Box\("):
         ImaginedVectorEnv(tiny_world(space=STEERING), tiny_store(tmp_path / "one"))
-    with pytest.raises(InputError, match=r"frames of \(4, 6\) \(h, w\), the world was trained on \(16, 16\): reco"):
+    with pytest.raises(InputError, match=r"frames of \(h, w\) \(4, 6\), the world model takes \(16, 16\)"):
         ImaginedVectorEnv(tiny_world(), make_store(tmp_path / "two"))
 
 

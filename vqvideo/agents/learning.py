@@ -31,20 +31,6 @@ _SHORTEST_ROLLOUT = 128
 """Steps of each real env between two updates: a few real envs need longer rollouts than many dreams."""
 
 
-def dream_envs(world: Imaginer, starts: StartsLike, stage: AgentStage, sampling: Sampling) -> ImaginedVectorEnv:
-    """The imagined envs that an agent learns in."""
-    return ImaginedVectorEnv(
-        world,
-        starts,
-        stage.num_envs,
-        horizon=stage.horizon,
-        context=stage.context,
-        max_starts=stage.starts,
-        autoreset_mode="SameStep",
-        sampling=sampling,
-    )
-
-
 def learn_in_dream(
     world: Imaginer, starts: StartsLike, stage: AgentStage, sampling: Sampling, *, first: Agent | None = None
 ) -> Agent:
@@ -58,8 +44,17 @@ def learn_in_dream(
         first: whose weights to begin with; None for fresh ones.
     """
     trainable_space(world.action_space)
-    envs = SB3VecEnv(dream_envs(world, starts, stage, sampling))
-    agent = _learn(VecMonitor(envs), stage.steps, stage.ppo, stage.ppo.rollout, stage.seed, first)
+    envs = ImaginedVectorEnv(
+        world,
+        starts,
+        stage.num_envs,
+        horizon=stage.horizon,
+        context=stage.context,
+        max_starts=stage.starts,
+        autoreset_mode="SameStep",
+        sampling=sampling,
+    )
+    agent = _learn(VecMonitor(SB3VecEnv(envs)), stage.steps, stage.ppo, stage.ppo.rollout, stage.seed, first)
     return Agent(agent, world.vqvae.frame_size, world.action_space)
 
 

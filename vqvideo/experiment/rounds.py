@@ -63,11 +63,6 @@ class Round:
     exploration: float
     """Share of random actions in the episodes that an agent records."""
 
-    @property
-    def agent(self) -> Path:
-        """Folder of its agent."""
-        return agent_folder(self.cfg)
-
 
 def agent_folder(cfg: Experiment) -> Path:
     """Where the agent of a round is."""
