@@ -11,8 +11,8 @@ import gymnasium
 
 from vqvideo import envs
 from vqvideo.data.collect import collect
+from vqvideo.data.config import RecordConfig
 from vqvideo.data.index import StoreMeta
-from vqvideo.data.recording import RecordConfig
 from vqvideo.data.store import StoreWriter
 from vqvideo.envs.policies import make_policy
 from vqvideo.spaces import ActionSpace

@@ -90,7 +90,7 @@ def main() -> None:
     from vqvideo.scripts.benchmarks.bakeoff_options import BakeoffOptions
 
     cfg = parse(BakeoffOptions, CONFIG, __doc__ or "")
-    from vqvideo.data.recording import snake_case
+    from vqvideo.data.config import snake_case
     from vqvideo.scripts.benchmarks.results import Results
     from vqvideo.scripts.benchmarks.suites import Suite
     from vqvideo.scripts.train_vqvae import open_store

@@ -77,7 +77,7 @@ def add_row(results: Results, bench: Bench, variants: Mapping[str, Experiment], 
     """Adds the row of a variant, unless the very same is there. What differs from an earlier variant only in how codes
     are drawn shares its training.
     """
-    from vqvideo.data.recording import snake_case
+    from vqvideo.data.config import snake_case
     from vqvideo.scripts.benchmarks.prior_trial import as_trained
 
     def with_seed(variant: Experiment) -> Experiment:

@@ -32,7 +32,7 @@ def main() -> None:
     from vqvideo.data.clips import Clips
     from vqvideo.data.store import Store
     from vqvideo.errors import at_least
-    from vqvideo.evaluation import evaluate_tokenizer
+    from vqvideo.evaluation.tokenizer import evaluate_tokenizer
     from vqvideo.experiment.config import vqvae_folder
     from vqvideo.models.tokenizer.vqvae import VQVAE
     from vqvideo.storage import files

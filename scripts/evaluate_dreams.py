@@ -23,7 +23,7 @@ from vqvideo.experiment.finding import Source
 from vqvideo.models.prior import Sampling
 
 if TYPE_CHECKING:
-    from vqvideo.evaluation import FidelityReport
+    from vqvideo.evaluation.fidelity import FidelityReport
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Options(Source):
 
 def evaluate(options: Options) -> dict[str, Any]:
     """Measures, prints, draws and writes; returns what is written."""
-    from vqvideo.evaluation import evaluate_fidelity
+    from vqvideo.evaluation.fidelity import evaluate_fidelity
     from vqvideo.scripts.fidelity_plot import require_matplotlib
     from vqvideo.training.hardware import configure_threads
 

@@ -23,7 +23,7 @@ from vqvideo.models.prior import Sampling
 
 if TYPE_CHECKING:
     from vqvideo.data.store import Store
-    from vqvideo.evaluation import HorizonReport
+    from vqvideo.evaluation.horizon import HorizonReport
     from vqvideo.world import WorldModel
 
 
@@ -63,7 +63,8 @@ class Options(Source):
 
 def evaluate(options: Options) -> dict[str, Any]:
     """Measures, prints and writes; returns what is written."""
-    from vqvideo.evaluation import FrechetConfig, evaluate_world
+    from vqvideo.evaluation.frame_sets import FrechetConfig
+    from vqvideo.evaluation.world import evaluate_world
     from vqvideo.training.hardware import configure_threads
 
     configure_threads(options.threads)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from vqvideo import cli
 
 if TYPE_CHECKING:
-    from vqvideo.evaluation import HorizonReport
+    from vqvideo.evaluation.horizon import HorizonReport
     from vqvideo.experiment.config import Experiment
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
@@ -74,7 +74,7 @@ def headline(number: int, text: str) -> None:
 
 def imagination_speeds(cfg: Experiment) -> dict[str, float]:
     """Imagined frames per second for 1 and 16 streams."""
-    from vqvideo.evaluation import imagination_speed
+    from vqvideo.evaluation.speed import imagination_speed
     from vqvideo.experiment.config import world_folder
     from vqvideo.training.hardware import default_device
     from vqvideo.world import WorldModel

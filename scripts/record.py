@@ -9,7 +9,7 @@ The same command continues a recording that was interrupted, and does nothing wh
 from __future__ import annotations
 
 from vqvideo import cli
-from vqvideo.data.recording import RecordConfig
+from vqvideo.data.config import RecordConfig
 
 
 def main() -> None:

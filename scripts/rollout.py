@@ -28,7 +28,7 @@ from vqvideo.models.prior import Sampling
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vqvideo.evaluation import HorizonReport
+    from vqvideo.evaluation.horizon import HorizonReport
     from vqvideo.world import WorldModel
 
 
@@ -74,8 +74,8 @@ def rollout(options: Options) -> Result:
     import torch
 
     from vqvideo.data.clips import stack_frames
-    from vqvideo.evaluation import evaluate_world
     from vqvideo.evaluation.pictures import dream_rows, save_media
+    from vqvideo.evaluation.world import evaluate_world
     from vqvideo.storage import files
     from vqvideo.training.hardware import configure_threads
 

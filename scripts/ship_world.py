@@ -56,7 +56,7 @@ def ship(options: Options) -> Path:
     """Ships a world and returns its folder."""
     from vqvideo.data.clips import Clips
     from vqvideo.data.store import Store
-    from vqvideo.evaluation import evaluate_world
+    from vqvideo.evaluation.world import evaluate_world
     from vqvideo.models.prior import Sampling
     from vqvideo.scripts import shipment
     from vqvideo.training.hardware import configure_threads, default_device

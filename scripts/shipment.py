@@ -22,7 +22,8 @@ from vqvideo.data.clips import Clips, stack_frames
 from vqvideo.data.index import EpisodeEntry
 from vqvideo.data.store import StoreWriter
 from vqvideo.errors import InputError
-from vqvideo.evaluation import HorizonReport, metrics
+from vqvideo.evaluation import metrics
+from vqvideo.evaluation.horizon import HorizonReport
 from vqvideo.models.pixels import to_unit
 from vqvideo.pretrained import STARTS
 from vqvideo.storage import files

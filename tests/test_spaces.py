@@ -194,7 +194,6 @@ GOOD = ActionSpace.from_gymnasium(spaces.MultiDiscrete([3, 2])).to_json()
         {"low": [5, 0]},
         {"high": [2**40, 1]},
         {"kind": "discrete"},
-        {"kind": "dict", "keys": ["a", "a"], "spaces": [GOOD, GOOD]},
         {"kind": "tuple", "spaces": [1]},
         {"kind": "box", "shape": [2], "dtype": "float32", "low": [-(10**400), 0], "high": [1, 1]},
     ],

@@ -13,9 +13,8 @@ from gymnasium import spaces
 from stores import make_meta
 from torch import Tensor, nn
 
-from vqvideo.data.config import SegmentConfig
+from vqvideo.data.config import RecordConfig, SegmentConfig
 from vqvideo.data.episode import Episode
-from vqvideo.data.recording import RecordConfig
 from vqvideo.data.store import Store, StoreWriter
 from vqvideo.envs.tiny_world import draw, first_state, next_state
 from vqvideo.experiment.config import Experiment, PriorStage, VQVAEStage

@@ -77,7 +77,7 @@ class WorldModel(Imaginer, HubModel):
     @classmethod
     def from_saved(cls, saved: SavedModel, source: str, quantizer: nn.Module | None = None) -> Self:
         config = saved.config
-        parts = {part: {} for part in ("vqvae", "prior")}
+        parts: dict[str, dict[str, torch.Tensor]] = {"vqvae": {}, "prior": {}}
         for name, value in saved.tensors.items():
             part, _, rest = name.partition(".")
             parts[part][rest] = value

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from vqvideo.errors import InputError, suggest
-from vqvideo.evaluation import Dreaming
+from vqvideo.evaluation.speed import Dreaming
 from vqvideo.models.prior import ActionStats, HeadConfig, Prior, PriorConfig, PriorSpec
 from vqvideo.models.prior.sampling import Sampling
 from vqvideo.models.tokenizer.vqvae import VQVAEConfig

@@ -63,7 +63,7 @@ class EnvBenchmark(Benchmark):
 
     def steps(self, streams: int, cpu_threads: int, device: torch.device) -> list[dict[str, Any]]:
         """A record for the bare world and one for its environment; they take turns."""
-        from vqvideo.evaluation import Dreaming
+        from vqvideo.evaluation.speed import Dreaming
         from vqvideo.models.prior.sampling import Sampling
         from vqvideo.scripts.benchmarks.timing import speed_ratio, take_turns, threads
         from vqvideo.world import make_vector_env

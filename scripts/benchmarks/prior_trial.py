@@ -12,7 +12,11 @@ from vqvideo.data.code_cache import CodeCache
 from vqvideo.data.codes import CodeClips
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
-from vqvideo.evaluation import FrechetConfig, HorizonReport, evaluate_prior, evaluate_world, imagination_speed
+from vqvideo.evaluation.frame_sets import FrechetConfig
+from vqvideo.evaluation.horizon import HorizonReport
+from vqvideo.evaluation.prior import evaluate_prior
+from vqvideo.evaluation.speed import imagination_speed
+from vqvideo.evaluation.world import evaluate_world
 from vqvideo.experiment.config import PriorStage
 from vqvideo.models.prior import MaskedHeadConfig, Prior, PriorConfig
 from vqvideo.models.prior.sampling import Sampling

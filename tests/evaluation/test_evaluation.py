@@ -19,12 +19,13 @@ from vqvideo.data.clips import Clips, stack_frames
 from vqvideo.data.episode import Episode
 from vqvideo.data.store import Store, StoreWriter
 from vqvideo.errors import InputError
-from vqvideo.evaluation import FrechetConfig, HorizonReport, evaluate_world, frame_sets
+from vqvideo.evaluation import frame_sets
 from vqvideo.evaluation import prior as of_prior
-from vqvideo.evaluation.frame_sets import lite0_missing
+from vqvideo.evaluation.frame_sets import FrechetConfig, lite0_missing
+from vqvideo.evaluation.horizon import HorizonReport
 from vqvideo.evaluation.metrics import psnr, ssim
 from vqvideo.evaluation.prior import step_likelihood, step_rewards
-from vqvideo.evaluation.world import through_tokenizer
+from vqvideo.evaluation.world import evaluate_world, through_tokenizer
 from vqvideo.models.pixels import to_uint8, to_unit
 from vqvideo.models.prior import Likelihood, MaskedHeadConfig
 from vqvideo.models.prior.sampling import Sampling

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from vqvideo.data.clips import Clips, stack_frames
 from vqvideo.data.codes import CodeArrays, CodeClips
-from vqvideo.evaluation import evaluate_prior, evaluate_tokenizer, imagination_speed
 from vqvideo.evaluation.metrics import psnr
-from vqvideo.evaluation.prior import code_bits
+from vqvideo.evaluation.prior import code_bits, evaluate_prior
+from vqvideo.evaluation.speed import imagination_speed
+from vqvideo.evaluation.tokenizer import evaluate_tokenizer
 from vqvideo.models.pixels import to_unit
 from vqvideo.models.prior import HeadConfig, MaskedHeadConfig, ParallelHeadConfig, Prior, PriorOutput
 

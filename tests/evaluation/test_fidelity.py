@@ -21,8 +21,8 @@ from torch import Tensor
 from vqvideo.data.episode import Episode, EpisodeReader
 from vqvideo.data.store import Store, StoreWriter
 from vqvideo.errors import InputError
-from vqvideo.evaluation import FidelityReport, evaluate_fidelity
 from vqvideo.evaluation.agreement import balanced_accuracy, correlation
+from vqvideo.evaluation.fidelity import FidelityReport, evaluate_fidelity
 from vqvideo.evaluation.replay import Outcomes, Replay, dream_again, first_end
 from vqvideo.models.prior.sampling import Sampling
 from vqvideo.scripts.fidelity_plot import plot_fidelity

@@ -16,7 +16,7 @@ from tiny_tokenizers import QUANTIZERS, name_of, noise, small_vqvae
 
 from vqvideo.data.clips import Clips
 from vqvideo.data.store import Store
-from vqvideo.evaluation import evaluate_tokenizer
+from vqvideo.evaluation.tokenizer import evaluate_tokenizer
 from vqvideo.models.quantizers import CodeUsage
 from vqvideo.models.tokenizer import VQVAE
 

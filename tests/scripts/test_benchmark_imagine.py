@@ -14,7 +14,7 @@ import torch
 from tiny_models import SIZE, tiny_world, vqvae_config
 
 from vqvideo.errors import InputError
-from vqvideo.evaluation import Dreaming
+from vqvideo.evaluation.speed import Dreaming
 from vqvideo.models.prior import AutoregressiveHeadConfig, HeadConfig, MaskedHeadConfig, PriorConfig
 from vqvideo.scripts import benchmark
 from vqvideo.scripts.benchmarks.dreams import BASELINE, Dreams, Untrained, chosen_heads, head_kinds, state_bytes

@@ -18,8 +18,9 @@ from tiny_models import tiny_store, tiny_world
 from vqvideo import cli
 from vqvideo.data.clips import Clips
 from vqvideo.data.store import Store
-from vqvideo.evaluation import evaluate_fidelity, frame_sets
-from vqvideo.evaluation import evaluate_world as library
+from vqvideo.evaluation import frame_sets
+from vqvideo.evaluation.fidelity import evaluate_fidelity
+from vqvideo.evaluation.world import evaluate_world as library
 from vqvideo.models.prior import Sampling
 from vqvideo.scripts import fidelity_plot
 from vqvideo.world import WorldModel

@@ -27,7 +27,7 @@ from vqvideo import cli, envs
 from vqvideo.agents.agent import Agent
 from vqvideo.agents.config import AgentStage, PPOConfig
 from vqvideo.data.collect import collect, split_of
-from vqvideo.data.recording import RecordConfig
+from vqvideo.data.config import RecordConfig
 from vqvideo.data.store import Store, StoreWriter
 from vqvideo.envs.recording import record as record_episodes
 from vqvideo.errors import InputError, RunStoppedError

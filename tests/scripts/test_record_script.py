@@ -10,7 +10,7 @@ import pytest
 from processes import SCRIPTS, run, script
 
 from vqvideo import cli
-from vqvideo.data.recording import RecordConfig, snake_case
+from vqvideo.data.config import RecordConfig, snake_case
 from vqvideo.data.store import Store
 from vqvideo.envs.recording import record
 from vqvideo.errors import InputError

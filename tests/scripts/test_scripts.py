@@ -14,7 +14,7 @@ from videos import read_video
 sys.path.insert(0, str(SCRIPTS))
 
 from vqvideo import cli
-from vqvideo.data.recording import RecordConfig
+from vqvideo.data.config import RecordConfig
 from vqvideo.data.store import Store
 from vqvideo.experiment.config import Experiment
 from vqvideo.models.tokenizer.vqvae import VQVAE

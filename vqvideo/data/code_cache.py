@@ -6,14 +6,13 @@ any number of ranks makes the same shards, and a cache that was interrupted is c
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.numpy import save as save_arrays
+from safetensors.torch import load_file
 from tqdm import tqdm
 
 from vqvideo.data.codes import CodeArrays, Tokenizer, encode_episode, joined
@@ -28,7 +27,6 @@ _FORMAT = 3
 _FILE = "codes.safetensors"
 _SHARD_FRAMES = 2**12
 """A shard is full when its episodes have so many frames: a few MiB of codes, and enough shards to share among ranks."""
-_DTYPES = {"I32": np.int32, "I64": np.int64, "F32": np.float32, "BOOL": np.bool_}
 
 
 class CodeCache:
@@ -141,13 +139,7 @@ class _Mapped(CodeArrays):
 
 def map_arrays(file: Path) -> CodeArrays:
     """The arrays of a shard's file, mapped into memory."""
-    data = np.asarray(np.memmap(file, np.uint8, "r"))
-    # A safetensors file: the size of its header, the header, and the arrays without a gap.
-    begin = 8 + int.from_bytes(data[:8].tobytes(), "little")
-    arrays = {}
-    for name, found in json.loads(data[8:begin].tobytes()).items():
-        first, stop = found["data_offsets"]
-        arrays[name] = data[begin + first : begin + stop].view(_DTYPES[found["dtype"]]).reshape(found["shape"])
-    mapped = _Mapped(**arrays)
+    # Through torch, which maps a file where numpy would read all of it.
+    mapped = _Mapped(**{name: tensor.numpy() for name, tensor in load_file(file).items()})
     mapped.file = file
     return mapped

@@ -1,11 +1,54 @@
-"""How recorded episodes are read for training. Free of heavy imports, so that a script can show its help at once."""
+"""What to record, and how it is read for training. Free of heavy imports, so that scripts show their help at once."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from vqvideo.errors import at_least
+
+
+@dataclass(frozen=True)
+class RecordConfig:
+    """What to record."""
+
+    env: str = "CarRacing"
+    """A preset (CarRacing, CarRacingAnywhere, Doom, DynamicObstacles, TinyWorld) or any Gymnasium id, or package:id."""
+    out: Path | None = None
+    """Folder of the store; by default data/<environment>, such as data/car_racing."""
+    episodes: int = 120
+    """Episodes that the store holds in the end."""
+    steps: int = 200
+    """Longest episode, in stored steps."""
+    frame_size: int = 64
+    """Height and width of the stored frames in pixels."""
+    held_out_every: int = 6
+    """Every n-th episode is held out for evaluation; 0 for none."""
+    policy: str | None = None
+    """What presses the buttons: random, sticky-random, smooth, drive; by default the preset's choice."""
+    action_repeat: int | None = None
+    """Env steps for which an action is held; by default the preset's."""
+    skip_first: int | None = None
+    """Env steps left out at the start of each episode; by default the preset's."""
+    seed: int = 0
+    """Everything follows from it: equal seeds record equal episodes."""
+    workers: int | None = None
+    """Processes; by default one per core. 0 plays in this process."""
+
+    def __post_init__(self) -> None:
+        at_least(self, "--", episodes=1, steps=1, seed=0, held_out_every=0, workers=0)
+
+    @property
+    def folder(self) -> Path:
+        """Where the store is."""
+        return self.out or Path("data") / snake_case(self.env)
+
+
+def snake_case(name: str) -> str:
+    """A folder name: CarRacing becomes car_racing, ALE/Pong-v5 ale_pong_v5."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
+    return re.sub(r"[^a-z0-9]+", "_", words.lower()).strip("_")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -15,7 +15,6 @@ from vqvideo.errors import InputError
 ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 """What is decoded, whatever a file is called: Pillow knows dozens, and some of them start other programs."""
-_MOST_PIXELS = 64 * 2**20
 
 
 class Images(Dataset[dict[str, Tensor]]):
@@ -49,21 +48,10 @@ class Images(Dataset[dict[str, Tensor]]):
         path = str(self._files[index])
         try:
             with Image.open(path, formats=_FORMATS) as image:
-                if image.width * image.height > _MOST_PIXELS:
-                    raise InputError(f"{path}: {image.width}x{image.height} pixels, expected at most {_MOST_PIXELS}")
-                pixels = np.asarray(_fitted(image.convert("RGB"), self.frame_size))
-        except InputError:
-            raise
+                # Like the recorder: antialiased when it shrinks.
+                fitted = ImageOps.fit(image.convert("RGB"), self.frame_size[::-1], Image.Resampling.BILINEAR)
+                pixels = np.array(fitted)
         # Of a damaged file the decoders raise what comes to them: OSError, SyntaxError, ValueError, struct.error, ...
         except Exception as error:
             raise InputError(f"{path}: not an image that can be read ({error}); repair or remove it") from error
-        return {"frames": to_video(pixels.copy())[None]}
-
-
-def _fitted(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    h, w = size
-    scale = min(image.width / w, image.height / h)
-    left, top = (image.width - w * scale) / 2, (image.height - h * scale) / 2
-    box = (left, top, left + w * scale, top + h * scale)
-    # Like the recorder: antialiased when it shrinks.
-    return image.resize((w, h), Image.Resampling.BILINEAR, box=box)
+        return {"frames": to_video(pixels)[None]}

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from vqvideo.agents.config import AgentStage
-from vqvideo.data.config import SegmentConfig, StillsConfig
-from vqvideo.data.recording import RecordConfig
+from vqvideo.data.config import RecordConfig, SegmentConfig, StillsConfig
 from vqvideo.errors import InputError, at_least
 from vqvideo.models.prior import PriorConfig, Sampling
 from vqvideo.models.tokenizer import AdversarialConfig, NoAdversary, NoPerceptual, PerceptualConfig, VQVAEConfig

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vqvideo.data.recording import snake_case
+from vqvideo.data.config import snake_case
 from vqvideo.errors import InputError
 
 if TYPE_CHECKING:

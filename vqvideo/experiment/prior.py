@@ -24,8 +24,8 @@ from vqvideo.data.code_cache import CodeCache
 from vqvideo.data.codes import CodeArrays, CodeClips
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
-from vqvideo.evaluation import evaluate_prior
 from vqvideo.evaluation.pictures import dream_rows, save_media
+from vqvideo.evaluation.prior import evaluate_prior
 from vqvideo.experiment.config import MAY_CHANGE, Experiment, PriorStage, vqvae_folder, world_folder
 from vqvideo.experiment.stage import Training, run_training
 from vqvideo.models.prior import ActionStats, Prior, PriorSpec

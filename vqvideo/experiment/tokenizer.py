@@ -15,8 +15,8 @@ from vqvideo.data.clips import Clip, Clips, stack_frames
 from vqvideo.data.images import Images
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
-from vqvideo.evaluation import evaluate_tokenizer
 from vqvideo.evaluation.pictures import reconstruction_rows, save_media
+from vqvideo.evaluation.tokenizer import evaluate_tokenizer
 from vqvideo.experiment.config import MAY_CHANGE, Experiment, vqvae_folder
 from vqvideo.experiment.stage import Training, run_training
 from vqvideo.models.pixels import to_signed

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import gymnasium
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from vqvideo.data.clips import Clips, StartClips
 from vqvideo.data.store import Store
@@ -56,22 +56,13 @@ class Starts:
             InputError: another shape or type, more latent steps than the prior looks back over.
         """
         pairs = zip(frames.split(_BATCH), actions.split(_BATCH), strict=True)
-        state, newest = _joined([world.begin(*pair) for pair in pairs])
+        # What is no tensor is the same in all: dreams that begin from equally long contexts have the same clock.
+        state, newest = tree_map(
+            lambda first, *others: torch.cat([first, *others]) if isinstance(first, Tensor) else first,
+            *(world.begin(*pair) for pair in pairs),
+        )
         source = torch.arange(len(frames)) if source is None else source
         return cls(state, channels_last(newest), source.to(world.device))
-
-
-def _joined(parts: Sequence[Any]) -> Any:
-    """Nests of tensors of several batches as those of one batch. What is no tensor is the same in all of them: dreams
-    that begin from equally long contexts have the same clock.
-    """
-    first = parts[0]
-    if isinstance(first, Tensor):
-        return first if len(parts) == 1 else torch.cat(list(parts))
-    if not isinstance(first, tuple):
-        return first
-    fields = [_joined(field) for field in zip(*parts, strict=True)]
-    return type(first)(*fields) if hasattr(first, "_fields") else tuple(fields)
 
 
 StartsLike: TypeAlias = Store | StartClips | Starts | str | Path
