@@ -335,6 +335,18 @@ def test_a_log_that_is_not_ours_is_refused(tmp_path: Path) -> None:
         RoundLog.open(tmp_path / "rounds.json", settings(tmp_path), TWO_ROUNDS)
 
 
+def test_a_setting_that_is_newer_than_a_run_must_have_its_default(tmp_path: Path) -> None:
+    cfg, path = settings(tmp_path), tmp_path / "rounds.json"
+    RoundLog.open(path, cfg, TWO_ROUNDS).add(0, "episodes", {})
+    log = json.loads(path.read_text())
+    del log["settings"]["prior.model.corruption"]
+    path.write_text(json.dumps(log))
+    assert RoundLog.open(path, cfg, TWO_ROUNDS).has(0, "episodes")
+    other = replace(cfg.prior, model=replace(cfg.prior.model, corruption=0.5))
+    with pytest.raises(InputError, match=r"other settings: prior\.model\.corruption 0\.1 -> 0\.5"):
+        RoundLog.open(path, replace(cfg, prior=other), TWO_ROUNDS)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
