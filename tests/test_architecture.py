@@ -225,3 +225,22 @@ def test_nothing_that_is_loaded_is_pickled(path: Path) -> None:
     keywords = {k.arg for call in calls for k in call.keywords if ast.unparse(k.value) == "True"}
     assert not found
     assert "allow_pickle" not in keywords
+
+
+# ---------------------------------------------------------------- small rooms
+
+
+@pytest.mark.parametrize(
+    ("folders", "most"), [(("vqvideo", "envs", "scripts"), 400), (("tests",), 450)], ids=["library", "tests"]
+)
+def test_files_and_functions_are_small(folders: tuple[str, ...], most: int) -> None:
+    """A file that grows beyond this is two nouns; a function, two thoughts."""
+    paths = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    long_files = [str(path.relative_to(ROOT)) for path in paths if len(path.read_text().splitlines()) > most]
+    long_functions = [
+        f"{path.relative_to(ROOT)}: {node.name}"
+        for path in paths
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (node.end_lineno or 0) - node.lineno >= 60
+    ]
+    assert (long_files, long_functions) == ([], [])
