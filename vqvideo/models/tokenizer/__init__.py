@@ -21,17 +21,6 @@ from vqvideo.models.tokenizer.config import (
 )
 
 if TYPE_CHECKING:
-    from vqvideo.models.tokenizer.causal import TimeState
-    from vqvideo.models.tokenizer.discriminator import AdversarialTerm
-    from vqvideo.models.tokenizer.features import Lite0Features, VGG16Features
-    from vqvideo.models.tokenizer.perceptual import PerceptualTerm
     from vqvideo.models.tokenizer.vqvae import VQVAE, VQVAEOutput
 
-_HOMES = {
-    "causal": ("TimeState",),
-    "discriminator": ("AdversarialTerm",),
-    "features": ("Lite0Features", "VGG16Features"),
-    "perceptual": ("PerceptualTerm",),
-    "vqvae": ("VQVAE", "VQVAEOutput"),
-}
-__getattr__ = on_first_use(__name__, _HOMES)
+__getattr__ = on_first_use(__name__, {"vqvae": ("VQVAE", "VQVAEOutput")})
