@@ -14,8 +14,7 @@ from tiny_models import FIVE, STEERING, noise_frames, tiny_world
 from vqvideo.errors import InputError
 from vqvideo.experiment.finding import Source
 from vqvideo.models.quantizers import EMAVQConfig
-from vqvideo.models.tokenizer import FactorisedConv
-from vqvideo.models.tokenizer.losses import ReconstructionConfig
+from vqvideo.models.tokenizer import FactorisedConv, ReconstructionConfig
 from vqvideo.models.tokenizer.vqvae import VQVAEConfig
 from vqvideo.world import WorldModel
 
