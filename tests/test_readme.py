@@ -16,8 +16,6 @@ import torch
 import yaml
 from processes import launch
 
-from vqvideo.envs.policies import imagined_actions
-
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 RESULTS = ROOT / "configs" / "results"
@@ -79,16 +77,6 @@ def test_files_and_links_that_the_page_names_are_there() -> None:
     named = re.findall(r"\]\((?!#|http)([^)#]+)", README) + re.findall(r"`(vqvideo/[\w/]+\.py)`", README)
     assert len(named) > 8
     assert [name for name in named if not (ROOT / name).exists()] == []
-
-
-def test_a_policy_that_needs_the_real_road_is_refused_in_a_dream() -> None:
-    from gymnasium.spaces import Discrete
-
-    from vqvideo.errors import InputError
-
-    assert len(imagined_actions("random", Discrete(5), 3, seed=0)) == 3
-    with pytest.raises(InputError, match="steers by the real road"):
-        imagined_actions("drive", Discrete(5), 3, seed=0)
 
 
 # ---------------------------------------------------------------- commands

@@ -101,13 +101,6 @@ def test_columns_follow_the_leaves_and_say_what_a_prior_needs() -> None:
     assert ActionSpace.from_gymnasium(spaces.Discrete(5, start=-2)).columns == (("", 5, -2, -2, 2),)
 
 
-def test_a_space_prints_in_one_line() -> None:
-    assert str(ActionSpace.from_gymnasium(NESTED)) == str(NESTED)
-    wide = ActionSpace.from_gymnasium(spaces.Box(np.arange(40, dtype=np.float32), 40))
-    assert str(wide).startswith("Box([ 0. 1. 2.")
-    assert "\n" not in str(wide)
-
-
 @pytest.mark.parametrize(
     ("space", "action", "message"),
     [

@@ -11,7 +11,6 @@ import pytest
 from imagined import same
 from tiny_models import FIVE, STEERING, noise_frames, tiny_world
 
-from vqvideo.errors import InputError
 from vqvideo.experiment.finding import Source
 from vqvideo.models.quantizers import EMAVQConfig
 from vqvideo.models.tokenizer import FactorisedConv, ReconstructionConfig
@@ -54,25 +53,12 @@ def test_the_folder_holds_json_safetensors_and_a_card(tmp_path: Path) -> None:
     assert config["env"] == {"env_id": "Tiny-v0", "fps": 10.0, "action_repeat": 1}
 
 
-def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nowhere: no such folder, expected a saved world"):
-        WorldModel.from_pretrained(tmp_path / "nowhere")
-
-
 def test_a_world_whose_replacement_was_interrupted_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     world = tiny_world()
     world.save_pretrained("runs/car_racing/world")
     Path("runs/car_racing/world").rename("runs/car_racing/.tmp-old-12ab34cd-world")
     assert Source().find_world().fingerprint() == world.fingerprint()
-
-
-def test_a_model_card_may_be_edited(tmp_path: Path) -> None:
-    world = tiny_world()
-    world.save_pretrained(tmp_path / "world")
-    with open(tmp_path / "world" / "README.md", "a") as card:
-        card.write("Trained on a rainy day.\n")
-    assert WorldModel.from_pretrained(tmp_path / "world").fingerprint() == world.fingerprint()
 
 
 def test_defaults_and_settings_of_a_later_version_make_no_stranger_of_a_world_or_of_its_tokenizer(

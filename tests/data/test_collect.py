@@ -18,14 +18,13 @@ import gymnasium
 import numpy as np
 import pytest
 import stub_envs
-from stub_envs import BreakingEnv, FixedPolicy, MemoryWriter, SamplePolicy, StubEnv, every_action_space
+from stub_envs import BreakingEnv, FixedPolicy, MemoryWriter, SamplePolicy, StubEnv
 
 from vqvideo import envs
 from vqvideo.data.collect import CollectReport, collect, split_of
 from vqvideo.data.playing import episode_seeds, resize
 from vqvideo.envs.policies import make_policy
 from vqvideo.errors import InputError
-from vqvideo.spaces import ActionSpace
 
 
 def play(make_env: Any, writer: MemoryWriter, make_policy: Any = SamplePolicy, **settings: Any) -> CollectReport:
@@ -78,17 +77,6 @@ def test_frames_and_actions_are_those_of_the_environment_in_order() -> None:
         frame, *_ = env.step(action)
     np.testing.assert_array_equal(recorded.frames[8], frame)
     assert recorded.seed == seeds.env
-
-
-@every_action_space
-def test_every_kind_of_action_space_can_be_recorded(action_kind: str) -> None:
-    make_env = partial(StubEnv, action_kind)
-    for policy in ("random", "sticky-random", "smooth"):
-        play(make_env, writer := MemoryWriter(), partial(make_policy, policy))
-        space = ActionSpace.from_gymnasium(make_env().action_space)
-        assert writer.episodes[0].actions.shape == (8, space.size)
-        for vector in writer.episodes[0].actions:
-            assert make_env().action_space.contains(space.unflatten(vector))
 
 
 def test_the_report_counts_what_was_recorded() -> None:
@@ -158,13 +146,53 @@ def test_frames_that_change_in_mid_episode_are_refused(kind: str) -> None:
         play(partial(stub_envs.OddFrames, kind), MemoryWriter())
 
 
-def test_a_reward_that_is_no_number_is_refused() -> None:
-    class Broken(StubEnv):
-        def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
-            return self.frame(), float("nan"), False, False, {}
+class OddFromTheStart(StubEnv):
+    """Its first frame already is none."""
 
-    with pytest.raises(InputError, match="step 0: the environment's reward is nan"):
-        play(Broken, MemoryWriter())
+    def __init__(self, frame: Any) -> None:
+        super().__init__()
+        self.odd = frame
+
+    def frame(self) -> Any:
+        return self.odd
+
+
+@pytest.mark.parametrize(
+    ("frame", "found"),
+    [
+        ({"pixels": np.zeros((20, 20, 3), np.uint8)}, "dict"),
+        (None, "NoneType"),
+        (np.zeros((3, 20, 20), np.uint8), r"uint8 \(3, 20, 20\)"),
+        (np.zeros((0, 20, 3), np.uint8), r"uint8 \(0, 20, 3\)"),
+        (np.full((20, 20, 3), np.nan), r"float64 \(20, 20, 3\)"),
+    ],
+)
+def test_a_first_frame_that_is_none_is_refused_and_its_range_not_guessed(frame: Any, found: str) -> None:
+    with pytest.raises(InputError, match=rf"step 0: the frame is {found}; expected .h, w, 3."):
+        play(partial(OddFromTheStart, frame), MemoryWriter())
+
+
+class OddReward(StubEnv):
+    """Pays in a strange currency."""
+
+    def __init__(self, reward: Any) -> None:
+        super().__init__()
+        self.reward = reward
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict]:
+        return self.frame(), self.reward, False, False, {}
+
+
+@pytest.mark.parametrize("reward", [None, "x", np.zeros(2), np.nan, np.inf, 1e39, 10**400, 1j])
+def test_a_reward_that_is_no_finite_number_is_refused(reward: Any) -> None:
+    with pytest.raises(InputError, match=r"episode 0 \(seed \d+\), step 0: the environment's reward is"):
+        play(partial(OddReward, reward), MemoryWriter())
+
+
+@pytest.mark.parametrize("reward", [1, np.float32(0.5), np.array(2.0), True, np.int64(-3)])
+def test_a_reward_may_be_any_number(reward: Any) -> None:
+    play(partial(OddReward, reward), writer := MemoryWriter())
+    assert writer.episodes[0].rewards[0] == float(reward)
 
 
 @pytest.mark.parametrize("env, message", [(stub_envs.Blank, "every frame is black"), (stub_envs.Still, "are equal")])

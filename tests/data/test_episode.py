@@ -41,12 +41,6 @@ def test_equal_episodes_make_equal_files() -> None:
     assert episode_to_bytes(make_episode()) == episode_to_bytes(make_episode())
 
 
-def test_a_very_long_episode_survives_its_file(tmp_path: Path) -> None:
-    episode = make_episode(100_000)
-    (tmp_path / "e").write_bytes(episode_to_bytes(episode))
-    assert np.array_equal(EpisodeReader(tmp_path / "e").frames(99_990, 100_001), episode.frames[99_990:])
-
-
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 40), st.integers(1, 41))
 def test_any_window_of_frames_is_what_was_recorded(
@@ -88,17 +82,13 @@ END = E.terminated
     ("change", "message"),
     [
         ({"frames": F / 255}, "frames: found float64, expected uint8"),
-        ({"frames": F.astype(np.uint16)}, "frames: found uint16"),
         ({"frames": F.tolist()}, "frames: found list"),
         ({"frames": np.moveaxis(F, 3, 1)}, r"frames: shape \(6, 3, 4, 6\), expected \(T\+1, h, w, 3\)"),
         ({"frames": F[..., 0]}, r"frames: shape \(6, 4, 6\)"),
-        ({"frames": np.zeros((6, 4, 6, 4), np.uint8)}, r"frames: shape \(6, 4, 6, 4\)"),
         ({"frames": np.zeros((6, 4, 5000, 3), np.uint8)}, r"size \(4, 5000\), expected 1 to 2048"),
-        ({"frames": np.zeros((6, 0, 6, 3), np.uint8)}, r"size \(0, 6\)"),
         ({"frames": F[:1]}, "frames: 1, expected at least 2"),
         ({"frames": F[:5]}, r"actions: shape \(5, 1\), expected \(4, 1\) for 5 frames"),
         ({"actions": E.actions[:4]}, r"actions: shape \(4, 1\), expected \(5, 1\) for 6 frames"),
-        ({"actions": E.actions[:, 0]}, r"actions: shape \(5,\)"),
         ({"actions": np.zeros((5, 2))}, r"actions: shape \(5, 2\), expected \(5, 1\)"),
         ({"actions": E.actions.astype(np.int64)}, "actions: found int64, expected float64"),
         (
@@ -107,12 +97,9 @@ END = E.terminated
         ),
         ({"actions": np.full((5, 1), 0.5)}, "column 0 is 0.5, expected a whole number"),
         ({"actions": np.full((5, 1), np.nan)}, "column 0 is nan"),
-        ({"actions": np.full((5, 1), -np.inf)}, "column 0 is -inf"),
         ({"rewards": np.array([0, 0, np.nan, 0, 0], np.float32)}, "rewards: step 2 is nan"),
         ({"rewards": E.rewards.astype(np.float64)}, "rewards: found float64, expected float32"),
-        ({"rewards": E.rewards[:3]}, r"rewards: shape \(3,\), expected \(5,\)"),
         ({"terminated": END[::-1]}, "terminated is True at step 0 of 5"),
-        ({"truncated": END[::-1]}, "truncated is True at step 0 of 5"),
         ({"truncated": END.astype(np.int8)}, "truncated: found int8, expected bool"),
     ],
 )

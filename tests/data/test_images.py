@@ -67,14 +67,6 @@ def test_a_folder_without_images_is_an_error(tmp_path: Path) -> None:
         Images(tmp_path / "missing", (8, 8))
 
 
-def test_a_damaged_image_is_named(tmp_path: Path) -> None:
-    save(tmp_path / "cut.png", np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
-    data = (tmp_path / "cut.png").read_bytes()
-    (tmp_path / "cut.png").write_bytes(data[: len(data) // 2])
-    with pytest.raises(InputError, match=r"cut\.png: not an image that can be read"):
-        Images(tmp_path, (8, 8))[0]
-
-
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("ending", ["png", "jpg", "webp", "bmp"])
 def test_a_damaged_byte_gives_other_pixels_or_an_error_of_ours(tmp_path: Path, ending: str) -> None:
@@ -117,12 +109,6 @@ def test_an_image_is_a_clip_of_one_frame() -> None:
     )
     torch.testing.assert_close(together.reconstruction, apart[0].reconstruction)
     assert torch.equal(together.codes, apart[0].codes)
-
-
-def test_a_clip_begins_with_the_code_of_its_first_frame_as_an_image() -> None:
-    vqvae = small_vqvae()
-    clips = moving_squares(3, 5)
-    assert torch.equal(vqvae.encode(clips)[:, :1], vqvae.encode(clips[:, :1]))
 
 
 @pytest.mark.parametrize("own_folder", [False, True])

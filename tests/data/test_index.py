@@ -38,13 +38,10 @@ def test_meta_survives_json(tmp_path: Path) -> None:
         ({"format_version": 2}, "format version 2, this version reads 1"),
         ({"frame_size": [4]}, "frame_size"),
         ({"frame_size": [4, 10**6]}, "frame_size"),
-        ({"frame_size": "4x6"}, "frame_size"),
         ({"action_space": {}}, "action space"),
         ({"fps": 0}, r"fps: 0.0, expected a positive number"),
-        ({"fps": "fast"}, "fps is 'fast', expected float"),
         ({"action_repeat": 0}, "action_repeat is 0, expected at least 1"),
         ({"seed": True}, "seed is True, expected int"),
-        ({"versions": []}, "versions"),
         ({"versions": {"numpy": 2}}, "versions.numpy is 2, expected str"),
     ],
 )

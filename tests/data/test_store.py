@@ -6,13 +6,11 @@ import copy
 import logging
 import os
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from processes import run
 from stores import flip, lines_of, make_episode, make_meta, make_store, reopen, write_lines
 
 from vqvideo.data import store as store_module
@@ -201,18 +199,6 @@ def test_two_writers_do_not_share_a_store(tmp_path: Path) -> None:
     reopen(tmp_path)
 
 
-def test_a_killed_writer_does_not_block_the_next_one(tmp_path: Path) -> None:
-    code = (
-        "import os, sys; sys.path.insert(0, 'tests'); from pathlib import Path; from stores import *\n"
-        "writer = StoreWriter.open(Path(sys.argv[1]), make_meta()).__enter__()\n"
-        "writer.add(0, make_episode(), 'train'); os._exit(9)"
-    )
-    root = Path(__file__).parents[2]
-    assert run(sys.executable, "-c", code, tmp_path, cwd=root).code == 9
-    with StoreWriter.open(tmp_path, make_meta()) as writer:
-        assert writer.indices == {0}
-
-
 def test_a_folder_that_cannot_be_a_store_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="episodes: cannot be written"):
@@ -307,14 +293,3 @@ def test_a_recording_under_way_is_read_with_a_warning(tmp_path: Path, caplog: py
     with caplog.at_level(logging.WARNING):
         assert len(Store.open(tmp_path).entries) == 1
     assert "000001.safetensors: a recording under way or interrupted leaves one such file" in caplog.text
-
-
-@pytest.mark.parametrize("damage", ["missing", "shorter"])
-def test_files_of_another_size_are_found_without_reading_them(tmp_path: Path, damage: str) -> None:
-    store = make_store(tmp_path, [5, 5])
-    file = tmp_path / store.entries[1].file
-    store.check_sizes(store.entries)
-    file.unlink() if damage == "missing" else file.write_bytes(file.read_bytes()[:-1])
-    store.check_sizes(store.entries[:1])
-    with pytest.raises(InputError, match=r"000001.safetensors: (no such file|\d+ bytes, but \d+ were recorded)"):
-        store.check_sizes(store.entries)

@@ -146,17 +146,6 @@ def test_without_a_display_the_dummy_video_driver_is_chosen_unless_one_is_set() 
 # --- CarRacing ---
 
 
-def test_car_racing_starts_after_its_zoom() -> None:
-    preset = envs.PRESETS["CarRacing"]
-    env, plain = envs.make(preset), gymnasium.make("CarRacing-v3", continuous=True)
-    frame, _ = env.reset(seed=5)
-    plain.reset(seed=5)
-    for _ in range(preset.skip_first):
-        expected, *_ = plain.step(np.zeros(3, np.float32))
-    np.testing.assert_array_equal(frame, expected)
-    assert env.unwrapped.t >= 1.0, "the camera zooms during the first second"  # type: ignore[attr-defined]
-
-
 def test_car_racing_drawn_on_demand_looks_the_same_and_rewards_the_same() -> None:
     preset = envs.PRESETS["CarRacing"]
     env, plain = envs.make(preset), gymnasium.make("CarRacing-v3", continuous=True)

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from stores import make_episode, make_meta
 from tiny_models import STEERING, tiny_store, tiny_world
 from torch import Tensor
@@ -23,9 +22,8 @@ from vqvideo.data.store import Store, StoreWriter
 from vqvideo.errors import InputError
 from vqvideo.evaluation.agreement import balanced_accuracy, correlation
 from vqvideo.evaluation.fidelity import FidelityReport, evaluate_fidelity
-from vqvideo.evaluation.replay import Outcomes, Replay, dream_again, first_end
+from vqvideo.evaluation.replay import Replay, dream_again
 from vqvideo.models.prior.sampling import Sampling
-from vqvideo.scripts.fidelity_plot import plot_fidelity
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -215,15 +213,6 @@ def test_flags_are_judged_by_the_mean_accuracy_of_both_classes(store: Store) -> 
     assert balanced_accuracy(flags[:1], real[:1]).isnan().all()
 
 
-def test_an_episode_lives_up_to_its_end_and_has_ended_from_there_on() -> None:
-    ends = first_end(torch.tensor([[False, True, True], [False, False, False]]))
-    assert ends.tolist() == [2, 4], "the first one, or beyond the horizon"
-    played = Outcomes(torch.ones(2, 3), ends)
-    assert played.ended.tolist() == [[False, True, True], [False, False, False]]
-    assert played.lived.tolist() == [[True, True, False], [True, True, True]]
-    assert (played.returns.tolist(), played.lengths.tolist()) == ([2, 3], [2, 3])
-
-
 # ---------------------------------------------------------------- what is repeatable
 
 
@@ -348,17 +337,3 @@ def test_the_table_names_its_settings_and_has_a_line_per_step(store: Store) -> N
     table = text.split("\n\n")[2].splitlines()
     assert [line.split()[1] for line in table[3:]] == [str(step) for step in range(1, 11)]
     assert table[3].split()[1::2] == ["1", "0.000", "0.000", "-", "100.0%", "100.0%", "-", "0.0000", "0.0000"]
-
-
-def test_the_picture_shows_dreams_in_every_panel_and_a_baseline_where_there_is_one(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    idle = replace(episode(20, 2), rewards=np.zeros(20, np.float32))
-    grays = []
-    for name, train in (("with", (idle,)), ("without", ())):
-        store = store_of(tmp_path / name, [episode(8, 0), episode(20, 1)], train)
-        plot_fidelity(measured(obedient(), store), "a title", tmp_path / f"{name}.png")
-        picture = np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB")).astype(int)
-        panels = np.array_split(picture, 3, axis=1)
-        assert min((panel[..., 2] > panel[..., 0] + 80).sum() for panel in panels) > 50
-        grays.append((panels[2] == 127).all(axis=-1).sum())
-    assert grays[0] > grays[1] + 500

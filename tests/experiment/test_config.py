@@ -11,7 +11,7 @@ import pytest
 from vqvideo.errors import InputError
 from vqvideo.experiment.config import Experiment, parse
 from vqvideo.models.quantizers import EMAVQConfig, FSQConfig
-from vqvideo.storage.records import read_yaml, to_plain, typed, write_yaml
+from vqvideo.storage.records import read_yaml, typed, write_yaml
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 
@@ -134,12 +134,8 @@ def test_an_unknown_flag_ends_with_code_2(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("vqvae: {train: {steps: 0}}", "at least 1"),
         ("vqvae: {train: {keep: 1}}", "train.keep is 1, expected at least 2"),
-        ("prior: {train: {average_decay: 1}}", "train.average_decay is 1.0"),
         ("prior: {model: {window: 0}}", "prior.window"),
-        ("sampling: {top_p: 2}", "top_p is 2.0"),
-        ("record: {episodes: 0}", "--episodes is 0"),
         ("vqvae: {model: {backbone: {strides: [3, 8, 8]}}}", "time stride is 3"),
     ],
 )
@@ -149,17 +145,3 @@ def test_impossible_settings_of_the_file_are_refused(
     config.write_text(text)
     with pytest.raises(InputError, match=message):
         parsed(monkeypatch, config)
-
-
-def test_the_settings_are_plain_values_all_the_way() -> None:
-    def check(plain: object) -> None:
-        if isinstance(plain, dict):
-            for value in plain.values():
-                check(value)
-        elif isinstance(plain, list):
-            for value in plain:
-                check(value)
-        else:
-            assert plain is None or isinstance(plain, str | int | float | bool)
-
-    check(to_plain(Experiment()))

@@ -19,13 +19,13 @@ from vqvideo.errors import InputError
 from vqvideo.experiment.config import Experiment, vqvae_folder
 from vqvideo.experiment.tokenizer import TokenizerObjective, train_vqvae
 from vqvideo.models.pixels import to_signed
-from vqvideo.models.tokenizer import EfficientNetLite0, NoAdversary, PatchDiscriminator3D
+from vqvideo.models.tokenizer import NoAdversary, PatchDiscriminator3D
 from vqvideo.models.tokenizer.discriminator import AdversarialTerm, hinge, lecam
 from vqvideo.models.tokenizer.features import FeatureNet
 from vqvideo.models.tokenizer.perceptual import PerceptualTerm
 from vqvideo.models.tokenizer.vqvae import VQVAE
 from vqvideo.storage.checkpoint import TrainingState, load_training, training_checkpoints
-from vqvideo.storage.records import read_yaml, typed, write_yaml
+from vqvideo.storage.records import write_yaml
 from vqvideo.training.launch import make_accelerator
 from vqvideo.training.optimizers import MAIN, parameter_groups
 from vqvideo.training.run_folder import RunFolder, prepare_run
@@ -278,15 +278,6 @@ def test_a_run_is_not_resumed_with_another_adversary_or_without_it(whole: Experi
     for other, message in ((NoAdversary(), "adversarial.kind"), (replace(ADVERSARY, weight=0.5), "weight 0.01 -> 0.5")):
         with pytest.raises(InputError, match=message):
             train_vqvae(replace(whole, vqvae=replace(whole.vqvae, adversarial=other)), store, resume=True)
-
-
-def test_terms_are_chosen_by_kind_in_a_configuration_file(tmp_path: Path) -> None:
-    cfg = adversarial_experiment(tmp_path)
-    cfg = replace(cfg, vqvae=replace(cfg.vqvae, perceptual=EfficientNetLite0(weight=0.3)))
-    path = tmp_path / "some.yaml"
-    path.write_text(write_yaml(cfg))
-    assert "kind: EfficientNetLite0" in path.read_text()
-    assert typed(Experiment, read_yaml(path)) == cfg
 
 
 # ---------------------------------------------------------------- two processes

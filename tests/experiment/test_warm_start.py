@@ -107,11 +107,6 @@ def test_a_world_that_shares_nothing_but_small_vectors_is_refused_and_changes_no
     assert all(torch.equal(p, before[name]) for name, p in prior.named_parameters())
 
 
-def test_a_folder_without_a_world_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such folder, expected a saved world"):
-        warm_start(tiny_prior(), tmp_path / "nothing")
-
-
 # ---------------------------------------------------------------- tokenizers
 
 
@@ -153,13 +148,6 @@ def test_a_tokenizer_of_another_make_is_refused_and_changes_nothing(
     with pytest.raises(InputError, match=rf"vqvae.init: the tokenizer of .* made otherwise .*{message}"):
         continue_tokenizer(vqvae, tokenizer)
     assert same_tensors(model_tensors(vqvae), before)
-
-
-def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path, world: Path) -> None:
-    with pytest.raises(InputError, match="no such folder, expected a saved vqvae"):
-        continue_tokenizer(vqvae_config().build((16, 16)), tmp_path / "nothing")
-    with pytest.raises(InputError, match="holds a vqvideo-world, expected a vqvideo-vqvae"):
-        continue_tokenizer(vqvae_config().build((16, 16)), world)
 
 
 # ---------------------------------------------------------------- as a setting of the training

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import gymnasium
@@ -15,14 +12,10 @@ import numpy as np
 import pytest
 from gymnasium import wrappers
 from gymnasium.utils.env_checker import check_env
-from gymnasium.vector import SyncVectorEnv
 from gymnasium.wrappers import vector as vector_wrappers
-from imagined import MODES, SPACES, dream, dreams, endless, some_starts, some_world
+from imagined import MODES, SPACES, dream, dreams, some_starts, some_world
 from tiny_models import tiny_store
 from vector_checker import check_vector_env
-from videos import read_video
-
-from vqvideo.evaluation.video import write_mp4
 
 KINDS = [("discrete", 1), ("discrete", 2), ("box", 2), ("dict", 1), ("tuple", 1)]
 """Space of the actions and time stride."""
@@ -119,65 +112,3 @@ def test_a_wrapped_batch_does_what_wrapped_envs_do_one_by_one(name: str, mode: s
         steps=5,
         seed=0,
     )
-
-
-@pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
-def test_statistics_of_episodes_are_those_of_gymnasiums_batch(mode: str) -> None:
-    world = some_world(stride=1)
-    one = vector_wrappers.RecordEpisodeStatistics(dreams(world, autoreset_mode=mode))
-    two = vector_wrappers.RecordEpisodeStatistics(SyncVectorEnv([lambda: dream(world)] * 3, autoreset_mode=mode))
-    one.action_space.seed(0)
-    for envs in (one, two):
-        envs.reset(seed=0)
-    for _ in range(12):
-        action = one.action_space.sample()
-        infos, expected = one.step(action)[-1], two.step(action)[-1]
-        assert infos.keys() == expected.keys()
-        if "episode" in infos:
-            assert np.array_equal(infos["_episode"], expected["_episode"])
-            assert np.array_equal(infos["episode"]["l"], expected["episode"]["l"])
-            np.testing.assert_allclose(infos["episode"]["r"], expected["episode"]["r"], atol=1e-4)
-    assert len(one.length_queue) > 5
-
-
-# ---------------------------------------------------------------- video
-
-
-class Clip:
-    """Does for Gymnasium what MoviePy's class of the same purpose does, by our own writer."""
-
-    def __init__(self, frames: list[np.ndarray], fps: float) -> None:
-        self.frames, self.fps = frames, fps
-
-    def write_videofile(self, path: str, logger: Any = None) -> None:
-        write_mp4(Path(path), np.stack(self.frames), self.fps)
-
-
-@pytest.fixture
-def moviepy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """MoviePy, which Gymnasium writes videos with; if it is not installed, a stand-in for the one class it needs."""
-    if importlib.util.find_spec("moviepy") is None:
-        for name in ("moviepy", "moviepy.video", "moviepy.video.io", "moviepy.video.io.ImageSequenceClip"):
-            monkeypatch.setitem(sys.modules, name, ModuleType(name))
-        monkeypatch.setattr(sys.modules["moviepy.video.io.ImageSequenceClip"], "ImageSequenceClip", Clip, raising=False)
-
-
-@pytest.mark.usefixtures("moviepy")
-def test_gymnasium_records_videos_of_episodes(tmp_path: Path) -> None:
-    env = wrappers.RecordVideo(
-        dream(endless(), horizon=6, render_mode="rgb_array"),
-        str(tmp_path / "videos"),
-        episode_trigger=lambda number: True,
-    )
-    shown: list[list[np.ndarray]] = []
-    for seed in range(2):
-        shown.append([env.reset(seed=seed)[0]])
-        for t in range(6):
-            shown[-1].append(env.step(t % 5)[0])
-    env.close()
-    for number, frames in enumerate(shown):
-        video = read_video(tmp_path / "videos" / f"rl-video-episode-{number}.mp4")
-        assert video.shape == (7, 16, 16, 3)
-        # Brightness: the colours of such small frames do not survive the video's format.
-        found, expected = (values.mean(axis=-1).ravel() for values in (video, np.stack(frames)))
-        assert np.corrcoef(found, expected)[0, 1] > 0.8

@@ -53,20 +53,11 @@ def with_all_masks_true(results: Results) -> Results:
     return *results[:4], results[4] | masks
 
 
-def with_the_first_observation_as_the_final_one(results: Results) -> Results:
-    for i in np.flatnonzero(results[4].get("_final_obs", np.zeros(2, bool))):
-        results[4]["final_obs"][i] = results[0][i]
-    return results
-
-
 CHANGES: list[tuple[str, Callable[[Results], Results], str]] = [
     ("SameStep", without("final_obs"), r"infos has .*, expected .*final_obs"),
-    ("SameStep", with_the_first_observation_as_the_final_one, r"infos\['final_obs'\]\[\d\] differs at"),
-    ("NextStep", without("entropy", "_entropy"), r"infos has .*, expected .*entropy"),
     ("NextStep", with_all_masks_true, r"infos\['_\w+'\] differs at"),
     ("NextStep", lambda r: (r[0], r[1].astype(np.float32), *r[2:]), r"rewards is \(dtype\('float32'\), .*'float64'"),
     ("NextStep", lambda r: (np.minimum(r[0], 253) + np.uint8(2), *r[1:]), "observations differs at"),
-    ("NextStep", lambda r: (*r[:2], r[2] | r[3], *r[3:]), "terminated differs at"),
     ("NextStep", lambda r: (r[0], list(r[1]), *r[2:]), "rewards is a list, expected a ndarray"),
 ]
 
@@ -77,17 +68,6 @@ def test_a_change_of_what_a_step_gives_is_found(
 ) -> None:
     with pytest.raises(AssertionError, match=message):
         check(world, lambda envs: Changed(envs, change), mode)
-
-
-class RewardsAtResets(VectorWrapper):
-    """Gives the last reward once more in the step that is a reset."""
-
-    def step(self, actions: Any) -> Results:
-        results = super().step(actions)
-        beginning = results[4].get("_start", np.zeros(2, bool))
-        rewards = np.where(beginning, self.last, results[1]) if hasattr(self, "last") else results[1]
-        self.last = results[1]
-        return results[0], rewards, *results[2:]
 
 
 class OneBuffer(VectorWrapper):
@@ -116,19 +96,10 @@ class ResetsAll(VectorWrapper):
         return super().reset(seed=options.get("seed"))
 
 
-class OneSeed(VectorWrapper):
-    """Seeds all envs alike."""
-
-    def reset(self, *, seed: Any = None, options: Any = None) -> Any:
-        return super().reset(seed=[seed] * 2 if isinstance(seed, int) else seed, options=options)
-
-
 BROKEN: list[tuple[str, type[VectorWrapper], str]] = [
-    ("NextStep", RewardsAtResets, "rewards differs at"),
     ("SameStep", OneBuffer, r"written into after it was returned: \[0\] differs"),
     ("NextStep", ChangesActions, "actions were written into"),
     ("Disabled", ResetsAll, r"reset of \[.*observations differs|reset of \[.*infos"),
-    ("NextStep", OneSeed, "reset 0: observations differs|reset 0: infos"),
 ]
 
 
@@ -151,8 +122,6 @@ def test_a_horizon_that_is_one_off_is_found(world: WorldModel, mode: str) -> Non
     [
         ("metadata", {}, r"metadata\['autoreset_mode'\] is None, expected an AutoresetMode"),
         ("metadata", {"autoreset_mode": AutoresetMode.SAME_STEP}, "step 0: observations differs at"),
-        ("single_observation_space", spaces.Box(0, 200, (16, 16, 3), np.uint8), "single_observation_space is Box"),
-        ("single_action_space", spaces.Discrete(4), r"single_action_space is Discrete\(4\), not that of one env"),
         ("action_space", spaces.Discrete(5), r"action_space is Discrete\(5\), not a batch of Discrete\(5\)"),
     ],
 )

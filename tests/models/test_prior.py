@@ -341,6 +341,7 @@ def test_a_reward_that_never_changes_is_no_problem() -> None:
         (torch.zeros(1, 2, 3, 2, dtype=torch.int64), r"codes of shape \(1, 2, 3, 2\), expected \(b, t, 2, 2\)"),
         (torch.zeros(1, 2, 4, dtype=torch.int64), r"codes of shape \(1, 2, 4\), expected"),
         (torch.zeros(1, 0, 2, 2, dtype=torch.int64), "with t >= 1"),
+        (torch.zeros(1, 2, 2, 2), "codes of type torch.float32, expected torch.int64"),
         (torch.full((1, 2, 2, 2), 16), "codes 16..16 found, expected 0..15"),
         (torch.full((1, 2, 2, 2), -1), "codes -1..-1 found, expected 0..15"),
     ],

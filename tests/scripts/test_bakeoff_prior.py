@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +12,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_models import make_spec, tiny_experiment, tiny_prior, tiny_store, tiny_world
-from torch.utils.data import default_collate
+from tiny_models import make_spec, tiny_experiment, tiny_store, tiny_world
 
-from vqvideo import cli
 from vqvideo.data.config import SegmentConfig
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
@@ -26,8 +22,6 @@ from vqvideo.experiment.tokenizer import train_vqvae
 from vqvideo.models.prior import (
     ConditioningConfig,
     HeadConfig,
-    MaskedHeadConfig,
-    ParallelHeadConfig,
     Prior,
     PriorConfig,
     Sampling,
@@ -36,7 +30,7 @@ from vqvideo.scripts import bakeoff_prior
 from vqvideo.scripts.benchmarks import prior_trial
 from vqvideo.scripts.benchmarks.bakeoff_options import TrialConfig
 from vqvideo.scripts.benchmarks.plots import HorizonCurves, plot_horizons
-from vqvideo.scripts.benchmarks.prior_trial import Trial, as_drawn, as_trained
+from vqvideo.scripts.benchmarks.prior_trial import Trial
 from vqvideo.scripts.benchmarks.results import Results
 from vqvideo.scripts.benchmarks.suites import Suite
 from vqvideo.storage.records import read_yaml, to_plain, typed
@@ -126,24 +120,6 @@ def test_what_could_not_be_compared_is_refused_before_any_training(
         Trial(cfg, world.vqvae, store, stages, window=3)
 
 
-@pytest.mark.parametrize(
-    ("head", "kind"), [(ParallelHeadConfig(), "exact"), (MaskedHeadConfig(layers=1, heads=2), "bound")]
-)
-def test_nats_are_what_all_tokens_of_a_step_cost_and_the_row_says_whether_that_is_a_bound(
-    store: Store, world: WorldModel, monkeypatch: pytest.MonkeyPatch, head: Any, kind: str
-) -> None:
-    monkeypatch.setattr(prior_trial, "imagination_speed", lambda *_: 1.0)
-    prior = tiny_prior(world.prior.spec, world.vqvae.codebook, head=head)
-    trial = Trial(replace(NEAR, code_clips=1000), world.vqvae, store, [stage()], window=3)
-    row = trial.figures(WorldModel(world.vqvae, prior, world.env), Sampling())
-    clips = default_collate([trial.codes[i] for i in range(len(trial.codes))])
-    nats = prior.likelihood(clips["codes"], clips["actions"]).nats.mean().item()
-    assert row["likelihood"] == kind
-    # The bound is an estimate from random orders.
-    assert row["token_nats"] == pytest.approx(nats / 4, rel=1e-4 if kind == "exact" else 0.1)
-    assert row["bits_per_frame"] == pytest.approx(4 * row["token_nats"] / math.log(2) / 2)
-
-
 def test_distances_are_taken_of_the_first_window_and_of_the_end(
     store: Store, world: WorldModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,18 +131,6 @@ def test_distances_are_taken_of_the_first_window_and_of_the_end(
     near, _, far = row["curves"]["fd_effnetlite0"]
     assert (row["fd_at_window"], row["fd_at_horizon"]) == (near, far)
     assert bakeoff_prior.curves({0: row}).frechet == dict(zip([3, 6, 8], row["curves"]["fd_effnetlite0"], strict=True))
-
-
-def test_priors_that_differ_in_passes_alone_are_one_training_and_are_drawn_from_differently(world: WorldModel) -> None:
-    heads = [MaskedHeadConfig(passes=passes, layers=1, heads=2) for passes in (1, 2)]
-    one, two = (stage(validation_clips=3) for _ in heads)
-    one, two = (replace(s, model=replace(s.model, head=head)) for s, head in zip((one, two), heads, strict=True))
-    assert as_trained(one) == as_trained(two) != as_trained(stage(validation_clips=3))
-    prior = tiny_prior(world.prior.spec, world.vqvae.codebook, head=heads[0])
-    trained = WorldModel(world.vqvae, prior, world.env)
-    drawn = as_drawn(trained, replace(prior.cfg, head=heads[1]))
-    assert drawn.prior.cfg.head == heads[1]
-    assert all(torch.equal(p, dict(prior.named_parameters())[n]) for n, p in drawn.prior.named_parameters())
 
 
 # ---------------------------------------------------------------- the script
@@ -189,23 +153,12 @@ def home(tmp_path_factory: pytest.TempPathFactory, store: Store) -> Path:
 
 
 @pytest.fixture
-def compare(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], home: Path) -> Callable[..., Any]:
+def compare(monkeypatch: pytest.MonkeyPatch, called: Callable[..., tuple[int, str]], home: Path) -> Callable[..., Any]:
     """Runs the script in `home`; its exit code and output."""
-
-    def run(*arguments: object) -> tuple[int, str]:
-        fixed = "--config own.yaml --suite suite.yaml --context 2 --horizon 8 --clips 2 --frechet-frames 0"
-        monkeypatch.chdir(home)
-        monkeypatch.setattr(prior_trial, "imagination_speed", lambda *_: 1.0)
-        monkeypatch.setattr(sys, "argv", ["bakeoff_prior.py", *fixed.split(), *map(str, arguments)])
-        code = 0
-        try:
-            cli.run(bakeoff_prior.main)
-        except SystemExit as end:
-            code = int(end.code or 0)
-        shown = capsys.readouterr()
-        return code, shown.out + shown.err
-
-    return run
+    fixed = "--config own.yaml --suite suite.yaml --context 2 --horizon 8 --clips 2 --frechet-frames 0"
+    monkeypatch.chdir(home)
+    monkeypatch.setattr(prior_trial, "imagination_speed", lambda *_: 1.0)
+    return lambda *arguments: called(bakeoff_prior.main, *fixed.split(), *arguments)
 
 
 def test_variants_are_trained_measured_and_drawn_and_a_second_call_measures_nothing_again(
@@ -228,31 +181,10 @@ def test_variants_are_trained_measured_and_drawn_and_a_second_call_measures_noth
     assert all(bakeoff_prior.table(rows) in text for text in (shown, again))
 
 
-def test_heads_are_compared_on_a_backbone_that_is_there(compare: Callable[..., Any], home: Path) -> None:
-    compare("--only", "parallel")
-    init = home / "runs" / "compared" / "suite" / "parallel" / "seed0" / "world"
-    code, shown = compare("--only", "masked, 1 pass", "--name", "heads", "--prior.init", init)
-    assert code == 0, shown
-    assert f"from the prior of {init}: backbone (" in shown
-    code, shown = compare("--only", "masked, 1 pass", "--name", "heads")
+def test_a_tokenizer_that_is_missing_ends_it_with_code_2(compare: Callable[..., Any]) -> None:
+    code, shown = compare("--tokenizer", "nowhere")
     assert code == 2
-    assert "trained with other settings: init" in shown
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--tokenizer", "nowhere"), "no tokenizer in nowhere: train one (vqvideo train-vqvae), or name it"),
-        (("--only", "paralel"), "suite suite has no variant 'paralel': did you mean parallel"),
-        (("--horizon", 80), "held_out"),
-    ],
-)
-def test_what_is_missing_or_misspelt_ends_it_with_code_2(
-    compare: Callable[..., Any], arguments: tuple[object, ...], message: str
-) -> None:
-    code, shown = compare(*arguments)
-    assert code == 2
-    assert message in shown
+    assert "no tokenizer in nowhere: train one (vqvideo train-vqvae), or name it" in shown
 
 
 # ---------------------------------------------------------------- the picture

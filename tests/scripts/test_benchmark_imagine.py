@@ -20,7 +20,6 @@ from vqvideo.scripts import benchmark
 from vqvideo.scripts.benchmarks.dreams import BASELINE, Dreams, Untrained, chosen_heads, head_kinds, state_bytes
 from vqvideo.scripts.benchmarks.imagine import ImagineBenchmark
 from vqvideo.scripts.benchmarks.imagine_speed import COLUMNS, PARTS, measure_imagination, table
-from vqvideo.scripts.benchmarks.streaming import watch
 
 CPU = torch.device("cpu")
 TINY = Untrained(vqvae_config(), PriorConfig(dim=32, heads=2, layers=2, window=3), SIZE)
@@ -46,18 +45,6 @@ def test_another_head_leaves_the_backbone_as_it_is_and_the_own_one_keeps_its_set
     other = own.with_head(BASELINE).prior
     assert other.head == AutoregressiveHeadConfig()
     assert all(getattr(other, f.name) == getattr(own.prior, f.name) for f in fields(other) if f.name != "head")
-
-
-@pytest.mark.parametrize("head", head_kinds())
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_every_head_dreams_on_and_on(head: str, precision: str) -> None:
-    entry = dreams(head, streams=3, precision=precision)
-    dreaming = entry.begin(CPU)
-    before = dreaming.state.prior.clock
-    with entry.autocast(CPU):
-        frames = [entry.step(dreaming).frames for _ in range(5)]
-    assert dreaming.state.prior.clock == before + 5
-    assert all(f.shape == (3, 2, 3, SIZE, SIZE) and f.dtype == torch.uint8 for f in frames)
 
 
 def test_the_memory_of_a_dream_grows_with_the_streams_and_not_with_the_steps() -> None:
@@ -97,13 +84,6 @@ def test_a_compiled_world_that_fails_has_a_reason_and_the_others_go_on(
     assert ("frames_per_s" in bad, "frames_per_s" in good) == (False, True)
     (row,) = table([bad], "title").rows
     assert (set(row[3:]), len(row)) == ({"-"}, len(COLUMNS))
-
-
-def test_a_long_run_is_watched_over_its_first_and_last_calls() -> None:
-    calls: list[int] = []
-    found = watch(lambda: calls.append(1), steps=30, window=3, device=CPU)
-    assert len(calls) == 30
-    assert set(found) == {"steps", "window", "first_ms", "last_ms", "growth_bytes"}
 
 
 def test_a_trained_world_is_measured_with_the_head_that_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from processes import script
 from tiny_models import tiny_store, tiny_world
 
 from vqvideo import cli
@@ -170,12 +169,6 @@ def test_the_rows_of_a_measured_environment_end_one_after_the_other(count: int, 
     ended = [int(step()[3].sum()) for _ in range(horizon)]
     assert sum(ended) == count
     assert max(ended) == -(-count // horizon)
-
-
-def test_an_unknown_subject_ends_with_the_list_of_known_ones(tmp_path: Path) -> None:
-    run = script("benchmark", "weather", cwd=tmp_path)
-    assert run.code == 2
-    assert "tokenizer" in run.out + run.err
 
 
 @pytest.mark.parametrize("name", ["benchmark", "bakeoff", "bakeoff_prior", "rate_distortion"])

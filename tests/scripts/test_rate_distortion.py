@@ -125,11 +125,3 @@ def test_the_script_writes_table_figures_and_plot(tmp_path: Path, vqvae: VQVAE) 
     assert len(record["codecs"]["x264"]) > 20
     assert set(record["curves"]["x264"]) <= {found["name"] for found in record["codecs"]["x264"]}
     assert np.asarray(Image.open(tmp_path / "found" / "rate_distortion.png")).std() > 1
-
-
-def test_a_folder_without_a_tokenizer_ends_without_a_traceback(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    tiny_store(tmp_path / "data", steps=8)
-    run = script("rate_distortion", "--models", "nowhere", "--record.out", "data", cwd=tmp_path)
-    assert run.code == 2
-    assert run.err.splitlines()[-1].startswith("error: ")

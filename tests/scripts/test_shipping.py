@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from stores import flip
 from tiny_models import SIZE, make_spec, noise_frames, same_tensors, tiny_prior, tiny_store, tiny_world
 from tiny_tokenizers import QUANTIZERS, name_of, small_backbone, small_quantizer
 
@@ -219,16 +218,6 @@ def test_a_folder_of_something_else_is_never_replaced(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="thesis exists and is not a model folder"):
         exported(tmp_path / "thesis", tmp_path / "data")
     assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter.txt"]
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "starts/episodes/000000.safetensors"])
-def test_damage_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    exported(tmp_path / "world", tmp_path / "data")
-    file = tmp_path / "world" / name
-    flip(file, file.stat().st_size // 2)
-    monkeypatch.setenv("VQVIDEO_WORLDS", str(tmp_path))
-    with pytest.raises(InputError, match="damaged"):
-        _ = WorldModel.from_pretrained("world"), pretrained.start_clips("world")
 
 
 # ---------------------------------------------------------------- the card

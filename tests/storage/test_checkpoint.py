@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from stores import flip
 from tiny_models import same_tensors
-from torch import Tensor, nn
+from torch import nn
 
 from vqvideo.errors import InputError
 from vqvideo.storage.checkpoint import (
@@ -262,17 +261,3 @@ def test_an_optimizer_goes_on_as_if_it_had_never_stopped() -> None:
     load_optimizer(broken, second, saved)
     run(broken, second, 3)
     assert same_tensors(model_tensors(whole), model_tensors(broken))
-
-
-def test_nothing_on_disk_is_pickled(tmp_path: Path) -> None:
-    save_model(tmp_path / "m", "toy", {"width": 3}, TENSORS)
-    (tmp_path / "c").mkdir()
-    save_training(tmp_path / "c", 1, state_of(1), keep=2)
-    files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert {path.suffix for path in files} == {".json", ".safetensors"}
-    for path in files:
-        if path.suffix == ".json":
-            json.loads(path.read_text())
-        else:
-            tensors: dict[str, Tensor] = read_tensors(path)
-            assert isinstance(tensors, dict)

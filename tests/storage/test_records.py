@@ -78,39 +78,31 @@ def nested(depth: int) -> list[object]:
     ("plain", "message"),
     [
         ({"nam": "a"}, r"config.nam is not a setting: did you mean name\?"),
-        ({"name": "a", "inner": {"radios": 1}}, r"config.inner.radios is not a setting: did you mean radius\?"),
         ({"name": "a", "zzz": 1}, "config.zzz is not a setting: known: centre, inner, limit"),
         ({"name": "a", "shape": {"kind": "Cirle"}}, r"config.shape.kind is 'Cirle': did you mean Circle\?"),
         ({"name": "a", "shape": {"kind": "Box", "radius": 1}}, "config.shape.radius is not a setting"),
         ({"name": "a", "inner": {"kind": "Box"}}, "config.inner.kind is 'Box'"),
         ({}, "config: .*missing 1 required positional argument: 'name'"),
         ({"name": "a", "shape": {"kind": ["Box"]}}, r"config.shape.kind is \['Box'\]"),
-        ({"name": "a", "shape": {"kind": 7}}, "config.shape.kind is 7"),
         ({"name": "a", 7: 8}, "config.7 is not a setting"),
         ({"name": 3}, "config.name is 3, expected str"),
         ({"name": "a", "rate": 10**400}, r"config.rate is 1000.*000, expected float"),
         ({"name": "a", "rate": 16**5000}, "config.rate is a int, expected float"),
         ({"name": "a", "rate": math.nan}, "config.rate is nan, expected float"),
-        ({"name": "a", "rate": "nan"}, "config.rate is nan, expected float"),
         ({"name": "a", "limit": math.inf}, "config.limit is inf, expected float"),
-        ({"name": "a", "rate": "-inf"}, "config.rate is -inf, expected float"),
         ({"name": "a", "widths": [2**63]}, r"config.widths\[0\] is 9223372036854775808, expected int"),
         ({"name": "a", "out": "a\0b"}, "config.out is 'a.*b', expected Path"),
         ({"name": nested(900)}, r"config.name is \[\[\[\[...\]\]\]\], expected str"),
         ({"name": "a", "inner": ["x" * 10**6] * 100}, r"^.{,200}$"),
         ({"name": "a", "rate": "fast"}, "config.rate is 'fast', expected float"),
         ({"name": "a", "rate": True}, "config.rate is True, expected float"),
-        ({"name": "a", "rate": None}, "config.rate is None, expected float"),
         ({"name": "a", "widths": 8}, "config.widths is 8, expected a list"),
         ({"name": "a", "widths": [8, 1.5]}, r"config.widths\[1\] is 1.5, expected int"),
-        ({"name": "a", "widths": [True]}, r"config.widths\[0\] is True, expected int"),
         ({"name": "a", "shape": {"kind": "Box", "sides": [1]}}, "config.shape.sides is .*, expected a list of 2"),
         ({"name": "a", "shape": {"kind": "Box", "lid": 1}}, "config.shape.lid is 1, expected bool"),
         ({"name": "a", "shape": {"kind": "Box", "sides": [0, 1]}}, r"sides \(0, 1\): too small"),
         ({"name": "a", "mode": "fp8"}, "config.mode is 'fp8', expected one of 'auto', 'no', 'bf16'"),
         ({"name": "a", "inner": 3}, "config.inner is 3, expected keys and values of Circle"),
-        ({"name": "a", "inner": None}, "config.inner is None, expected keys and values of Circle"),
-        ({"name": "a", "centre": [1]}, "config.centre is .*, expected a list of 2"),
         ([], r"config is \[\], expected keys and values of Scene"),
     ],
 )
@@ -126,23 +118,15 @@ def test_a_number_is_a_number_however_yaml_reads_it(tmp_path: Path, text: str, n
     assert (radius, type(radius)) == (number, float)
 
 
-def test_a_bare_no_is_the_choice_no(tmp_path: Path) -> None:
-    (tmp_path / "c.yaml").write_text("name: a\nmode: no\n")
-    assert typed(Scene, read_yaml(tmp_path / "c.yaml")).mode == "no"
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("a: 1\nb: 2\na: 3\n", "line 3: the key 'a' is given twice, first in line 1"),
-        ("x:\n  a: 1\n  a: 2\n", "line 3: the key 'a' is given twice, first in line 2"),
         ("a: [1\n", "not valid YAML"),
         ("a: !!python/object/apply:os.system [ls]\n", "not valid YAML"),
         ("- 1\n- 2\n", "expected keys and values, found list"),
-        ("just words\n", "expected keys and values, found str"),
         ("[1, 2]: 3\n", "not valid YAML"),
         ("when: 2024-13-45\n", "not valid YAML"),
-        ("a: \x00\n", "not valid YAML"),
         ("a: &x [*x]\nb: *y\n", "not valid YAML"),
         ("[" * 5000, "not valid YAML"),
     ],
