@@ -131,6 +131,20 @@ def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
         _open(tmp_path, tensors, header | {"seed": "0"})
 
 
+def test_a_chunk_that_would_fill_the_memory_is_refused_before_it_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bomb = zstandard.compress(bytes(2**26))
+    tensors = load(episode_to_bytes(make_episode(3)))
+    tensors |= {"frames": np.frombuffer(bomb, np.uint8), "chunk_offsets": np.array([0, len(bomb)])}
+    metadata = {"vqvideo": json.dumps({"format_version": 1, "shape": [4, 8, 8, 3], "actions": 2, "seed": 0})}
+    (tmp_path / "bomb.safetensors").write_bytes(save(tensors, metadata=metadata))
+    reader = EpisodeReader(tmp_path / "bomb.safetensors")
+    monkeypatch.setattr(zstandard, "decompress", lambda blob: pytest.fail("decoded"))
+    with pytest.raises(InputError, match="chunk 0 declares 67108864 bytes, expected at most 3072"):
+        reader.frames(0, 1)
+
+
 def test_a_damaged_chunk_is_refused(tmp_path: Path) -> None:
     tensors, header = _tensors(10)
     tensors |= {"frames": np.frombuffer(b"not zstd", np.uint8), "chunk_offsets": np.array([0, 8])}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import os
 import reprlib
 from collections.abc import Iterator
@@ -153,7 +155,7 @@ class EpisodeReader:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
-        with self._opened() as file:
+        with self._damage_named(), safe_open(self.path, framework="np") as file:
             facts = (file.metadata() or {}).get("vqvideo")
             if facts is None:
                 raise InputError(f"{self.path}: a safetensors file, but not one of our episodes")
@@ -163,7 +165,8 @@ class EpisodeReader:
                 raise InputError(f"{self.path}: format version {found}, this version reads {EPISODE_FORMAT}")
             self.shape, self.action_size, self.seed = header.shape, header.actions, header.seed
             self.steps = Steps(*(file.get_tensor(name) for name in _FIELDS))
-            self._offsets: list[int] = file.get_tensor("chunk_offsets").tolist()
+            offsets = file.get_tensor("chunk_offsets")
+        self._offsets: list[int] = (offsets + self._begin_of_frames()).tolist()
 
     @property
     def length(self) -> int:
@@ -179,24 +182,36 @@ class EpisodeReader:
         if not 0 <= start < stop <= self.shape[0]:
             raise InputError(f"{self.path}: frames {start}..{stop} asked, it has 0..{self.shape[0]}")
         result = np.empty((stop - start, *self.shape[1:]), dtype=np.uint8)
-        with self._opened() as file:
-            compressed = file.get_slice("frames")
+        with self._damage_named(), open(self.path, "rb", buffering=0) as file:
             for index in range(start // CHUNK, -(-stop // CHUNK)):
                 first = index * CHUNK
                 begin, end = max(start, first), min(stop, first + CHUNK)
-                pixels = zstandard.decompress(compressed[self._offsets[index] : self._offsets[index + 1]])
-                chunk = np.frombuffer(pixels, dtype=np.uint8).reshape(-1, *self.shape[1:])
-                result[begin - start : end - start] = chunk[begin - first : end - first]
+                result[begin - start : end - start] = self._chunk(file, index)[begin - first : end - first]
         return result
 
     def episode(self) -> Episode:
         """The whole episode, decoded."""
         return Episode(self.frames(0, self.shape[0]), *self.steps, seed=self.seed)
 
+    def _begin_of_frames(self) -> int:
+        """Where they begin in the file: to read a part of them through safetensors would parse its header each time."""
+        with open(self.path, "rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            return 8 + size + int(json.loads(file.read(size))["frames"]["data_offsets"][0])
+
+    def _chunk(self, file: io.FileIO, index: int) -> NDArray[np.uint8]:
+        begin, end = self._offsets[index : index + 2]
+        file.seek(begin)
+        blob = file.read(end - begin)
+        # zstd allocates what the chunk itself declares.
+        declared, most = zstandard.frame_content_size(blob), CHUNK * math.prod(self.shape[1:])
+        if not 0 < declared <= most:
+            raise InputError(f"{self.path}: chunk {index} declares {declared} bytes, expected at most {most}")
+        return np.frombuffer(zstandard.decompress(blob), dtype=np.uint8).reshape(-1, *self.shape[1:])
+
     @contextmanager
-    def _opened(self) -> Iterator[Any]:
+    def _damage_named(self) -> Iterator[None]:
         try:
-            with safe_open(self.path, framework="np") as file:
-                yield file
+            yield
         except (SafetensorError, OSError, zstandard.ZstdError) as error:
             raise InputError(f"{self.path}: not a readable episode ({error}); it is damaged") from error
