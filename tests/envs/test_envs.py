@@ -344,10 +344,3 @@ def test_the_tiny_world_is_cut_at_its_step_limit() -> None:
 def test_an_impossible_size_of_the_tiny_world_is_refused(size: int) -> None:
     with pytest.raises(InputError, match="multiple of 8"):
         tiny_world.TinyWorld(size=size)
-
-
-def test_the_tiny_world_has_other_sizes() -> None:
-    env = tiny_world.TinyWorld(size=64)
-    frame, _ = env.reset(seed=0)
-    assert frame.shape == (64, 64, 3)
-    np.testing.assert_array_equal(frame, tiny_world.draw(env.state, 64))

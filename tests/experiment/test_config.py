@@ -116,12 +116,6 @@ def test_a_bad_config_flag_is_explained(monkeypatch: pytest.MonkeyPatch, config:
         parsed(monkeypatch, config, "--config", "nowhere.yaml")
 
 
-def test_an_unknown_key_of_the_file_is_named_with_its_place(monkeypatch: pytest.MonkeyPatch, config: Path) -> None:
-    config.write_text("vqvae:\n  train: {stepps: 7}\n")
-    with pytest.raises(InputError, match=r"mine.yaml.vqvae.train.stepps is not a setting: did you mean steps\?"):
-        parsed(monkeypatch, config)
-
-
 def test_an_unknown_flag_ends_with_code_2(
     monkeypatch: pytest.MonkeyPatch, config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

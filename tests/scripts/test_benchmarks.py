@@ -24,7 +24,7 @@ from vqvideo.scripts.benchmarks.memory import peak_memory
 from vqvideo.scripts.benchmarks.quantizer_contestants import PEER, WORKS, Problem, entries
 from vqvideo.scripts.benchmarks.timing import Timing, Work, speed_ratio, take_turns, threads
 from vqvideo.scripts.benchmarks.tokenizer import TokenizerBenchmark
-from vqvideo.scripts.benchmarks.tokenizer_speed import KINDS, NoiseClips, Pass, cases
+from vqvideo.scripts.benchmarks.tokenizer_speed import KINDS
 
 CPU = torch.device("cpu")
 TINY = Problem(vectors=200, codes=64, dim=4)
@@ -92,14 +92,6 @@ def test_without_the_peer_its_rows_are_left_out_and_a_training_step_of_ours_lear
     call = first.prepare(CPU)
     before, after = torch.as_tensor(call()), [call() for _ in range(5)][-1]
     assert torch.equal(before, torch.as_tensor(after)) == ("training" not in work)
-
-
-def test_streams_are_single_and_whole_clips_come_in_all_batches() -> None:
-    listed = [(kind, clips.stride, clips.batch) for kind, clips in cases(NoiseClips(), (2, 1), (1, 8))]
-    assert {batch for kind, _, batch in listed if kind == "encode"} == {1, 8}
-    assert {batch for kind, _, batch in listed if kind == "encode_step"} == {1}
-    assert Pass("encode_step", "fp32", NoiseClips(stride=2)).frames_per_call == 2
-    assert Pass("train", "fp32", NoiseClips(frames=9, batch=8)).frames_per_call == 72
 
 
 @pytest.mark.parametrize(
