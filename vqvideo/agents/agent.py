@@ -106,12 +106,8 @@ class Agent:
             InputError: no agent there, or a damaged one.
         """
         saved = load_model(folder, KIND)
-        try:
-            h, w = saved.config["frame_size"]
-            space = ActionSpace.from_json(saved.config["action_space"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{folder}: config.json lacks frame_size or action_space") from error
-        agent = cls.untrained((int(h), int(w)), space)
+        h, w = saved.config["frame_size"]
+        agent = cls.untrained((h, w), ActionSpace.from_json(saved.config["action_space"]))
         load_into(agent.policy, {**_shared(saved.tensors), **saved.tensors}, folder)
         return agent
 

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, NamedTuple
 
 from tqdm import tqdm
@@ -81,25 +81,20 @@ def collect(
     frames, began = 0, time.monotonic()
     played = Pool(job, todo, workers, step_timeout).play() if workers else _play_here(job, todo)
     bar = tqdm(total=len(todo), unit="episode", disable=not progress, leave=False)
-    with _farewell(writer, episodes), bar, contextlib.closing(played) as results:
-        for index, episode in results:
-            warn_if_blank(episode, index)
-            writer.add(index, episode, split_of(index, held_out_every))
-            returns[index] = float(episode.rewards.sum())
-            frames += len(episode.frames)
-            bar.update()
-    ordered = tuple(returns[index] for index in sorted(returns))
-    return CollectReport(len(returns), frames, ordered, time.monotonic() - began)
-
-
-@contextlib.contextmanager
-def _farewell(writer: StoreWriter, episodes: int) -> Iterator[None]:
     try:
-        yield
+        with bar, contextlib.closing(played) as results:
+            for index, episode in results:
+                warn_if_blank(episode, index)
+                writer.add(index, episode, split_of(index, held_out_every))
+                returns[index] = float(episode.rewards.sum())
+                frames += len(episode.frames)
+                bar.update()
     except KeyboardInterrupt:
         done = len(writer.indices)
         log.warning("stopped: %d of %d episodes are recorded. The same command continues.", done, episodes)
         raise
+    ordered = tuple(returns[index] for index in sorted(returns))
+    return CollectReport(len(returns), frames, ordered, time.monotonic() - began)
 
 
 def split_of(index: int, held_out_every: int) -> str:

@@ -38,8 +38,6 @@ MAX_INDEX = 10**9 - 1
 _MAX_META_BYTES = 2**20
 _MAX_MANIFEST_BYTES = 2**26
 """A hundred thousand lines and more."""
-_MAX_LINE_BYTES = 2**12
-"""No line comes near this: what is longer is not parsed."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +116,6 @@ def to_line(entry: EpisodeEntry) -> bytes:
 
 def from_line(line: bytes, where: str) -> EpisodeEntry:
     """The episode of a line. InputError, which names `where`, if no recording can have written the line."""
-    if len(line) > _MAX_LINE_BYTES:
-        raise InputError(f"{where}: {len(line)} bytes, expected at most {_MAX_LINE_BYTES}; the file is damaged")
     record = parse_json(line, where)
     if isinstance(record, dict):
         # Lines once had a digest of their own. What counts has one still: the episode's file.
@@ -156,8 +152,6 @@ def read_manifest(path: Path) -> tuple[list[EpisodeEntry], int]:
 
 def _refuse_damaged_end(torn: bytes, path: Path) -> None:
     """A torn line is the beginning of one; a complete one with something else for a newline is damage."""
-    if len(torn) > _MAX_LINE_BYTES:
-        raise InputError(f"{path}: ends with {len(torn)} bytes without a newline: the file is damaged")
     try:
         from_line(torn[:-1], "")
     except InputError:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vqvideo.errors import InputError
 from vqvideo.imagined_env.rows import Rows
-from vqvideo.spaces import ActionSpace, Leaf, Limits
+from vqvideo.spaces import ActionSpace, Limits
 
 
 class NativeActions:
@@ -54,14 +54,19 @@ class NativeActions:
     def _columns(self, actions: Any) -> Tensor | None:
         """Flat actions (n, a) float64 of arrays or tensors of the right shapes and types; None for anything else."""
         try:
-            pairs = zip(self.space.leaves, self.space.parts(actions), strict=True)
+            parts = self.space.parts(actions)
         except InputError:
             return None
-        columns = [_leaf_columns(leaf, part, self.count) for leaf, part in pairs]
-        found = [part for part in columns if part is not None]
-        if len(found) < len(columns):
-            return None
-        return found[0] if len(found) == 1 else torch.cat([part.to(found[0].device) for part in found], dim=1)
+        columns: list[Tensor] = []
+        for leaf, part in zip(self.space.leaves, parts, strict=True):
+            if not isinstance(part, Tensor | np.ndarray) or tuple(part.shape) != (self.count, *leaf.space.shape):
+                return None
+            kind = part.dtype.kind if isinstance(part, np.ndarray) else "f" if part.is_floating_point() else "i"
+            if kind not in leaf.number_kinds:
+                return None
+            values = torch.as_tensor(part).detach().double().reshape(self.count, -1)
+            columns.append(values.to(columns[0].device) if columns else values)
+        return torch.cat(columns, dim=1)
 
     def _holds(self, flat: Tensor, going: Rows) -> bool:
         """Whether all actions that count are in the space."""
@@ -87,20 +92,6 @@ class NativeActions:
             except InputError as error:
                 raise InputError(f"env {i}: action {rows[i]!r:.100} is not in {self.space}: {error}") from error
         return flat
-
-
-def _leaf_columns(leaf: Leaf, part: Any, count: int) -> Tensor | None:
-    """(n, columns) float64; None for what is no array or tensor of the leaf's shape and numbers."""
-    if isinstance(part, Tensor):
-        kind = "f" if part.is_floating_point() else "c" if part.is_complex() else "i"
-    elif isinstance(part, np.ndarray):
-        kind = part.dtype.kind
-    else:
-        return None
-    if tuple(part.shape) != (count, *leaf.space.shape) or kind not in leaf.number_kinds:
-        return None
-    values = part.detach().double() if isinstance(part, Tensor) else torch.from_numpy(part.astype(np.float64))
-    return values.reshape(count, -1)
 
 
 def in_numpy(actions: Any) -> Any:

@@ -20,7 +20,7 @@ from torch import Tensor
 from vqvideo.errors import InputError
 from vqvideo.imagined_env.actions import NativeActions
 from vqvideo.imagined_env.batch import DreamBatch, RewardFunction
-from vqvideo.imagined_env.infos import OUTPUTS
+from vqvideo.imagined_env.infos import as_arrays, final_infos_of, infos_of
 from vqvideo.imagined_env.rows import Rows
 from vqvideo.imagined_env.starts import StartsLike, given_starts, read_starts
 from vqvideo.models.imagination import Imaginer
@@ -85,8 +85,8 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         render_mode: str | None = None,
     ) -> None:
         self.autoreset_mode = _mode(autoreset_mode)
-        if output not in OUTPUTS:
-            raise InputError(f"output is {output!r}, expected one of {', '.join(OUTPUTS)}")
+        if output not in ("numpy", "torch"):
+            raise InputError(f"output is {output!r}, expected one of numpy, torch")
         if render_mode not in (None, "rgb_array"):
             raise InputError(f"render_mode is {render_mode!r}, expected None or 'rgb_array'")
         read = read_starts(world, starts, context, max_starts)
@@ -103,7 +103,6 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
             "render_fps": world.env.fps / world.stride,
             "autoreset_mode": self.autoreset_mode,
         }
-        self._output = OUTPUTS[output]
         self._over = Rows.of(np.zeros(num_envs, bool), world.device)
         """Episodes that have ended and not begun anew."""
 
@@ -127,9 +126,10 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         self._seed(rows, seed)
         if options.get("reset_mask") is None:
             self.dreams.forget()
-        infos = self._output.infos({"start": self.dreams.begin(rows, starts)}, rows)
+        infos = infos_of({"start": self.dreams.begin(rows, starts)}, rows)
         self._over = Rows(self._over.mask & ~rows.mask, self._over.host & ~rows.host)
-        return self._observations(), infos
+        observations = self._observations()
+        return (observations, infos) if self.output == "torch" else (as_arrays(observations), as_arrays(infos))
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """One latent step of all envs under native actions (n, ...), numpy or torch.
@@ -156,19 +156,18 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         terminated, truncated = result.terminated & going.mask, result.truncated & going.mask
         # The one wait of a step: from here on the host knows all that it decides by.
         over = Rows.read(terminated | truncated)
-        output, rewards = self._output, result.reward
+        rewards = result.reward
         if self.autoreset_mode == AutoresetMode.SAME_STEP:
             # The observation is the first of the next episode already: the last one of this goes into the infos.
-            infos = output.final_infos(self.dreams.newest, result.info, over) | output.infos(result.info, ~over)
+            infos = final_infos_of(self.dreams.newest, result.info, over) | infos_of(result.info, ~over)
             beginning = over
         else:
             # A row that begins anew in this step has taken no action, and so earns nothing.
-            rewards, infos = rewards * going.mask, output.infos(result.info, going)
+            rewards, infos = rewards * going.mask, infos_of(result.info, going)
             self._over = over
         if beginning.any():
-            infos |= output.infos({"start": self.dreams.begin(beginning)}, beginning)
-        ends = output.array(terminated), output.array(truncated)
-        return self._observations(), output.reward(rewards), *ends, infos
+            infos |= infos_of({"start": self.dreams.begin(beginning)}, beginning)
+        return self._results(rewards, terminated, truncated, infos)
 
     def render(self) -> tuple[NDArray[np.uint8], ...] | None:
         """The newest frame of each env, (h, w, 3) uint8; None without a render mode."""
@@ -178,9 +177,19 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
             raise NotResetError("render was called before reset: call reset first")
         return tuple(np.ascontiguousarray(self.dreams.newest.cpu().numpy()))
 
-    def _observations(self) -> Any:
+    def _observations(self) -> Tensor:
         # A copy: Gymnasium's wrappers write into observations, and these frames are needed again.
-        return self._output.array(self.dreams.newest.clone(memory_format=torch.contiguous_format))
+        return self.dreams.newest.clone(memory_format=torch.contiguous_format)
+
+    def _results(
+        self, rewards: Tensor, terminated: Tensor, truncated: Tensor, infos: dict[str, Any]
+    ) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        results = self._observations(), rewards, terminated, truncated, infos
+        if self.output == "torch":
+            return results
+        observations, rewards_, terminated_, truncated_, infos = map(as_arrays, results)
+        # Gymnasium's own vector environments give float64.
+        return observations, rewards_.astype(np.float64), terminated_, truncated_, infos
 
     # ------------------------------------------------------------ resets
 
@@ -198,11 +207,10 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
     def _all_begin(self) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """A step in which every env begins anew: nothing is imagined."""
         self.dreams.tick()
-        infos = self._output.infos({"start": self.dreams.begin(self._over)}, self._over)
+        infos = infos_of({"start": self.dreams.begin(self._over)}, self._over)
         self._over = Rows(torch.zeros_like(self._over.mask), np.zeros_like(self._over.host))
         nothing = torch.zeros(self.num_envs, device=self.world.device)
-        terminated, truncated = (self._output.array(nothing.bool()) for _ in range(2))
-        return self._observations(), self._output.reward(nothing), terminated, truncated, infos
+        return self._results(nothing, nothing.bool(), nothing.bool(), infos)
 
     def _reset_rows(self, options: dict[str, Any]) -> Rows:
         """Which envs a reset is about."""
