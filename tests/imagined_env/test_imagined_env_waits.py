@@ -79,9 +79,9 @@ def test_a_bad_action_on_a_device_is_named_as_on_the_host() -> None:
     with waits():
         envs = far_dreams("NextStep", "discrete")
         envs.reset(seed=0)
-        with pytest.raises(InputError, match=r"env 2: action .*7.* is not in Discrete\(5\): .* from 0 to 4"):
+        with pytest.raises(InputError, match=r"env 2: action: column 0 is 7\.0, .* from 0 to 4"):
             envs.step(on_device(torch.tensor([0, 1, 7, 2])))
-        with pytest.raises(InputError, match=r"env 0: .*type float64, expected Discrete\(5\)"):
+        with pytest.raises(InputError, match=r"float32 of shape \(4,\), expected one of Discrete\(5\)"):
             envs.step(torch.zeros(4, device=DEVICE))
         rewards: Tensor = envs.step(torch.zeros(4, device=DEVICE, dtype=torch.int64))[1]
         assert rewards.shape == (4,)

@@ -29,7 +29,7 @@ def final_infos_of(observations: Tensor, values: Mapping[str, Tensor], rows: Row
     return final | {f"_{name}": rows.mask.clone() for name in final}
 
 
-def as_arrays(value: Tensor | dict[str, Any]) -> Any:
+def as_arrays(value: Any) -> Any:
     """A result, or infos, as arrays; on a CPU they share the tensors' memory. Last observations become objects, None
     where an episode goes on.
     """
