@@ -59,7 +59,7 @@ def main() -> None:
     from vqvideo.data.verify import verify
     from vqvideo.storage import files
 
-    findings = verify(options.folders, deep=options.deep, progress=True)
+    findings = verify(options.folders, deep=options.deep)
     damaged = sum(bool(found.damage) for found in findings)
     if options.json is not None:
         things = [found._asdict() | {"path": str(found.path)} for found in findings]

@@ -76,11 +76,7 @@ def test_the_digest_identifies_the_content_and_not_the_order_of_recording(tmp_pa
         (0, make_episode(), "episode 0: the number is taken"),
         (-1, make_episode(), "taken or negative"),
         (7, make_episode(5, actions=np.full((5, 1), 9.0)), r"episode 7: actions\[0\]: column 0 is 9.0"),
-        (
-            7,
-            make_episode(5, frames=np.zeros((6, 6, 4, 3), np.uint8)),
-            r"frames are \(6, 4\), the store holds \(4, 6\)",
-        ),
+        (7, make_episode(5, frames=np.zeros((6, 6, 4, 3), np.uint8)), r"\(6, 6, 4, 3\), expected uint8 \(6, 4, 6, 3\)"),
         (7, make_episode(5, frames=np.zeros((6, 4, 6, 3))), "episode 7: frames: found float64"),
     ],
 )

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vqvideo.evaluation.frechet import frechet_distance
+from vqvideo.evaluation.frame_sets import frechet_distance
 
 SEEDS = st.integers(0, 2**31)
 LENGTHS = st.integers(1, 6)

@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 from videos import read_video
 
-from vqvideo.evaluation.pictures import contact_sheet, joined
-from vqvideo.evaluation.video import upscale, write_mp4, write_png
+from vqvideo.evaluation.pictures import contact_sheet, joined, upscale, write_mp4, write_png
 from vqvideo.storage.files import DiskError
 
 

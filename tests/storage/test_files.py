@@ -16,7 +16,7 @@ from processes import in_fork
 from stores import flip, make_store
 
 from vqvideo.errors import InputError
-from vqvideo.evaluation.video import write_mp4, write_png
+from vqvideo.evaluation.pictures import write_mp4, write_png
 from vqvideo.storage.checkpoint import save_model
 from vqvideo.storage.files import (
     DiskError,

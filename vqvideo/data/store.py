@@ -117,12 +117,9 @@ class StoreWriter:
         if split not in SPLITS:
             raise InputError(f"{where}: split {split!r}, expected one of {SPLITS}")
         try:
-            episode.validate(self.meta.action_space)
+            episode.validate(self.meta.action_space, self.meta.frame_size)
         except InputError as error:
             raise InputError(f"{where}: {error}") from error
-        if episode.frames.shape[1:3] != self.meta.frame_size:
-            found = episode.frames.shape[1:3]
-            raise InputError(f"{where}: frames are {found}, the store holds {self.meta.frame_size} (h, w)")
 
     def _append(self, line: bytes) -> None:
         with open(self.path / MANIFEST, "ab", buffering=0) as file:

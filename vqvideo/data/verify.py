@@ -63,13 +63,12 @@ class Finding(NamedTuple):
     """Why it must not be used as it is, with the file: none if it is intact."""
 
 
-def verify(folders: Sequence[Path], *, deep: bool = False, progress: bool = False) -> list[Finding]:
+def verify(folders: Sequence[Path], *, deep: bool = False) -> list[Finding]:
     """Checks everything under some folders.
 
     Args:
         folders: where to look; everything nested is found.
         deep: also decode every frame of every episode.
-        progress: show a bar, if there is a terminal.
 
     Raises:
         InputError: no such folder, or nothing of vqvideo's in it.
@@ -79,7 +78,7 @@ def verify(folders: Sequence[Path], *, deep: bool = False, progress: bool = Fals
     unreadable: list[OSError] = []
     places = dict.fromkeys(place for folder in folders for place in _places(folder, unreadable.append))
     findings = []
-    for kind, path in tqdm(places, desc="verifying", unit="folder", leave=False, disable=None if progress else True):
+    for kind, path in tqdm(places, desc="verifying", unit="folder", leave=False, disable=None):
         check = partial(_CHECKS[kind], path, deep)
         # A second look: another process may have replaced or removed it during the first one.
         damage = _complaints(path, check) and _complaints(path, check)
@@ -93,9 +92,9 @@ def _complaints(path: Path, check: Callable[[], Iterator[str] | object]) -> list
     found: list[str] = []
     try:
         result = check()
-        if isinstance(result, Iterator):
-            for complaint in result:
-                found.append(complaint)
+        # One by one: what was found before an error counts too.
+        for complaint in result if isinstance(result, Iterator) else ():
+            found.append(complaint)
     except InputError as error:
         found.append(str(error))
     except Exception as error:  # a stranger's values may lead a loader anywhere, and are at fault then
@@ -194,16 +193,6 @@ def _load_checkpoint(path: Path, manifest: files.Manifest) -> None:
     load_training(path)
 
 
-def _load_codes(path: Path, manifest: files.Manifest) -> None:
-    if CODES not in manifest.files:
-        raise InputError(f"{path / files.MANIFEST}: lists no {CODES}; remove the folder, it is only a cache")
-    read_tensors(path / CODES)
-
-
-def _load_model(path: Path, manifest: files.Manifest) -> None:
-    load_model(path, str(manifest.info.get("kind")))
-
-
 # ---------------------------------------------------------------- runs
 
 
@@ -251,7 +240,7 @@ def _check_metrics(file: Path) -> None:
 _CHECKS: dict[str, Callable[[Path, bool], Iterator[str]]] = {
     "store": _check_store,
     "checkpoint": partial(_check_folder, _load_checkpoint),
-    "codes": partial(_check_folder, _load_codes),
-    "model": partial(_check_folder, _load_model),
+    "codes": partial(_check_folder, lambda path, manifest: read_tensors(path / CODES)),
+    "model": partial(_check_folder, lambda path, manifest: load_model(path, str(manifest.info.get("kind")))),
     "run": _check_run,
 }

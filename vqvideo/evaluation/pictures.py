@@ -1,22 +1,24 @@
-"""Pictures of a run: rows of reconstructions and dreams beside what really happened, sheets of them, labels."""
+"""Pictures (PNG) and videos (H.264) of a run: reconstructions and dreams beside what really happened."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from vqvideo.evaluation.metrics import evenly
-from vqvideo.evaluation.video import upscale, write_mp4, write_png
 from vqvideo.models.imagination import Imaginer
 from vqvideo.models.pixels import channels_last, to_uint8
 from vqvideo.models.prior import Sampling
 from vqvideo.models.tokenizer.vqvae import VQVAE
+from vqvideo.storage.files import make_folder, replacing
 
 Frames = NDArray[np.uint8]
 
@@ -105,10 +107,55 @@ def contact_sheet(frames: Frames, columns: int, scale: int = 2) -> Frames:
 
 def add_labels(frames: Frames, labels: Sequence[str], width: int = 92) -> Frames:
     """(t, h, w, 3) with a white strip on the left that names its rows, which are equally high."""
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import ImageDraw, ImageFont
 
     strip = Image.new("RGB", (width, frames.shape[1]), "white")
     draw, height = ImageDraw.Draw(strip), frames.shape[1] / len(labels)
     for i, label in enumerate(labels):
         draw.text((4, height * (i + 0.5)), label, "black", ImageFont.load_default(13), anchor="lm")
     return np.concatenate([np.broadcast_to(np.asarray(strip), (len(frames), *np.asarray(strip).shape)), frames], axis=2)
+
+
+def upscale(frames: Frames, factor: int) -> Frames:
+    """Nearest-neighbour upscale of (t, h, w, 3) by a whole factor."""
+    return frames.repeat(factor, axis=1).repeat(factor, axis=2)
+
+
+def write_mp4(path: Path, frames: Frames, fps: float) -> None:
+    """Writes frames as H.264 that every browser plays. The file appears under its name only when it is complete.
+
+    Small frames want to be upscaled first: yuv420p halves the colour resolution, which at 64x64 alone costs about
+    10 dB.
+
+    Args:
+        path: of the file.
+        frames: (t, h, w, 3) uint8.
+        fps: frames per second.
+
+    Raises:
+        DiskError: the file cannot be written.
+    """
+    import av
+
+    h, w = frames.shape[1:3]
+    # yuv420p needs even sides.
+    frames = np.pad(frames, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)), mode="edge")
+    make_folder(path.parent)
+    with (
+        replacing(path) as temporary,
+        av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"}) as container,
+    ):
+        rate = Fraction(fps).limit_denominator(1001)
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "16", "preset": "medium"})
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def write_png(path: Path, image: Frames) -> None:
+    """Writes (h, w, 3) uint8 as PNG; the file appears under its name only when it is complete."""
+    make_folder(path.parent)
+    with replacing(path) as temporary:
+        Image.fromarray(image).save(temporary, format="PNG")
