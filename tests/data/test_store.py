@@ -182,7 +182,7 @@ def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.Mon
                 fsync(handle)
 
             patch.setattr(os, "fsync", full)
-            with pytest.raises(DiskError, match=r"No space left on device\); \d+ bytes are needed, \d+ bytes are free"):
+            with pytest.raises(DiskError, match=r"No space left on device\); \d+ bytes are free in"):
                 writer.add(1, make_episode(5, 1), "train")
         assert lines_of(tmp_path) == before
         writer.add(1, make_episode(5, 1), "train")
@@ -190,7 +190,7 @@ def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_two_writers_do_not_share_a_store(tmp_path: Path) -> None:
-    with StoreWriter.open(tmp_path, make_meta()), pytest.raises(InputError, match=f"process {os.getpid()}"):
+    with StoreWriter.open(tmp_path, make_meta()), pytest.raises(InputError, match="written by another process"):
         reopen(tmp_path)
     reopen(tmp_path)
 

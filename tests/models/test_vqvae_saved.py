@@ -116,7 +116,6 @@ WIDER = {"backbone": {"strides": [2, 4, 4], "patch": 2, "widths": [8, 24], "enco
     [
         ({"format": "vqvideo-world"}, "holds a vqvideo-world, expected a vqvideo-vqvae"),
         ({"format_version": 99}, "format 99, this vqvideo reads up to 4: install a newer one"),
-        ({"format_version": "1"}, "format 1, this vqvideo reads up to"),
         ({"model": None}, "model is None, expected keys and values of VQVAE"),
         ({"model": {"quantiser": {}}}, "quantiser is not a setting: did you mean quantizer"),
         ({"model": {"quantizer": {"kind": "FSK"}}}, "kind is 'FSK': did you mean FSQ"),

@@ -277,7 +277,7 @@ def test_a_run_is_not_continued_with_other_settings(finished: Finished) -> None:
 def test_two_processes_do_not_improve_one_run(tmp_path: Path) -> None:
     cfg = settings(tmp_path)
     cfg.folder.mkdir(parents=True)
-    with FolderLock(cfg.folder), pytest.raises(InputError, match="is being written by process"):
+    with FolderLock(cfg.folder), pytest.raises(InputError, match="is being written by another process"):
         script.improve(cfg, TWO_ROUNDS)
 
 

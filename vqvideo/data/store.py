@@ -122,15 +122,15 @@ class StoreWriter:
             raise InputError(f"{where}: {error}") from error
 
     def _append(self, line: bytes) -> None:
-        with open(self.path / MANIFEST, "ab", buffering=0) as file:
+        with files.disk_errors(self.path / MANIFEST), open(self.path / MANIFEST, "ab", buffering=0) as file:
             size = file.tell()
             try:
                 file.write(line)
                 os.fsync(file.fileno())
-            except OSError as error:
+            except OSError:
                 # Half a line would swallow the next one.
                 file.truncate(size)
-                raise files.DiskError.of(error, self.path / MANIFEST, len(line)) from error
+                raise
 
     def _clean(self, size: int, unlisted: set[int]) -> None:
         """Removes what an interrupted recording left; `size` is where the manifest's last line ends, `unlisted` is the

@@ -26,11 +26,11 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from vqvideo.errors import InputError
 from vqvideo.storage.records import typed
@@ -42,7 +42,7 @@ MAX_JSON_BYTES = 4 * 2**20
 """No JSON file that vqvideo writes comes near this; a larger one is refused before it is read."""
 
 AnyPath = str | os.PathLike[str]
-Writer = bytes | Callable[[Path], None]
+Content = bytes | Callable[[], bytes]
 
 logger = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,199}")
@@ -50,30 +50,20 @@ _TEMPORARY = re.compile(r"\.tmp-(old-)?[0-9a-f]+-(.+)", re.DOTALL)
 
 
 class DiskError(InputError):
-    """The disk is full, read-only or gone: what was to be written, how large it is and how much room there is."""
-
-    @classmethod
-    def of(cls, error: OSError, path: AnyPath, size: int | None = None) -> Self:
-        """What went wrong while `size` bytes were written to `path`."""
-        what = f"{path}: cannot be written ({error.strerror or error})"
-        needed = "" if size is None else f"{size} bytes are needed, "
-        return cls(f"{what}; {needed}{_room_near(Path(path))}. What was there before is untouched")
-
-
-def _room_near(path: Path) -> str:
-    """The free bytes where `path` is or was going to be."""
-    there = next((place for place in (path, *path.parents) if place.is_dir()), None)
-    gone = "" if path.parent.is_dir() else f"the folder {path.parent} does not exist, "
-    return f"{gone}{shutil.disk_usage(there).free} bytes are free" if there else f"{gone}nothing is known of the disk"
+    """The disk is full, read-only or gone: what was to be written, and how much room there is."""
 
 
 @contextmanager
-def disk_errors(path: Path, size: int | None = None) -> Iterator[None]:
+def disk_errors(path: Path) -> Iterator[None]:
     """Turns every OSError inside into a DiskError about `path`."""
     try:
         yield
     except OSError as error:
-        raise DiskError.of(error, path, size) from error
+        there = next(place for place in path.absolute().parents if place.is_dir())
+        raise DiskError(
+            f"{path}: cannot be written ({error.strerror or error}); {shutil.disk_usage(there).free} bytes are free in "
+            f"{there}. What was there before is untouched"
+        ) from error
 
 
 def canonical_json(value: Any) -> bytes:
@@ -149,15 +139,15 @@ def sha256_file(path: AnyPath) -> str:
 
 def write_file(path: AnyPath, data: bytes) -> None:
     """Puts `data` at `path` so that a crash leaves the old content or the new one, never a mixture."""
-    with replacing(Path(path), len(data)) as temporary:
+    with replacing(Path(path)) as temporary:
         write_new(temporary, data)
 
 
 @contextmanager
-def replacing(path: Path, size: int | None = None) -> Iterator[Path]:
-    """A temporary name beside `path`, whose file, of about `size` bytes, takes its place when all went well."""
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`, whose file takes its place when all went well."""
     temporary = aside(path)
-    with disk_errors(path, size):
+    with disk_errors(path):
         try:
             yield temporary
             os.replace(temporary, path)
@@ -277,30 +267,28 @@ class Manifest:
 
 
 def commit_folder(
-    path: AnyPath, writers: Mapping[str, Writer], info: Mapping[str, Any], *, replace: bool = False
+    path: AnyPath, contents: Mapping[str, Content], info: Mapping[str, Any], *, replace: bool = False
 ) -> Manifest:
     """Puts a folder of files at `path`, complete with its manifest, or leaves what was there.
 
     Args:
         path: where the folder will be; its parent must exist.
-        writers: per file name its bytes, or a function that writes the file at the path it is given.
+        contents: per file name its bytes, or a function that makes them when it is their turn: large files are then
+            in memory one at a time.
         info: JSON values kept in the manifest.
         replace: whether a folder that is already there gives way.
 
     Raises:
-        InputError: `path` exists and `replace` is False, or a name is not a plain file name.
+        InputError: `path` exists and `replace` is False.
     """
     path = Path(path)
-    for name in writers:
-        check_name(name, str(path))
-    size = sum(len(writer) for writer in writers.values() if isinstance(writer, Sized))
-    with disk_errors(path, size):
+    with disk_errors(path):
         if standing(path).exists() and not replace:
             raise InputError(f"{path} exists already: choose another name or remove it")
         temporary = aside(path)
         try:
             os.mkdir(temporary)
-            files = {name: _write_member(temporary / name, writer) for name, writer in writers.items()}
+            files = {name: _write_member(temporary / name, content) for name, content in contents.items()}
             manifest = _write_manifest(temporary, files, info)
             sync_folder(temporary)
             swap_in(temporary, path)
@@ -310,16 +298,10 @@ def commit_folder(
     return manifest
 
 
-def _write_member(path: Path, writer: Writer) -> FileRecord:
-    write_new(path, writer if isinstance(writer, bytes) else b"")
-    if not isinstance(writer, bytes):
-        mode = stat.S_IMODE(path.stat().st_mode)
-        writer(path)
-        # Some writers replace the file by a private (0600) one of their own.
-        os.chmod(path, mode)
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())
-    return FileRecord(path.stat().st_size, sha256_file(path))
+def _write_member(path: Path, content: Content) -> FileRecord:
+    data = content if isinstance(content, bytes) else content()
+    write_new(path, data)
+    return FileRecord(len(data), hashlib.sha256(data).hexdigest())
 
 
 def _write_manifest(folder: Path, files: dict[str, FileRecord], info: Mapping[str, Any]) -> Manifest:

@@ -6,15 +6,14 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vqvideo.errors import InputError
 from vqvideo.storage import files
-from vqvideo.storage.checkpoint import has_checkpoints, training_checkpoints
+from vqvideo.storage.checkpoint import training_checkpoints
 from vqvideo.storage.files import DiskError
 from vqvideo.storage.locks import FolderLock
 from vqvideo.storage.records import flat_settings, without_nan
@@ -22,9 +21,6 @@ from vqvideo.training.processes import on_main_process
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-_LONGEST_LINE = 2**20
-"""Bytes: no line of figures comes near this."""
 
 
 class RunFolder:
@@ -82,11 +78,8 @@ class RunFolder:
     def log(self, record: Mapping[str, Any]) -> None:
         """Adds a line to metrics.jsonl. DiskError if it cannot be written."""
         line = json.dumps(without_nan(record), allow_nan=False) + "\n"
-        try:
-            with open(self.metrics, "a") as file:
-                file.write(line)
-        except OSError as error:
-            raise DiskError.of(error, self.metrics, len(line)) from error
+        with files.disk_errors(self.metrics), open(self.metrics, "a") as file:
+            file.write(line)
 
     def sync(self) -> None:
         """Makes the lines of metrics.jsonl durable: a checkpoint must not outlive the lines that led to it."""
@@ -103,16 +96,8 @@ class RunFolder:
         if not os.path.lexists(self.metrics):
             return []
         files.check_regular(self.metrics)
-        with open(self.metrics, "rb") as file:
-            lines = iter(partial(self._line, file), b"")
-            return [self._record(line, number) for number, line in enumerate(lines, 1)]
-
-    def _line(self, file: BinaryIO) -> bytes:
-        """The next line; nothing at the end, and for a line that was not finished."""
-        line = file.readline(_LONGEST_LINE)
-        if len(line) == _LONGEST_LINE:
-            raise InputError(f"{self.metrics}: a line of {len(line)} bytes or more: the file is damaged")
-        return line if line.endswith(b"\n") else b""
+        lines = self.metrics.read_bytes().split(b"\n")[:-1]
+        return [self._record(line, number) for number, line in enumerate(lines, 1)]
 
     def rewind(self, step: int) -> None:
         """Drops the lines after `step`, which a resumed run writes again."""
@@ -139,7 +124,7 @@ def prepare_run(path: Path, *, resume: bool, settings: object, accelerator: Acce
     run = RunFolder(path)
 
     def prepare() -> None:
-        if not resume and has_checkpoints(run.checkpoints):
+        if not resume and training_checkpoints(run.checkpoints):
             raise InputError(f"{path} holds a run already: go on with --resume, or name a new one with --name")
         run.lock()
         if not resume:

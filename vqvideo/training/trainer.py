@@ -22,7 +22,6 @@ from tqdm import tqdm
 
 from vqvideo.storage.checkpoint import (
     TrainingState,
-    check_names,
     latest_training,
     load_into,
     load_optimizer,
@@ -194,10 +193,8 @@ class Trainer:
         return state is not None
 
     def _restore(self, state: TrainingState) -> None:
-        where = self.run.checkpoints
-        load_into(self.model, state.model, where)
+        load_into(self.model, state.model, self.run.checkpoints)
         load_optimizer(self.model, self.optimizer, state.optimizer)
-        check_names(state.average, self.average.values, f"the averaged weights in {where} do not fit the model")
         for name, value in state.average.items():
             self.average.values[name].copy_(value)
         self.step, self.seconds = state.progress["step"], state.progress["seconds"]
