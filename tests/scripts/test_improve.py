@@ -149,7 +149,8 @@ def test_an_agent_begins_with_the_one_of_the_round_before(
 ) -> None:
     still = replace(finished.cfg.agent, ppo=replace(finished.cfg.agent.ppo, learning_rate=0.0))
     turn = nth_round(replace(finished.cfg, agent=still), TWO_ROUNDS, 1)
-    monkeypatch.setattr("vqvideo.experiment.rounds.Round.agent", tmp_path / "agent")
+    save = Agent.save
+    monkeypatch.setattr(Agent, "save", lambda agent, folder: save(agent, tmp_path / "agent"))
     script.train_agent(turn)
     before = Agent.load(agent_folder(finished.round(0))).policy.state_dict()
     assert all(value.equal(before[name]) for name, value in Agent.load(tmp_path / "agent").policy.state_dict().items())
