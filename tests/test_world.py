@@ -11,10 +11,12 @@ import pytest
 from imagined import same
 from tiny_models import FIVE, STEERING, noise_frames, tiny_world
 
+from vqvideo.errors import InputError
 from vqvideo.experiment.finding import Source
 from vqvideo.models.quantizers import EMAVQConfig
 from vqvideo.models.tokenizer import FactorisedConv, ReconstructionConfig
 from vqvideo.models.tokenizer.vqvae import VQVAEConfig
+from vqvideo.storage.checkpoint import model_tensors, save_model
 from vqvideo.world import WorldModel
 
 
@@ -85,3 +87,12 @@ def test_a_setting_added_later_does_not_make_a_stranger_of_a_tokenizer() -> None
     }
     otherwise_trained = replace(config, reconstruction=ReconstructionConfig(worst=1.0))
     assert otherwise_trained.build((64, 64)).identity() == identity
+
+
+@pytest.mark.parametrize("part", ["vqvae", "prior", "spec", "env"])
+def test_a_world_without_one_of_its_parts_is_refused_with_the_name_of_the_file(tmp_path: Path, part: str) -> None:
+    world = tiny_world()
+    config = {name: value for name, value in world.config().items() if name != part}
+    save_model(tmp_path / "world", world.kind, config, model_tensors(world))
+    with pytest.raises(InputError, match=rf"config.json: nothing can be built from it \(KeyError: '{part}'\)"):
+        WorldModel.from_pretrained(tmp_path / "world")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vqvideo.data.playing import resize
 from vqvideo.errors import InputError, MissingExtraError
 from vqvideo.spaces import ActionSpace
-from vqvideo.storage.checkpoint import load_into, load_model, model_tensors, save_model
+from vqvideo.storage.checkpoint import config_errors, load_into, load_model, model_tensors, save_model
 
 try:
     from stable_baselines3.common.policies import ActorCriticCnnPolicy
@@ -106,8 +106,9 @@ class Agent:
             InputError: no agent there, or a damaged one.
         """
         saved = load_model(folder, KIND)
-        h, w = saved.config["frame_size"]
-        agent = cls.untrained((h, w), ActionSpace.from_json(saved.config["action_space"]))
+        with config_errors(folder):
+            h, w = saved.config["frame_size"]
+            agent = cls.untrained((h, w), ActionSpace.from_json(saved.config["action_space"]))
         load_into(agent.policy, {**_shared(saved.tensors), **saved.tensors}, folder)
         return agent
 

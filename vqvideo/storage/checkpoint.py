@@ -145,6 +145,18 @@ def build_and_load(build: Callable[[], M], tensors: Mapping[str, Tensor], source
 
 
 @contextmanager
+def config_errors(folder: Path) -> Iterator[None]:
+    """Around the making of what a folder's config describes: whatever a strange config leads to is an InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (MemoryError, RuntimeError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise InputError(f"{folder / CONFIG}: nothing can be built from it ({reason})") from error
+
+
+@contextmanager
 def _at_most(count: int, source: Path | str) -> Iterator[None]:
     """Refuses modules that make more parameters and buffers than `count` inside: a thousand million layers, each of no
     size, fill the memory too.

@@ -16,7 +16,7 @@ from torch import nn
 
 from vqvideo.errors import InputError
 from vqvideo.storage import files
-from vqvideo.storage.checkpoint import CONFIG, fingerprint, load_model, model_tensors, save_model
+from vqvideo.storage.checkpoint import config_errors, fingerprint, load_model, model_tensors, save_model
 from vqvideo.storage.formats import SavedModel
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
@@ -140,9 +140,5 @@ class HubModel(nn.Module, ModelHubMixin):
     @classmethod
     def _load(cls, folder: Path, quantizer: nn.Module | None) -> Self:
         saved = load_model(folder, cls.kind)
-        try:
-            model = cls.from_saved(saved, str(folder), quantizer)
-        except (MemoryError, RuntimeError, OverflowError) as error:
-            reason = (str(error).splitlines() or ["no memory"])[0]
-            raise InputError(f"{folder / CONFIG}: no model can be built from it ({reason})") from error
-        return model.eval().requires_grad_(False)
+        with config_errors(folder):
+            return cls.from_saved(saved, str(folder), quantizer).eval().requires_grad_(False)
