@@ -87,10 +87,8 @@ def nested(depth: int) -> list[object]:
         ({"name": "a", 7: 8}, "config.7 is not a setting"),
         ({"name": 3}, "config.name is 3, expected str"),
         ({"name": "a", "rate": 10**400}, r"config.rate is 1000.*000, expected float"),
-        ({"name": "a", "rate": 16**5000}, "config.rate is a int, expected float"),
         ({"name": "a", "rate": math.nan}, "config.rate is nan, expected float"),
         ({"name": "a", "limit": math.inf}, "config.limit is inf, expected float"),
-        ({"name": "a", "widths": [2**63]}, r"config.widths\[0\] is 9223372036854775808, expected int"),
         ({"name": "a", "out": "a\0b"}, "config.out is 'a.*b', expected Path"),
         ({"name": nested(900)}, r"config.name is \[\[\[\[...\]\]\]\], expected str"),
         ({"name": "a", "inner": ["x" * 10**6] * 100}, r"^.{,200}$"),
@@ -188,9 +186,6 @@ def test_files_that_are_no_configuration_are_refused(tmp_path: Path) -> None:
         read_yaml(tmp_path / "gone.yaml")
     with pytest.raises(InputError, match="no configuration file"):
         read_yaml(tmp_path)
-    (tmp_path / "big.yaml").write_text("a: " + "x" * 2**20)
-    with pytest.raises(InputError, match="larger than 64 KiB"):
-        read_yaml(tmp_path / "big.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="not valid YAML"):
         read_yaml(tmp_path / "binary.yaml")

@@ -145,17 +145,3 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
 def test_the_order_never_changes_between_versions() -> None:
     """A golden number: a change here makes every interrupted run resume with other data."""
     assert StepBatches(8, 8, 0, stop=1).indices(0) == [0, 3, 7, 5, 1, 2, 6, 4]
-
-
-@pytest.mark.parametrize(
-    ("size", "batch", "rank", "world", "message"),
-    [
-        (10, 6, 0, 4, "batch 6 does not divide by 4 processes"),
-        (0, 4, 0, 1, "both must be at least 1"),
-        (10, 0, 0, 1, "both must be at least 1"),
-        (10, 4, 2, 2, "rank 2 of 2"),
-    ],
-)
-def test_impossible_batches_are_refused(size: int, batch: int, rank: int, world: int, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        StepBatches(size, batch, 0, stop=1, rank=rank, world=world)

@@ -18,10 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
-from torch.nn.modules.module import (
-    register_module_buffer_registration_hook,
-    register_module_parameter_registration_hook,
-)
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from vqvideo.errors import InputError
 from vqvideo.storage import files
@@ -135,7 +132,14 @@ def build_and_load(build: Callable[[], M], tensors: Mapping[str, Tensor], source
     Raises:
         InputError: lists what is missing, left over or of another shape.
     """
-    with torch.device("meta"), _at_most(2 * len(tensors) + 64, source):
+    made, most = itertools.count(1), 2 * len(tensors) + 64
+
+    def counted(*_: object) -> None:
+        # A thousand million layers, each of no size, fill the memory too.
+        if next(made) > most:
+            raise InputError(f"{source}: does not fit its config: that asks for many more tensors than the file holds")
+
+    with torch.device("meta"), register_module_parameter_registration_hook(counted):
         sketch = build()
     # Taken over, not copied: a sketch has no room for values.
     load_into(sketch, tensors, source, assign=True)
@@ -154,25 +158,6 @@ def config_errors(folder: Path) -> Iterator[None]:
     except (MemoryError, RuntimeError, ArithmeticError, LookupError, TypeError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise InputError(f"{folder / CONFIG}: nothing can be built from it ({reason})") from error
-
-
-@contextmanager
-def _at_most(count: int, source: Path | str) -> Iterator[None]:
-    """Refuses modules that make more parameters and buffers than `count` inside: a thousand million layers, each of no
-    size, fill the memory too.
-    """
-    made = itertools.count(1)
-
-    def counted(*_: object) -> None:
-        if next(made) > count:
-            raise InputError(f"{source}: does not fit its config: that asks for many more tensors than the file holds")
-
-    hooks = [register_module_parameter_registration_hook(counted), register_module_buffer_registration_hook(counted)]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def load_into(model: nn.Module, tensors: Mapping[str, Tensor], source: Path | str, *, assign: bool = False) -> None:

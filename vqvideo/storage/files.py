@@ -104,13 +104,6 @@ def parse_json(text: bytes, where: str) -> Any:
 # ---------------------------------------------------------------- files
 
 
-def check_name(name: str, where: str) -> str:
-    """`name` if it is a plain file name: letters, digits, `_ . -`, no separator, no leading dot."""
-    if not _NAME.fullmatch(name):
-        raise InputError(f"{where}: {name[:80]!r} is not a plain file name (letters, digits, _ . -)")
-    return name
-
-
 def check_regular(path: AnyPath) -> os.stat_result:
     """The stat of a regular file, without opening it: a link, a pipe or a device is an InputError."""
     try:
@@ -342,7 +335,8 @@ def read_manifest(path: AnyPath) -> Manifest:
         raise InputError(f"{file}: format version {version!r}, this version reads {FOLDER_FORMAT}")
     manifest = typed(Manifest, {key: record[key] for key in ("info", "files", "digest") if key in record}, str(file))
     for name in manifest.files:
-        check_name(name, str(file))
+        if not _NAME.fullmatch(name):
+            raise InputError(f"{file}: {name[:80]!r} is not a plain file name (letters, digits, _ . -)")
     return manifest
 
 

@@ -131,8 +131,6 @@ def check_same_run(progress: Mapping[str, Any], identity: Identity, run: Path) -
         identity: of the run that goes on; settings that are newer than the checkpoint had their defaults then.
         run: folder of the run, for the message.
     """
-    if not {"settings", "step", "seconds", "world"} <= progress.keys():
-        raise InputError(f"{run}: its checkpoint lacks settings, step, seconds or world: vqvideo did not write it")
     recorded, settings = progress["settings"], identity.settings()
     before = defaults_beside(identity.stage, recorded) | recorded
     different = [key for key in {**settings, **recorded} if before.get(key) != settings.get(key)]

@@ -27,20 +27,8 @@ def any_non_finite(tensors: Iterable[Tensor]) -> Tensor:
     return ~torch.nn.utils.get_total_norm(floats, norm_type=math.inf).isfinite()
 
 
-def _culprits(named: Iterable[tuple[object, Tensor | None]]) -> list[str]:
-    return [str(name) for name, t in named if t is not None and t.is_floating_point() and not t.isfinite().all()]
-
-
-def name_tensors(named: Iterable[tuple[str, Tensor | None]]) -> str:
-    """The first names of tensors that are not finite, and how many more there are; empty if all are finite."""
-    names = _culprits(named)
-    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    return ", ".join(names[:_MOST_NAMES]) + more
-
-
-def name_terms(metrics: Mapping[str, float]) -> str:
-    """The terms that are not finite, with their values; empty if all are finite."""
-    return ", ".join(f"{name} = {value}" for name, value in metrics.items() if not math.isfinite(value))
+def _not_finite(named: Iterable[tuple[str, Tensor | None]]) -> list[str]:
+    return [name for name, t in named if t is not None and t.is_floating_point() and not t.isfinite().all()]
 
 
 def findings(model: nn.Module, metrics: Mapping[str, float], norms: Iterable[Tensor]) -> str:
@@ -51,10 +39,11 @@ def findings(model: nn.Module, metrics: Mapping[str, float], norms: Iterable[Ten
         metrics: the loss and its terms.
         norms: of the gradients; where they are finite, whatever is not lies on another rank.
     """
-    found = {"loss terms": name_terms(metrics), "statistics": name_tensors(model.named_buffers())}
+    terms = [f"{name} = {value}" for name, value in metrics.items() if not math.isfinite(value)]
+    found = {"loss terms": terms, "statistics": _not_finite(model.named_buffers())}
     if not any(found.values()):
-        found["gradient of"] = name_tensors((name, p.grad) for name, p in model.named_parameters())
-    parts = [f"{what} {names}" for what, names in found.items() if names]
+        found["gradient of"] = _not_finite((name, p.grad) for name, p in model.named_parameters())
+    parts = [f"{what} {', '.join(names[:_MOST_NAMES])}" for what, names in found.items() if names]
     overflowed = any_non_finite(norms).item()
     unnamed = "the norm of the gradient, too large for a number" if overflowed else "a value on another rank"
     return f"not finite: {'; '.join(parts) or unnamed}"

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import platform
-import time
+import timeit
 from collections.abc import Callable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-log = logging.getLogger(__name__)
 _YES = ("1", "true", "yes", "on", "y", "t")
 """What Accelerate reads as true."""
 _PACKAGES = ("vqvideo", "torch", "numpy", "vector-quantize-pytorch")
@@ -44,7 +43,7 @@ def hardware() -> dict[str, Any]:
         "description": describe(),
         "cores": available_cores(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
+        "load_average": list(os.getloadavg()),
     }
 
 
@@ -127,9 +126,4 @@ def _convolve(dtype: torch.dtype) -> None:
 def _seconds(run: Callable[[], None], trials: int = 7) -> float:
     """Median time of a few runs after a warm-up."""
     run()
-    times = []
-    for _ in range(trials):
-        began = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - began)
-    return sorted(times)[trials // 2]
+    return median(timeit.repeat(run, number=1, repeat=trials))

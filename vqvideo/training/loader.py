@@ -189,26 +189,17 @@ class StepBatches:
 
     Args:
         size: samples in the data set.
-        batch: samples per micro step over all ranks.
+        batch: samples per micro step over all ranks; `world` divides it.
         seed: of the order.
         stop: the micro step before which to stop.
         start: the first micro step.
         rank: which slice of each batch this process takes.
         world: how many processes share a batch.
-
-    Raises:
-        InputError: the batch does not divide by the number of processes, or there is no data.
     """
 
     def __init__(
         self, size: int, batch: int, seed: int, *, stop: int, start: int = 0, rank: int = 0, world: int = 1
     ) -> None:
-        if size < 1 or batch < 1:
-            raise InputError(f"batches of {batch} from {size} samples: both must be at least 1")
-        if batch % world:
-            raise InputError(f"batch {batch} does not divide by {world} processes; choose a multiple")
-        if not 0 <= rank < world:
-            raise InputError(f"rank {rank} of {world} processes")
         self.size, self.batch, self.seed = size, batch, seed
         self.start, self.stop = start, stop
         self.rank, self.world = rank, world

@@ -8,12 +8,12 @@ game.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vqvideo.training.config import TrainConfig
 
@@ -82,22 +82,6 @@ def learning_rate(cfg: TrainConfig, step: int, progress: float, peak: float | No
     warm = min(1.0, (step + 1) / max(1, cfg.warmup))
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
     return (cfg.learning_rate if peak is None else peak) * warm * (cfg.final_rate + (1 - cfg.final_rate) * cosine)
-
-
-def set_rates(optimizer: torch.optim.Optimizer, rates: Mapping[str, float]) -> None:
-    """Gives each group its learning rate."""
-    for group in optimizer.param_groups:
-        group["lr"] = rates[group["group"]]
-
-
-def gradient_norm(parameters: Iterable[Tensor]) -> Tensor:
-    """The norm of all gradients together; it is not finite if any element is not. Nothing is changed."""
-    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-
-
-def clip_gradients(parameters: Iterable[Tensor], largest: float, norm: Tensor) -> None:
-    """Scales gradients whose norm is known down to `largest`, in place."""
-    torch.nn.utils.clip_grads_with_norm_(parameters, largest, norm)
 
 
 class AveragedWeights:

@@ -33,7 +33,7 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.media = path / "media"
         self.checkpoints = path / "checkpoints"
-        self._lock: FolderLock | None = None
+        self._lock = FolderLock(path)
 
     def __enter__(self) -> RunFolder:
         return self
@@ -50,14 +50,13 @@ class RunFolder:
         """
         for folder in (self.media, self.checkpoints):
             files.make_folder(folder)
-        self._lock = FolderLock(self.path).acquire()
+        self._lock.acquire()
         for folder in (self.path, self.media, self.checkpoints):
             files.clean_temporaries(folder)
 
     def close(self) -> None:
         """Lets another process write; a second call changes nothing."""
-        if self._lock is not None:
-            self._lock.release()
+        self._lock.release()
 
     def check_room(self, checkpoint_bytes: int, keep: int) -> None:
         """Raises DiskError if a run would end for want of room when it saves a checkpoint: now, and not after hours.

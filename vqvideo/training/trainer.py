@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from tqdm import tqdm
 
 from vqvideo.storage.checkpoint import (
@@ -37,12 +38,9 @@ from vqvideo.training.loader import Batch
 from vqvideo.training.optimizers import (
     MAIN,
     AveragedWeights,
-    clip_gradients,
-    gradient_norm,
     learning_rate,
     make_optimizer,
     parameter_groups,
-    set_rates,
 )
 from vqvideo.training.processes import gathered, on_main_process, ranks_where, refuse_disagreement
 from vqvideo.training.run_folder import RunFolder
@@ -212,14 +210,18 @@ class Trainer:
             name: learning_rate(self.cfg, self.step, self.progress, group.learning_rate)
             for name, group in self.groups.items()
         }
-        set_rates(self.optimizer, rates)
+        for part in self.optimizer.param_groups:
+            part["lr"] = rates[part["group"]]
         micros = [self._micro_step(model, next(source), micro) for micro in range(self.cfg.accumulate)]
         self.accelerator.unscale_gradients()
-        norms = {name: gradient_norm(group.parameters.values()) for name, group in self.groups.items()}
+        norms = {
+            name: get_total_norm([p.grad for p in group.parameters.values() if p.grad is not None])
+            for name, group in self.groups.items()
+        }
         figures = _StepFigures(micros, norms, rates)
         self._refuse_non_finite(figures)
         for name, group in self.groups.items():
-            clip_gradients(group.parameters.values(), self.cfg.clip_norm, norms[name])
+            clip_grads_with_norm_(group.parameters.values(), self.cfg.clip_norm, norms[name])
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.model.after_step()  # type: ignore[operator]
