@@ -191,6 +191,9 @@ def test_the_commands_leave_what_the_page_says(home: Path, outcomes: dict[str, s
     del outcomes
     assert (home / "data" / "car_racing" / "manifest.jsonl").is_file()
     assert list((home / "runs" / "car_racing" / "rollout").glob("*.mp4"))
+    figures = json.loads((home / "figures.json").read_text())
+    assert {"subject", "hardware", "versions", "settings", "notes", "results"} == set(figures)
+    assert all(row["frames_per_s"] > 0 for row in figures["results"]["cpu"]["tokenizer"])
     for name in ("quickstart", "car_racing", "lunar_lander_v3", "two"):
         assert (home / "runs" / name / "vqvae" / "model" / "model.safetensors").is_file(), name
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -19,7 +18,7 @@ from vqvideo.models.prior import AutoregressiveHeadConfig, HeadConfig, MaskedHea
 from vqvideo.scripts import benchmark
 from vqvideo.scripts.benchmarks.dreams import BASELINE, Dreams, Untrained, chosen_heads, head_kinds, state_bytes
 from vqvideo.scripts.benchmarks.imagine import ImagineBenchmark
-from vqvideo.scripts.benchmarks.imagine_speed import COLUMNS, PARTS, measure_imagination, table
+from vqvideo.scripts.benchmarks.imagine_speed import PARTS
 
 CPU = torch.device("cpu")
 TINY = Untrained(vqvae_config(), PriorConfig(dim=32, heads=2, layers=2, window=3), SIZE)
@@ -60,40 +59,6 @@ def test_the_memory_of_a_dream_grows_with_the_streams_and_not_with_the_steps() -
     whole = torch.zeros(10)
     assert state_bytes((whole, whole[:2], 7, (whole[5:],))) == 40, "what tensors share counts once"
     assert state_bytes((whole[:2],)) == 40, "so does the unseen part of a view"
-
-
-@pytest.mark.parametrize("good_calls", [0, 20], ids=["at once", "on the way"])
-def test_a_compiled_world_that_fails_has_a_reason_and_the_others_go_on(
-    good_calls: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    left = iter(range(good_calls))
-
-    def fragile(function: Callable[..., Any], **_: object) -> Callable[..., Any]:
-        def compiled(*arguments: Any) -> Any:
-            if next(left, None) is None:
-                raise RuntimeError("no compiler here\nand more")
-            return function(*arguments)
-
-        return compiled
-
-    monkeypatch.setattr(torch, "compile", fragile)
-    monkeypatch.setattr("vqvideo.scripts.benchmarks.imagine_speed.peak_memory", lambda *_: 0)
-    entries = [dreams("parallel", mode="compiled"), dreams("parallel")]
-    bad, good = measure_imagination(entries, 1, CPU, rounds=20, round_seconds=0.0)
-    assert (bad["reason"], good["reason"]) == ("RuntimeError: no compiler here and more", None)
-    assert ("frames_per_s" in bad, "frames_per_s" in good) == (False, True)
-    (row,) = table([bad], "title").rows
-    assert (set(row[3:]), len(row)) == ({"-"}, len(COLUMNS))
-
-
-def test_a_trained_world_is_measured_with_the_head_that_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("memory", "streaming"):
-        monkeypatch.setattr(f"vqvideo.scripts.benchmarks.{module}.in_fresh_process", lambda function, *a: function(*a))
-    tiny_world().save_pretrained(tmp_path / "world")
-    report = ImagineBenchmark(world=str(tmp_path / "world"), quick=True).measure()
-    rows = report.results["cpu"]["imagination"]
-    assert {row["head"] for row in rows} == {"parallel"}
-    assert all(row["times_faster_than_autoregressive"] is None for row in rows)
 
 
 def test_the_script_prints_tables_and_writes_figures(

@@ -22,9 +22,8 @@ from vqvideo.scripts.benchmarks.env import BARE, ENV, EnvBenchmark, staggered
 from vqvideo.scripts.benchmarks.imagine import ImagineBenchmark
 from vqvideo.scripts.benchmarks.memory import peak_memory
 from vqvideo.scripts.benchmarks.quantizer_contestants import PEER, WORKS, Problem, entries
-from vqvideo.scripts.benchmarks.timing import Timing, Work, speed_ratio, take_turns, threads
+from vqvideo.scripts.benchmarks.timing import Timing, Work, speed_ratio, take_turns
 from vqvideo.scripts.benchmarks.tokenizer import TokenizerBenchmark
-from vqvideo.scripts.benchmarks.tokenizer_speed import KINDS
 
 CPU = torch.device("cpu")
 TINY = Problem(vectors=200, codes=64, dim=4)
@@ -51,13 +50,6 @@ def test_a_ratio_is_of_medians_and_its_spread_within_rounds() -> None:
     assert (ratio.of_medians, ratio.low, ratio.high) == (3.0, 3.0, 3.0)
     assert speed_ratio(peer, ours).of_medians == pytest.approx(1 / 3)
     assert ours.median == 1.0
-
-
-def test_the_number_of_threads_is_put_back() -> None:
-    before = torch.get_num_threads()
-    with threads(before + 1):
-        assert torch.get_num_threads() == before + 1
-    assert torch.get_num_threads() == before
 
 
 @dataclass(frozen=True)
@@ -115,24 +107,6 @@ def measured(monkeypatch: pytest.MonkeyPatch, capsys: Any, figures: Path, *words
     monkeypatch.setattr(sys, "argv", ["benchmark.py", *words, "--quick", "--json", str(figures)])
     benchmark.main()
     return capsys.readouterr().out, json.loads(figures.read_text())
-
-
-def test_the_tokenizers_figures_are_printed_and_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    printed, record = measured(monkeypatch, capsys, tmp_path / "figures.json", "tokenizer")
-    assert "vectors/s" in printed
-    assert set(record) == {"subject", "hardware", "versions", "settings", "notes", "results"}
-    assert {"rounds", "seed", "quick"} <= set(record["settings"])
-    assert torch.__version__.startswith(record["versions"]["torch"])
-    found = record["results"]["cpu"]
-    for row in found["quantizer"]:
-        assert {"work", "contestant", "threads", "vectors_per_s", "first_is_times_faster", "peak_bytes"} <= set(row)
-        assert len(row["seconds_rounds"]) == record["settings"]["rounds"]
-    assert {row["work"] for row in found["tokenizer"]} == set(KINDS)
-    assert {row["precision"] for row in found["tokenizer"]} == {"fp32", "bf16"}
-    assert all(row["frames_per_s"] > 0 and row["peak_bytes"] >= 0 for row in found["tokenizer"])
-    assert {"steps", "window", "first_ms", "last_ms", "growth_bytes"} <= set(found["streaming"])
 
 
 def test_an_environment_is_measured_beside_its_bare_world(

@@ -1,4 +1,4 @@
-"""Traps of quantizers that several ranks train together; `test_traps` has the list."""
+"""Traps of quantizers that several ranks train together."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from vqvideo.data.clips import Clips
     from vqvideo.data.store import Store
     from vqvideo.world import WorldModel
-
-_CONFIGS = Path(__file__).parents[1] / "configs"
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,8 @@ class Source:
         from vqvideo import pretrained
 
         name = self.run.name
-        known = (_CONFIGS / f"{name}.yaml").is_file()
+        # In a clone the configs lie beside the package, in a wheel inside it.
+        known = resources.files("vqvideo.configs").joinpath(f"{name}.yaml").is_file()
         settings = f"--config configs/{name}.yaml" if known else f"--name {name} --record.env {self.env}"
         shipped = ", ".join(pretrained.worlds())
         return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable
 from datetime import timedelta
@@ -33,7 +34,17 @@ def _patient_group(world: dist.ProcessGroup) -> dist.ProcessGroup:
     """All ranks of `world`, on the CPU. Its collectives outlast what NCCL takes for a hanging rank after ten minutes,
     and end at once where a rank is gone.
     """
-    return dist.new_group(backend="gloo", timeout=_PATIENCE)  # type: ignore[return-value]
+    group = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    # Its threads would abort an interpreter that ends while they are there.
+    atexit.register(_part)
+    return group  # type: ignore[return-value]
+
+
+def _part() -> None:
+    """Ends all groups of this process, if nobody has done so."""
+    _patient_group.cache_clear()
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def ranks_where(seen: bool) -> list[int]:
