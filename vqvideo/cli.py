@@ -89,7 +89,8 @@ def run(main: Callable[[], None]) -> None:
 
 def commands_here(text: str) -> str:
     """A text whose commands can be typed here: in a clone they name scripts, elsewhere the console command."""
-    if Path("scripts").is_dir():
+    # Many projects have a folder of that name: it is this one's file that counts.
+    if Path("scripts/train_vqvae.py").is_file():
         return text
     text = re.sub(r"accelerate launch scripts/(\w+)\.py", r"accelerate launch -m vqvideo.scripts.\1", text)
     return _SCRIPT.sub(lambda found: f"vqvideo {found[1].replace('_', '-')}", text)
