@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
@@ -10,9 +11,10 @@ from pathlib import Path
 import gymnasium
 
 from vqvideo import envs
-from vqvideo.data.collect import collect
+from vqvideo.data.collect import CollectReport, collect
 from vqvideo.data.config import RecordConfig
 from vqvideo.data.index import StoreMeta
+from vqvideo.data.playing import Policy
 from vqvideo.data.store import StoreWriter
 from vqvideo.envs.policies import make_policy
 from vqvideo.spaces import ActionSpace
@@ -33,17 +35,7 @@ def record(options: RecordConfig) -> Path:
         env.close()
     with StoreWriter.open(out, meta) as writer:
         before = len(writer.indices)
-        report = collect(
-            partial(envs.make, preset),
-            partial(make_policy, preset.policy),
-            writer,
-            episodes=options.episodes,
-            max_steps=options.steps,
-            frame_size=meta.frame_size,
-            seed=options.seed,
-            held_out_every=options.held_out_every,
-            workers=options.workers,
-        )
+        report = collect_episodes(writer, options, partial(make_policy, preset.policy))
     if report.episodes == 0:
         print(f"{out} holds {before} episodes already; nothing to record.")
     else:
@@ -53,6 +45,21 @@ def record(options: RecordConfig) -> Path:
             f"mean return {sum(report.returns) / report.episodes:.1f}"
         )
     return out
+
+
+def collect_episodes(writer: StoreWriter, options: RecordConfig, make_player: Callable[[], Policy]) -> CollectReport:
+    """Plays the episodes that the store lacks of those that `options` ask for, with a policy of the caller's."""
+    return collect(
+        partial(envs.make, chosen_preset(options)),
+        make_player,
+        writer,
+        episodes=options.episodes,
+        max_steps=options.steps,
+        frame_size=writer.meta.frame_size,
+        seed=options.seed,
+        held_out_every=options.held_out_every,
+        workers=options.workers,
+    )
 
 
 def chosen_preset(options: RecordConfig) -> envs.Preset:

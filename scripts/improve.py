@@ -115,10 +115,8 @@ def refuse_useless(store: Store, episodes: int) -> None:
 
 def play_on(turn: Round) -> Figures:
     """The agent of the round before plays the episodes that the store does not hold yet. Returns who it is."""
-    from vqvideo import envs
-    from vqvideo.data.collect import collect
     from vqvideo.data.store import Store, StoreWriter
-    from vqvideo.envs.recording import chosen_preset
+    from vqvideo.envs.recording import collect_episodes
     from vqvideo.experiment.rounds import agent_folder
     from vqvideo.storage.files import read_manifest
 
@@ -127,17 +125,8 @@ def play_on(turn: Round) -> Figures:
     # The store goes on saying how it began; who played the episodes that followed is in rounds.json.
     meta = Store.open(options.folder).meta
     with StoreWriter.open(options.folder, meta) as writer:
-        collect(
-            partial(envs.make, chosen_preset(options)),
-            partial(agent_policy, player, turn.exploration, turn.cfg.vqvae.model.backbone.strides[0]),
-            writer,
-            episodes=options.episodes,
-            max_steps=options.steps,
-            frame_size=meta.frame_size,
-            seed=options.seed,
-            held_out_every=options.held_out_every,
-            workers=options.workers,
-        )
+        hold = turn.cfg.vqvae.model.backbone.strides[0]
+        collect_episodes(writer, options, partial(agent_policy, player, turn.exploration, hold))
     return {"player": str(player), "digest": read_manifest(player).digest, "exploration": turn.exploration}
 
 
