@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -59,7 +60,8 @@ class WorldModel(Imaginer, HubModel):
         return {
             "vqvae": self.vqvae.config(),
             "prior": to_plain(self.prior.cfg),
-            "spec": to_plain(self.prior.spec),
+            # Taken anew: in half precision it is another tokenizer than the one whose codes the prior was trained on.
+            "spec": to_plain(replace(self.prior.spec, tokenizer=self.vqvae.fingerprint())),
             "env": to_plain(self.env),
         }
 

@@ -47,9 +47,11 @@ def model_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def fingerprint(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of a model: two models with one fingerprint compute the same."""
+    """SHA-256 of a model: two models with one fingerprint compute the same in the same precision. Its tensors count by
+    their values in single precision, in which a model is loaded that was saved in another one.
+    """
     digest = hashlib.sha256(files.canonical_json(json.loads(json.dumps(config))))
-    digest.update(tensor_bytes(tensors))
+    digest.update(tensor_bytes({name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}))
     return digest.hexdigest()
 
 

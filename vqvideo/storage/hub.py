@@ -88,7 +88,7 @@ class HubModel(nn.Module, ModelHubMixin):
         push_to_hub: bool = False,
         **hub: Any,
     ) -> str | None:
-        """Writes the model folder, whole or not at all.
+        """Writes the model folder, whole or not at all. Weights are written in the precision that the model has.
 
         Args:
             save_directory: a new folder, an empty one or an older model's, which is replaced.
@@ -107,7 +107,8 @@ class HubModel(nn.Module, ModelHubMixin):
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | Path, *, quantizer: nn.Module | None = None, **hub: Any
     ) -> Self:
-        """Loads a model folder, in eval mode and frozen.
+        """Loads a model folder, in eval mode and frozen, in single precision whatever it was saved in: go on with
+        `.to(torch.bfloat16)` for half of the memory.
 
         Args:
             pretrained_model_name_or_path: a local folder or a repository on the Hub such as "someone/world".

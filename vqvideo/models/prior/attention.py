@@ -11,6 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from vqvideo.models.device import sent
+from vqvideo.models.precision import SinglePrecisionBuffers
 from vqvideo.models.rows import with_rows
 
 
@@ -80,7 +81,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
     return scores.softmax(dim=-1).to(v.dtype) @ v
 
 
-class SpaceAttention(nn.Module):
+class SpaceAttention(SinglePrecisionBuffers):
     """Full attention among the n tokens of a latent step, rotary in height and width. (b, t, n, d) -> same.
 
     Args:

@@ -7,11 +7,12 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from vqvideo.models.precision import SinglePrecisionBuffers
 from vqvideo.models.prior.spec import ActionStats
 from vqvideo.spaces import ActionSpace
 
 
-class ActionEncoder(nn.Module):
+class ActionEncoder(SinglePrecisionBuffers):
     """Flat actions (b, t, s, a) to one vector per latent step (b, t, d).
 
     Categorical columns become one-hot, continuous ones are normalised by their recorded statistics; the s actions of
@@ -42,7 +43,8 @@ class ActionEncoder(nn.Module):
             else scaled[..., i : i + 1]
             for i, column in enumerate(self.columns)
         ]
-        encoded = self.mlp(rearrange(torch.cat(features, dim=-1), "b t s f -> b t (s f)"))
+        together = rearrange(torch.cat(features, dim=-1), "b t s f -> b t (s f)")
+        encoded = self.mlp(together.to(self.unknown.dtype))
         return encoded if known is None else torch.where(known[..., None], encoded, self.unknown.to(encoded.dtype))
 
 

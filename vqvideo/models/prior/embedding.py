@@ -7,8 +7,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from vqvideo.models.precision import SinglePrecisionBuffers
 
-class TokenEmbedding(nn.Module):
+
+class TokenEmbedding(SinglePrecisionBuffers):
     """Codes (b, t, n) to (b, t, n, d): a learned table plus a linear map of the tokenizer's code vectors, so that
     neighbouring codes begin as neighbours.
     """
@@ -29,7 +31,8 @@ class TokenEmbedding(nn.Module):
     def vectors(self, codes: Tensor) -> Tensor:
         """Codes (...) to (..., d), without their place."""
         scale = self.codebook.std().clamp(min=1e-6)
-        return self.table(codes) + self.geometry(F.embedding(codes, self.codebook) / scale)
+        vectors = F.embedding(codes, self.codebook) / scale
+        return self.table(codes) + self.geometry(vectors.to(self.place.dtype))
 
 
 class Unpatched(nn.Module):

@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vqvideo.models.precision import SinglePrecisionBuffers
 
-class RewardHead(nn.Module):
+
+class RewardHead(SinglePrecisionBuffers):
     """The reward as a distribution over bins that are spread evenly in symlog space over the recorded range
     (Hafner et al. 2023, arXiv:2301.04104). (b, t, d) -> bins.
     """
@@ -36,11 +38,11 @@ class RewardHead(nn.Module):
 
     def targets(self, reward: Tensor) -> Tensor:
         """Weights (..., bins) of the bins for rewards (...): their mean value is the reward."""
-        return two_hot(reward.float(), symexp(self.bins))
+        return two_hot(reward.float(), symexp(self.bins.float()))
 
     def mean(self, logits: Tensor) -> Tensor:
         """Expected reward (...) of logits (..., bins)."""
-        return (logits.float().softmax(dim=-1) * symexp(self.bins)).sum(dim=-1)
+        return (logits.float().softmax(dim=-1) * symexp(self.bins.float())).sum(dim=-1)
 
 
 class SymlogRewardHead(RewardHead):
@@ -49,7 +51,7 @@ class SymlogRewardHead(RewardHead):
     """
 
     def targets(self, reward: Tensor) -> Tensor:
-        return two_hot(symlog(reward), self.bins)
+        return two_hot(symlog(reward), self.bins.float())
 
 
 def _with_zero(bins: Tensor) -> Tensor:

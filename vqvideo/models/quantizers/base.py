@@ -1,7 +1,8 @@
 """The contract of all quantizers, and what several of them are made of.
 
-Everything here runs in fp32 whatever the autocast around it: half precision picks wrong codes (1.5 % of the
-nearest codes at k = 1024, d = 8 in bf16) and breaks the straight-through sum.
+Everything here runs in fp32 whatever the autocast around it, also in a model of half precision (in one of double
+precision, in that): half precision picks wrong codes (1.5 % of the nearest codes at k = 1024, d = 8 in bf16) and breaks
+the straight-through sum.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from vqvideo.errors import InputError
+from vqvideo.models.precision import SinglePrecision
 from vqvideo.models.quantizers.config import Gradient
 
 
@@ -22,14 +24,14 @@ class Quantized(NamedTuple):
     """What a quantizer makes of latents (..., d)."""
 
     values: Tensor
-    """(..., d) fp32: the chosen code vectors, with a gradient straight through to the latents."""
+    """(..., d) fp32 or fp64: the chosen code vectors, with a gradient straight through to the latents."""
     indices: Tensor
     """(...) int64 codes."""
     loss: Tensor
     """Scalar: what the quantizer adds to the training loss (a mean over latents)."""
 
 
-class Quantizer(nn.Module, ABC):
+class Quantizer(SinglePrecision, ABC):
     """The contract. A quantizer that learns from statistics gathers them in `forward` and applies them in
     `update`, which the training loop calls once per optimizer step on every rank.
     """

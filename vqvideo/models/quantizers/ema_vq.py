@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vqvideo.models.device import sent
+from vqvideo.models.precision import single
 from vqvideo.models.quantizers.base import (
     LATENTS_PER_CODE,
     Quantized,
@@ -66,7 +67,7 @@ class EMAVQ(Quantizer):
 
     def forward(self, z: Tensor) -> Quantized:
         with fp32(z):
-            z = self.project(z.float())
+            z = self.project(single(z))
             indices = self._indices(z)
             q = F.embedding(indices, self.codebook)
             if self.learns_from(z):
@@ -77,7 +78,7 @@ class EMAVQ(Quantizer):
     @torch.no_grad()
     def encode(self, z: Tensor) -> Tensor:
         with fp32(z):
-            return self._indices(self.project(z.float()))
+            return self._indices(self.project(single(z)))
 
     def decode(self, indices: Tensor) -> Tensor:
         return F.embedding(indices, self.codebook)
@@ -86,7 +87,7 @@ class EMAVQ(Quantizer):
     def initialize(self, z: Tensor) -> None:
         """K-means start. Every rank must pass the same latents; those of rank 0 decide."""
         enough_latents(z, self.codebook_size)
-        z = self.project(z.float())
+        z = self.project(single(z))
         centroids = k_means(z, self.codebook_size, rounds=10, generator=self._generator())
         centroids = broadcast_from_first(self.project(centroids))
         self.codebook.copy_(centroids)

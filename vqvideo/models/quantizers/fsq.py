@@ -7,6 +7,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from vqvideo.models.precision import single
 from vqvideo.models.quantizers.base import Quantized, fp32, straight_through
 from vqvideo.models.quantizers.config import FSQConfig
 from vqvideo.models.quantizers.whitening import WhitenedQuantizer
@@ -46,11 +47,11 @@ class FSQ(WhitenedQuantizer):
     @torch.no_grad()
     def encode(self, z: Tensor) -> Tensor:
         with fp32(z):
-            return self._combine(self._bound(self.whitening(z.float())).round())
+            return self._combine(self._bound(self.whitening(single(z))).round())
 
     def decode(self, indices: Tensor) -> Tensor:
         digits = indices[..., None] // self.basis % self.levels
-        return (digits - self.levels // 2) / (self.levels // 2)
+        return (digits - self.levels // 2).to(self.half_range) / (self.levels // 2)
 
     def _bound(self, z: Tensor) -> Tensor:
         """Equation of section 3 of the paper; even numbers of levels are shifted by half a step."""

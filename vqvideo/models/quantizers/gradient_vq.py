@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vqvideo.models.precision import single
 from vqvideo.models.quantizers.base import (
     LATENTS_PER_CODE,
     Quantized,
@@ -35,7 +36,7 @@ class LearntVQ(Quantizer):
 
     def forward(self, z: Tensor) -> Quantized:
         with fp32(z):
-            z = z.float()
+            z = single(z)
             indices = self.encode(z)
             q = F.embedding(indices, self.codes())
             loss = F.mse_loss(q, z.detach()) + self.cfg.commitment * F.mse_loss(z, q.detach())
@@ -44,7 +45,7 @@ class LearntVQ(Quantizer):
     @torch.no_grad()
     def encode(self, z: Tensor) -> Tensor:
         with fp32(z):
-            return nearest(z.float().reshape(-1, self.dim), self.codes()).reshape(z.shape[:-1])
+            return nearest(single(z).reshape(-1, self.dim), self.codes()).reshape(z.shape[:-1])
 
     def decode(self, indices: Tensor) -> Tensor:
         with fp32(indices):
@@ -78,4 +79,4 @@ class GradientVQ(LearntVQ):
         """K-means start. Every rank must pass the same latents; those of rank 0 decide."""
         enough_latents(z, self.codebook_size)
         generator = torch.Generator().manual_seed(self.cfg.seed)
-        self.codebook.copy_(broadcast_from_first(k_means(z.float(), self.codebook_size, 10, generator)))
+        self.codebook.copy_(broadcast_from_first(k_means(single(z), self.codebook_size, 10, generator)))

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vqvideo.models.precision import single
 from vqvideo.models.quantizers.base import Quantized, fp32, straight_through
 from vqvideo.models.quantizers.config import BitConfig
 from vqvideo.models.quantizers.ranks import mean_over_ranks
@@ -48,7 +49,7 @@ class BitQuantizer(WhitenedQuantizer):
     @torch.no_grad()
     def encode(self, z: Tensor) -> Tensor:
         with fp32(z):
-            return self._combine(self.bound(self.whitening(z.float())))
+            return self._combine(self.bound(self.whitening(single(z))))
 
     def decode(self, indices: Tensor) -> Tensor:
         bits = (indices[..., None] & self.places) > 0

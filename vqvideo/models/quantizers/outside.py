@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from vqvideo.errors import InputError
+from vqvideo.models.precision import single
 from vqvideo.models.quantizers.base import Quantized, Quantizer, fp32
 from vqvideo.models.quantizers.config import OutsideConfig
 
@@ -57,9 +58,9 @@ class Adapted(Quantizer):
 
     def _run(self, z: Tensor, *, train: bool) -> tuple[Tensor, Tensor, Tensor]:
         self.module.train(train)
-        values, indices, *losses = self.module(z.float().reshape(1, -1, self.dim))
+        values, indices, *losses = self.module(single(z).reshape(1, -1, self.dim))
         self.module.train(self.training)
-        loss = torch.stack([part.sum() for part in losses[:1]]).sum() if losses else z.new_zeros(()).float()
+        loss = torch.stack([part.sum() for part in losses[:1]]).sum() if losses else single(z.new_zeros(()))
         # Some count in int32; what is no integer at all is left for `checked` to refuse.
         return values, indices if indices.is_floating_point() else indices.long(), loss
 

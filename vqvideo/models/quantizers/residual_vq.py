@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from vqvideo.models.precision import single
 from vqvideo.models.quantizers.base import Quantized, Quantizer, fp32, pass_gradient
 from vqvideo.models.quantizers.config import ResidualVQConfig
 from vqvideo.models.quantizers.ema_vq import EMAVQ
@@ -27,7 +28,7 @@ class ResidualVQ(Quantizer):
 
     def forward(self, z: Tensor) -> Quantized:
         with fp32(z):
-            z = z.float()
+            z = single(z)
             parts: list[Quantized] = []
             for stage in self._stages:
                 done = [part.values.detach() for part in parts]
@@ -44,7 +45,7 @@ class ResidualVQ(Quantizer):
     @torch.no_grad()
     def encode(self, z: Tensor) -> Tensor:
         with fp32(z):
-            digits, rest = [], z.float()
+            digits, rest = [], single(z)
             for stage in self._stages:
                 digits.append(stage.encode(rest))
                 rest = rest - stage.decode(digits[-1])
@@ -57,7 +58,7 @@ class ResidualVQ(Quantizer):
     @torch.no_grad()
     def initialize(self, z: Tensor) -> None:
         """K-means start of each stage on what the stages before left over."""
-        rest = z.float()
+        rest = single(z)
         for stage in self._stages:
             stage.initialize(rest)
             rest = rest - stage.decode(stage.encode(rest))

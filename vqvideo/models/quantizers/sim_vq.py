@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from vqvideo.models.precision import single
 from vqvideo.models.quantizers.base import LATENTS_PER_CODE
 from vqvideo.models.quantizers.config import SimVQConfig
 from vqvideo.models.quantizers.gradient_vq import LearntVQ
@@ -40,7 +41,7 @@ class SimVQ(LearntVQ):
     @torch.no_grad()
     def initialize(self, z: Tensor) -> None:
         """Gives the codes mean and spread of the first latents. Those of rank 0 decide."""
-        z = z.float()
+        z = single(z)
         self._start(
             broadcast_from_first(z.std(dim=0).clamp(min=1e-3).contiguous()),
             broadcast_from_first(z.mean(dim=0).contiguous()),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from vqvideo.models.precision import single
 from vqvideo.models.quantizers.base import Quantizer
 from vqvideo.models.quantizers.ranks import broadcast_from_first, sum_over_ranks
 
@@ -61,7 +62,7 @@ class Whitening(nn.Module):
     @torch.no_grad()
     def fit(self, z: Tensor) -> None:
         """Takes mean and covariance of latents (n, d). Every rank must pass the same ones; those of rank 0 decide."""
-        z = broadcast_from_first(z.float().contiguous())
+        z = broadcast_from_first(single(z).contiguous())
         mean = z.mean(dim=0)
         self.covariance.copy_((z - mean).T @ (z - mean) / len(z))
         self.fitted.fill_(True)
@@ -150,8 +151,8 @@ class WhitenedQuantizer(Quantizer):
         self.whitening.update()
 
     def observed(self, z: Tensor) -> Tensor:
-        """The whitened fp32 latents of a forward pass."""
-        z = z.float()
+        """The whitened latents of a forward pass."""
+        z = single(z)
         if self.whiten and self.learns_from(z):
             self.whitening.observe(z)
         return self.whitening(z)

@@ -308,5 +308,6 @@ class VQVAE(HubModel):
     def _frames(self, values: Tensor, state: TimeState) -> tuple[Tensor, TimeState]:
         """Code vectors (b, m, h, w, d) to signed frames (b, s m, c, h, w)."""
         walk = TimeWalk(state)
+        values = values.to(self.variance.dtype)
         x = self.decoder(rearrange(values, "b t h w d -> b d t h w"), walk)
         return rearrange(x, "b c t h w -> b t c h w"), walk.finish()
