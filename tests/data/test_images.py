@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -53,21 +54,30 @@ def test_an_image_is_cut_to_the_shape_of_a_frame_around_its_centre(tmp_path: Pat
     assert wide[0, 0, :, :6].min() > 150
 
 
-def test_grey_and_transparent_images_become_rgb(tmp_path: Path) -> None:
-    save(tmp_path / "grey.png", np.full((20, 20), 90, np.uint8))
-    save(tmp_path / "rgba.png", np.full((20, 20, 4), 90, np.uint8))
-    images = Images(tmp_path, (8, 8))
-    assert all((images[i]["frames"] == 90).all() for i in range(2))
-
-
 def test_a_folder_without_images_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no images in it, expected files that end in"):
+    with pytest.raises(InputError, match=r"no images in it, images end in \.bmp, \.jpeg, \.jpg, \.png, \.webp$"):
+        Images(tmp_path, (8, 8))
+    for name in ("a.TIF", "b.tif", "c.gif"):
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match=r"images end in .*\(convert what is there: 2 \.tif, 1 \.gif\)"):
         Images(tmp_path, (8, 8))
     with pytest.raises(InputError, match="no such folder"):
         Images(tmp_path / "missing", (8, 8))
 
 
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_what_is_left_out_is_named_and_hidden_files_are_no_images(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    for name in ("x.png", "._x.png", ".cache/x.png", "more/._y.jpg"):
+        save(tmp_path / name, striped(8, 8))
+    assert len(Images(tmp_path, (8, 8))) == 1
+    assert not caplog.messages
+    (tmp_path / "y.gif").touch()
+    assert len(Images(tmp_path, (8, 8))) == 1
+    assert "left out 1 .gif; images end in .bmp" in caplog.text
+
+
 @pytest.mark.parametrize("ending", ["png", "jpg", "webp", "bmp"])
 def test_a_damaged_byte_gives_other_pixels_or_an_error_of_ours(tmp_path: Path, ending: str) -> None:
     rng = np.random.default_rng(0)
@@ -87,6 +97,16 @@ def test_a_file_of_another_format_is_no_image_whatever_its_name(tmp_path: Path) 
     Image.fromarray(striped(8, 8)).save(tmp_path / "x.gif")
     (tmp_path / "x.gif").rename(tmp_path / "x.png")
     with pytest.raises(InputError, match=r"x\.png: not an image that can be read"):
+        Images(tmp_path, (8, 8))[0]
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp", "bmp"])
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.7])
+def test_half_a_file_is_an_error_that_names_it(tmp_path: Path, ending: str, share: float) -> None:
+    file = tmp_path / f"x.{ending}"
+    save(file, np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
+    with pytest.raises(InputError, match=rf"x\.{ending}: not an image that can be read .*; repair it, save it as"):
         Images(tmp_path, (8, 8))[0]
 
 

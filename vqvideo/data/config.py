@@ -71,7 +71,8 @@ class StillsConfig:
     per_batch: int = 0
     """Images per optimizer step, over all ranks and accumulated micro batches."""
     folder: Path | None = None
-    """Folder of images (PNG, JPEG, WebP, BMP), searched in depth; by default single frames of the training episodes."""
+    """Folder of images (PNG, JPEG, WebP, BMP), searched in depth; by default single frames of the training episodes.
+    Transparent parts are shown on white; of an animation the first frame counts."""
 
     def __post_init__(self) -> None:
         at_least(self, "stills.", per_batch=0)
