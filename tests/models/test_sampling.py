@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vqvideo.errors import InputError
 from vqvideo.models.prior import Sampling
-from vqvideo.models.prior.sampling import draw, draw_from_nucleus, entropy, keep_top_k, keep_top_p, sample
+from vqvideo.models.prior.sampling import TokenSampler, draw, draw_from_nucleus, entropy, keep_top_k, keep_top_p, sample
 
 LOGITS = torch.tensor([2.0, 0.5, 0.0, -1.0, -3.0])
 
@@ -22,6 +22,36 @@ def draws(how: Sampling, count: int = 20_000, seed: int = 0, logits: Tensor = LO
 def test_temperature_0_takes_the_likeliest_code_and_needs_no_randomness() -> None:
     logits = torch.randn(3, 4, 9)
     assert torch.equal(sample(logits, Sampling(temperature=0)), logits.argmax(dim=-1))
+
+
+@pytest.mark.parametrize("top_p", [1e-300, 0.3, 0.9, 1.0])
+@pytest.mark.parametrize("top_k", [0, 1, 9, 10**9])
+@pytest.mark.parametrize("temperature", [1e-320, 1e-45, 1e-38, 1e-30, 1e-8])
+def test_temperatures_near_0_take_the_likeliest_code(temperature: float, top_k: int, top_p: float) -> None:
+    logits = torch.randn(3, 4, 9, generator=torch.Generator().manual_seed(0)) * 20
+    assert torch.equal(sample(logits, Sampling(temperature, top_k, top_p)), logits.argmax(dim=-1))
+
+
+def test_a_temperature_near_0_leaves_the_choice_between_equal_codes_to_chance() -> None:
+    assert set(draws(Sampling(temperature=1e-30), logits=torch.tensor([500.0, 500.0, 499.0])).tolist()) == {0, 1}
+
+
+@pytest.mark.parametrize("temperature", [1e30, 1e300, math.inf])
+def test_all_codes_are_alike_at_an_enormous_temperature(temperature: float) -> None:
+    assert set(draws(Sampling(temperature, top_p=1.0)).tolist()) == set(range(5))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("top_p", [1e-30, 0.9, 1.0])
+@pytest.mark.parametrize("temperature", [0, 1e-30, 1e-3, 1.0, math.inf])
+def test_the_strongest_guidance_draws_codes_and_tells_their_entropy(
+    temperature: float, top_p: float, dtype: torch.dtype
+) -> None:
+    sampler = TokenSampler(Sampling(temperature, top_p=top_p, guidance=1e6), torch.Generator().manual_seed(0))
+    codes = sampler((torch.randn(8, 4, 9, generator=torch.Generator().manual_seed(0)) * 100).to(dtype))
+    assert codes.min() >= 0
+    assert codes.max() < 9
+    assert sampler.entropy.isfinite().all()
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
@@ -95,6 +125,9 @@ def test_entropy_is_log_k_for_equal_logits_and_0_for_certainty() -> None:
         ({"top_p": 0.0}, "top_p is 0.0, expected more than 0 and at most 1"),
         ({"top_p": 1.1}, "top_p is 1.1"),
         ({"top_p": math.nan}, "top_p is nan"),
+        ({"guidance": math.inf}, "guidance is inf, expected 0 .*, 1 .* or more, at most 1e[+]06"),
+        ({"guidance": 1e30}, "guidance is 1e[+]30"),
+        ({"guidance": -1.0}, "guidance is -1.0"),
     ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, float], message: str) -> None:

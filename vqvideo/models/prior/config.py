@@ -165,6 +165,10 @@ class PriorConfig:
         return self.dim // self.patch
 
 
+STRONGEST_GUIDANCE = 1e6
+"""Beyond, logits could become too large for single precision."""
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How to draw codes."""
@@ -186,8 +190,11 @@ class Sampling:
             raise InputError(f"top_k is {self.top_k}, expected 0 (all) or more")
         if not 0 < self.top_p <= 1:
             raise InputError(f"top_p is {self.top_p}, expected more than 0 and at most 1")
-        if not 0 <= self.guidance < float("inf"):
-            raise InputError(f"guidance is {self.guidance}, expected 0 (no actions), 1 (as learnt) or more")
+        if not 0 <= self.guidance <= STRONGEST_GUIDANCE:
+            raise InputError(
+                f"guidance is {self.guidance}, expected 0 (no actions), 1 (as learnt) or more, at most "
+                f"{STRONGEST_GUIDANCE:g}: a few are a lot already"
+            )
 
     @property
     def compares(self) -> bool:

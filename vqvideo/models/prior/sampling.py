@@ -22,7 +22,22 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
     probability = ordered.softmax(dim=-1)
     # A code stays if the likelier ones before it do not yet hold p.
     drop = (probability.cumsum(dim=-1) - probability) >= p
+    # Also where p is nothing in single precision.
+    drop[..., 0] = False
     return logits.masked_fill(torch.zeros_like(drop).scatter(-1, order, drop), -torch.inf)
+
+
+_COLD = 1e-4
+"""Temperatures below could make numbers of logits that are too large for single precision."""
+
+
+def cooled(logits: Tensor, temperature: float) -> Tensor:
+    """Logits (..., k) over a temperature above 0, however small: of equal softmax, and never infinite or NaN on top."""
+    if temperature >= _COLD:
+        return logits / temperature
+    # The largest at 0 stays there, and what overflows below it is as unlikely as it should be.
+    least = torch.finfo(logits.dtype).tiny
+    return (logits - logits.amax(dim=-1, keepdim=True)) / max(temperature, least)
 
 
 def sample(logits: Tensor, how: Sampling, generator: Randomness = None, probability: Tensor | None = None) -> Tensor:
@@ -30,7 +45,7 @@ def sample(logits: Tensor, how: Sampling, generator: Randomness = None, probabil
     if how.temperature == 0:
         return logits.argmax(dim=-1)
     plain = how.temperature == 1 and not how.top_k
-    logits = logits.float() if plain else logits.float() / how.temperature
+    logits = logits.float() if plain else cooled(logits.float(), how.temperature)
     if how.top_k:
         logits = keep_top_k(logits, how.top_k)
     if how.top_p < 1 and not _redraws(logits, how):
