@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from itertools import product
 from pathlib import Path
 
 import gymnasium
@@ -19,6 +21,9 @@ from vqvideo.data.store import StoreWriter
 from vqvideo.envs.policies import make_policy
 from vqvideo.spaces import ActionSpace
 
+_SAME_SHAPE = 0.04
+"""Largest difference of two logarithms of height over width that nobody sees: 4 percent."""
+
 
 def record(options: RecordConfig) -> Path:
     """Records what is missing, says so, and returns the folder of the store.
@@ -31,10 +36,13 @@ def record(options: RecordConfig) -> Path:
     env = envs.make(preset)
     try:
         meta = _describe(env, preset, options)
+        source = (env.observation_space.shape or ())[:2]
     finally:
         env.close()
     with StoreWriter.open(out, meta) as writer:
         before = len(writer.indices)
+        if before < options.episodes and (note := squashed(source, meta.frame_size)):
+            print(note, flush=True)
         report = collect_episodes(writer, options, partial(make_policy, preset.policy))
     if report.episodes == 0:
         print(f"{out} holds {before} episodes already; nothing to record.")
@@ -69,13 +77,27 @@ def chosen_preset(options: RecordConfig) -> envs.Preset:
     return dataclasses.replace(envs.resolve(options.env), **given)
 
 
+def squashed(source: tuple[int, ...], stored: tuple[int, int]) -> str:
+    """What to say if frames (h, w) change their shape when they are stored: the sizes that keep it; else nothing."""
+    shape = math.log(source[0] / source[1])
+    if abs(math.log(stored[0] / stored[1]) - shape) < _SAME_SHAPE:
+        return ""
+    # In steps of 16: the tokenizers of configs/ and their priors cut frames into such squares.
+    sides = range(16, 513, 16)
+    kept = [size for size in product(sides, sides) if abs(math.log(size[0] / size[1]) - shape) < _SAME_SHAPE]
+    kept.sort(key=lambda size: abs(math.log(math.prod(size) / math.prod(stored))))
+    names = " or ".join(f"{h}x{w}" for h, w in kept[:2])
+    keeps = f"; --frame-size {names} keeps their shape" if names else ""
+    return f"note: the frames are {source[0]}x{source[1]}, stored at {stored[0]}x{stored[1]}: squashed{keeps}"
+
+
 def _describe(env: gymnasium.Env, preset: envs.Preset, options: RecordConfig) -> StoreMeta:
     fps = preset.fps or env.metadata.get("render_fps") or 30.0
     return StoreMeta(
         env_id=envs.name_of(preset),
         env_spec=_spec_json(preset),
         action_space=ActionSpace.from_gymnasium(env.action_space),
-        frame_size=(options.frame_size, options.frame_size),
+        frame_size=options.size,
         fps=float(fps) / preset.action_repeat,
         action_repeat=preset.action_repeat,
         skip_first=preset.skip_first,

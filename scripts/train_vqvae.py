@@ -42,7 +42,7 @@ def open_store(cfg: Experiment) -> Store:
         print(
             f"note: {folder} holds {len(store.entries)} of {cfg.record.episodes} episodes. Record the others: "
             f"python scripts/record.py --env {cfg.record.env} --out {folder} --episodes {cfg.record.episodes} "
-            f"--steps {cfg.record.steps} --frame-size {cfg.record.frame_size}"
+            f"--steps {cfg.record.steps} --frame-size {'x'.join(map(str, cfg.record.size))}"
         )
     return store
 

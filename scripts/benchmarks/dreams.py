@@ -65,7 +65,7 @@ class Untrained:
     """Its tokenizer."""
     prior: PriorConfig
     """Its prior."""
-    size: int = 64
+    size: tuple[int, int] = (64, 64)
     """Height and width of the frames in pixels."""
     seed: int = 0
     """Of the weights."""
@@ -78,7 +78,7 @@ class Untrained:
     def load(self) -> WorldModel:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            vqvae = self.vqvae.build((self.size, self.size))
+            vqvae = self.vqvae.build(self.size)
             spec = PriorSpec(
                 grid=vqvae.grid,
                 codebook_size=len(vqvae.codebook),

@@ -97,7 +97,7 @@ class ImagineBenchmark(Benchmark):
         model, prior = experiment.vqvae.model, experiment.prior.model
         # Two places of the backbone in height and width are the fewest that attention has something to do with.
         least = 2 * prior.patch * max(model.backbone.strides[1:])
-        shape = Untrained(model, prior, least if self.quick else experiment.record.frame_size)
+        shape = Untrained(model, prior, (least, least) if self.quick else experiment.record.size)
         return {name: shape.with_head(name) for name in chosen_heads(self.heads)}
 
     def _entries(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from vqvideo.data.config import RecordConfig
 from vqvideo.errors import InputError
 from vqvideo.experiment.config import Experiment, parse
 from vqvideo.models.quantizers import EMAVQConfig, FSQConfig
@@ -47,8 +48,7 @@ def test_every_config_that_comes_with_vqvideo_is_valid_and_survives_a_round_trip
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_describes_models_that_can_be_built(path: Path) -> None:
     experiment = typed(Experiment, read_yaml(path), str(path))
-    side = experiment.record.frame_size
-    vqvae = experiment.vqvae.model.build((side, side))
+    vqvae = experiment.vqvae.model.build(experiment.record.size)
     assert vqvae.clip_length(experiment.vqvae.latent_steps) <= experiment.record.steps + 1
     assert vqvae.clip_length(experiment.prior.latent_steps) <= experiment.record.steps + 1
     assert experiment.prior.segments.latent_steps >= experiment.prior.latent_steps
@@ -64,6 +64,28 @@ def test_defaults_come_before_the_file_and_the_file_before_flags(monkeypatch: py
     assert cfg.prior.model.dim == 64
     assert cfg.prior.train == Experiment().prior.train
     assert not cfg.resume
+
+
+@pytest.mark.parametrize("written", ["48x96", "[48, 96]"])
+def test_a_frame_size_comes_from_the_file_or_from_a_flag(
+    monkeypatch: pytest.MonkeyPatch, config: Path, written: str
+) -> None:
+    config.write_text(f"name: mine\nrecord: {{frame_size: {written}}}\n")
+    for arguments, size in ((), (48, 96)), (("64",), (64, 64)), (("32x64",), (32, 64)):
+        flag = ("--record.frame-size", *arguments) if arguments else ()
+        cfg = parsed(monkeypatch, config, *flag)
+        assert cfg.record.size == size
+        config.with_name("again.yaml").write_text(write_yaml(cfg.record))
+        assert typed(RecordConfig, read_yaml(config.with_name("again.yaml"))).size == size
+
+
+@pytest.mark.parametrize("written", ["true", "4.5", "[1, 2, 3]", "{h: 3}", "wide"])
+def test_a_frame_size_that_is_none_is_named_with_its_line(
+    monkeypatch: pytest.MonkeyPatch, config: Path, written: str
+) -> None:
+    config.write_text(f"record:\n  frame_size: {written}\n")
+    with pytest.raises(InputError, match=r"frame.size is .*, expected .*\(line"):
+        parsed(monkeypatch, config)
 
 
 def test_another_file_is_named_by_config(monkeypatch: pytest.MonkeyPatch, config: Path, tmp_path: Path) -> None:

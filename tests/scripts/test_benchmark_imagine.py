@@ -21,7 +21,7 @@ from vqvideo.scripts.benchmarks.imagine import ImagineBenchmark
 from vqvideo.scripts.benchmarks.imagine_speed import PARTS
 
 CPU = torch.device("cpu")
-TINY = Untrained(vqvae_config(), PriorConfig(dim=32, heads=2, layers=2, window=3), SIZE)
+TINY = Untrained(vqvae_config(), PriorConfig(dim=32, heads=2, layers=2, window=3), (SIZE, SIZE))
 
 
 def dreams(head: str, **changes: Any) -> Dreams:

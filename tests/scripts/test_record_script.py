@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from vqvideo import cli
 from vqvideo.data.config import RecordConfig, snake_case
 from vqvideo.data.store import Store
-from vqvideo.envs.recording import record
+from vqvideo.envs.recording import record, squashed
 from vqvideo.errors import InputError
 
 
@@ -74,6 +76,45 @@ def test_the_car_racing_preset_records_64_pixel_frames_of_driving(tmp_path: Path
 def test_wrong_settings_are_explained(tmp_path: Path, wrong: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         record(options(tmp_path, **wrong))
+
+
+@pytest.mark.parametrize(
+    ("given", "size"), [(64, (64, 64)), ("48x96", (48, 96)), ("48 X 96", (48, 96)), ("32", (32, 32)), ((8, 9), (8, 9))]
+)
+def test_a_frame_size_is_a_side_or_height_and_width(given: Any, size: tuple[int, int]) -> None:
+    assert RecordConfig(frame_size=given).size == size
+
+
+@pytest.mark.parametrize("given", [0, -1, "0x4", "48x", "x", "", "wide", "1x2x3", (48,) * 3, (), (4, -4)])
+def test_an_impossible_frame_size_is_answered_with_how_one_is_written(given: Any) -> None:
+    with pytest.raises(InputError, match=r"--frame-size is .*as in 64, or height x width, as in 48x96"):
+        RecordConfig(frame_size=given)
+
+
+def test_frames_that_are_no_squares_are_recorded_in_their_shape(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = record(options(tmp_path, env="CartPole-v1", frame_size="16x24", episodes=1))
+    assert Store.open(out).meta.frame_size == (16, 24)
+    assert "squashed" not in capsys.readouterr().out
+    record(options(tmp_path, env="CartPole-v1", frame_size=16, episodes=1, out=tmp_path / "square"))
+    assert "the frames are 400x600, stored at 16x16: squashed; --frame-size 32x48 or" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("source", "advice"),
+    [
+        ((48, 96), "48x96 or 32x64"),
+        ((210, 160), "64x48"),
+        ((400, 600), "64x96 or 32x48"),
+        ((240, 320), "48x64"),
+        ((16, 999), "squashed$"),
+    ],
+)
+def test_frames_that_are_squashed_come_with_sizes_that_keep_their_shape(source: tuple[int, int], advice: str) -> None:
+    assert re.search(advice, squashed(source, (64, 64)))
+    assert not squashed(source, source)
+    assert not squashed((97, 96), (64, 64))
 
 
 def test_the_default_folder_is_named_after_the_environment() -> None:

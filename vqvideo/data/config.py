@@ -5,8 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from vqvideo.errors import at_least
+import tyro
+
+from vqvideo.errors import InputError, at_least
+
+Size = Annotated[int | str | tuple[int, int], tyro.conf.arg(metavar="N|HxW")]
 
 
 @dataclass(frozen=True)
@@ -21,8 +26,8 @@ class RecordConfig:
     """Episodes that the store holds in the end."""
     steps: int = 200
     """Longest episode, in stored steps."""
-    frame_size: int = 64
-    """Height and width of the stored frames in pixels."""
+    frame_size: Size = 64
+    """Of the stored frames in pixels: 64 for squares, 48x96 for a height of 48 and a width of 96."""
     held_out_every: int = 6
     """Every n-th episode is held out for evaluation; 0 for none."""
     policy: str | None = None
@@ -38,6 +43,23 @@ class RecordConfig:
 
     def __post_init__(self) -> None:
         at_least(self, "--", episodes=1, steps=1, seed=0, held_out_every=0, workers=0)
+        _ = self.size
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the stored frames in pixels."""
+        given = self.frame_size
+        written = given.lower().replace("×", "x").split("x") if isinstance(given, str) else given
+        try:
+            sides = [int(side) for side in ([written] if isinstance(written, int) else written)]
+            h, w = sides * 2 if len(sides) == 1 else sides
+        except (TypeError, ValueError):
+            h = w = 0
+        if min(h, w) < 1:
+            raise InputError(
+                f"--frame-size is {given!r:.80}, expected a side in pixels, as in 64, or height x width, as in 48x96"
+            )
+        return h, w
 
     @property
     def folder(self) -> Path:

@@ -85,7 +85,7 @@ def from_plain(hint: Any, plain: Any, where: str = "config") -> Any:
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         rest = [arg for arg in args if arg is not types.NoneType]
-        return None if plain is None else from_plain(rest[0], plain, where)
+        return None if plain is None else _first_that_fits(rest, plain, where)
     if origin is Literal:
         return _one_of(args, plain, where)
     if origin is dict:
@@ -139,6 +139,15 @@ def _dataclass_from_plain(cls: type, plain: Any, where: str) -> Any:
     # What no field by itself forbids may still be no such thing: a square of side 0 to be cut into.
     except (TypeError, ValueError, ArithmeticError) as error:
         raise InputError(f"{where}: {error}") from error
+
+
+def _first_that_fits(hints: list[Any], plain: Any, where: str) -> Any:
+    if len(hints) == 1:
+        return from_plain(hints[0], plain, where)
+    for hint in hints:
+        with suppress(InputError):
+            return from_plain(hint, plain, where)
+    raise InputError(f"{where} is {_shown(plain)}, expected {' or '.join(hint.__name__ for hint in hints)}")
 
 
 def _mapping(plain: Any, where: str) -> Any:
