@@ -152,10 +152,11 @@ class ActionSpace:
         whole = np.array([leaf.space.dtype.kind in "iu" for leaf in self.leaves for _ in leaf.columns])
         # Without a finite range the bound itself is the yardstick of rounding.
         bound = np.maximum(*(np.where(np.isfinite(end), np.abs(end), 0.0) for end in (low, high)))
-        span = np.where(np.isfinite(high - low), high - low, np.maximum(1.0, bound))
-        slack = np.where(whole, 0.0, _TOLERANCE * span)
         largest = np.finfo(np.float64).max
-        return Limits((low - slack).clip(-largest, largest), (high + slack).clip(-largest, largest), whole)
+        with np.errstate(over="ignore"):
+            span = np.where(np.isfinite(high - low), high - low, np.maximum(1.0, bound))
+            slack = np.where(whole, 0.0, _TOLERANCE * span)
+            return Limits((low - slack).clip(-largest, largest), (high + slack).clip(-largest, largest), whole)
 
     def __str__(self) -> str:
         return " ".join(repr(self._space).split())
@@ -217,6 +218,12 @@ class ActionSpace:
             f"{where}{at}: column {column}{leaf} is {float(flat[(*row, column)])}, expected {kind} "
             f"from {spec.low} to {spec.high} ({self})"
         )
+
+
+def as_float32(values: NDArray[Any]) -> NDArray[np.float32]:
+    """Numbers in the type in which models take them; those that are too large for it are its largest."""
+    largest = np.finfo(np.float32).max
+    return values.clip(-largest, largest).astype(np.float32)
 
 
 # ---------------------------------------------------------------- spaces

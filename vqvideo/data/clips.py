@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from vqvideo.data.episode import Steps
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
+from vqvideo.spaces import as_float32
 
 Clip = dict[str, Tensor]
 """frames (t, 3, h, w) uint8, actions (t-1, a) float32, rewards (t-1,) float32, terminated (t-1,) bool."""
@@ -67,7 +68,7 @@ class Clips(Dataset[Clip]):
         frames, steps = self._read(episode, start, stop)
         return {
             "frames": to_video(frames),
-            "actions": torch.from_numpy(steps.actions[start : stop - 1].astype(np.float32)),
+            "actions": torch.from_numpy(as_float32(steps.actions[start : stop - 1])),
             "rewards": torch.from_numpy(steps.rewards[start : stop - 1].copy()),
             "terminated": torch.from_numpy(steps.terminated[start : stop - 1].copy()),
         }

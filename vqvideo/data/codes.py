@@ -21,6 +21,7 @@ from vqvideo.data.clips import to_video
 from vqvideo.data.config import SegmentConfig
 from vqvideo.data.episode import Episode
 from vqvideo.errors import InputError
+from vqvideo.spaces import as_float32
 
 logger = logging.getLogger(__name__)
 _BATCH = 16
@@ -82,12 +83,18 @@ def encode_episode(tokenizer: Tokenizer, episode: Episode, cfg: SegmentConfig, d
     a = episode.actions.shape[1]
     return CodeArrays(
         codes.flatten(0, 1).numpy().astype(np.int32),
-        grouped(episode.actions.astype(np.float32), np.zeros((s, a), np.float32)),
-        grouped(episode.rewards, np.zeros(s, np.float32)).sum(axis=1, dtype=np.float32),
+        grouped(as_float32(episode.actions), np.zeros((s, a), np.float32)),
+        _summed(grouped(episode.rewards, np.zeros(s, np.float32))),
         np.asarray(grouped(episode.terminated, np.zeros(s, np.bool_)).any(axis=1)),
         np.arange(len(firsts) + 1) * steps,
         np.array(firsts),
     )
+
+
+@np.errstate(over="ignore")
+def _summed(rewards: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Sums (S,) of rewards (S, s); one that is too large for a number is the largest."""
+    return as_float32(rewards.sum(axis=1, dtype=np.float32))
 
 
 def joined(parts: Sequence[CodeArrays]) -> CodeArrays:

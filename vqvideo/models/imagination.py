@@ -18,7 +18,7 @@ from vqvideo.models.prior.sampling import Sampling
 from vqvideo.models.rows import Randomness
 from vqvideo.models.tokenizer.causal import TimeState
 from vqvideo.models.tokenizer.vqvae import VQVAE
-from vqvideo.spaces import ActionSpace
+from vqvideo.spaces import ActionSpace, as_float32
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ class Imaginer(nn.Module):
         # On the CPU also when they come from a GPU: one bad index there would end the whole process.
         values = np.asarray(actions.detach().cpu() if isinstance(actions, Tensor) else actions, dtype=np.float64)
         self.action_space.validate(values, "actions")
-        return torch.as_tensor(values, dtype=torch.float32, device=self.device)
+        return torch.as_tensor(as_float32(values), device=self.device)
 
 
 def _facts(grid: tuple[int, int], codes: int, width: int, stride: int) -> str:

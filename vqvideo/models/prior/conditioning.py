@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -10,6 +12,11 @@ from torch import Tensor, nn
 from vqvideo.models.precision import SinglePrecisionBuffers
 from vqvideo.models.prior.spec import ActionStats
 from vqvideo.spaces import ActionSpace
+
+_FARTHEST = 1e4
+"""Standard deviations from the mean: not one of 1e8 recorded actions is farther, and of those nothing was learnt."""
+_NO_BOUND = 1e6
+"""Half the range of a column from which on its bounds say nothing about its values."""
 
 
 class ActionEncoder(SinglePrecisionBuffers):
@@ -27,7 +34,7 @@ class ActionEncoder(SinglePrecisionBuffers):
         super().__init__()
         self.columns = space.columns
         self.register_buffer("mean", torch.tensor(stats.mean, dtype=torch.float32))
-        self.register_buffer("std", torch.tensor(stats.std, dtype=torch.float32).clamp(min=1e-3))
+        self.register_buffer("std", torch.tensor(_units(space, stats), dtype=torch.float32))
         width = sum(column.categories or 1 for column in self.columns) * stride
         self.mlp = nn.Sequential(nn.Linear(width, 2 * dim), nn.SiLU(), nn.Linear(2 * dim, dim))
         # Data-parallel training refuses a parameter that no loss depends on.
@@ -36,7 +43,8 @@ class ActionEncoder(SinglePrecisionBuffers):
     def forward(self, actions: Tensor, known: Tensor | None = None) -> Tensor:
         """`known`: (b, t) bool, or None if all are."""
         actions = actions.float()
-        scaled = (actions - self.mean) / self.std
+        # In halves, for the difference of two numbers can be too large for one.
+        scaled = ((actions / 2 - self.mean / 2) / (self.std / 2)).clamp(-_FARTHEST, _FARTHEST)
         features = [
             F.one_hot((actions[..., i] - column.start).long(), column.categories).float()
             if column.categories
@@ -46,6 +54,20 @@ class ActionEncoder(SinglePrecisionBuffers):
         together = rearrange(torch.cat(features, dim=-1), "b t s f -> b t (s f)")
         encoded = self.mlp(together.to(self.unknown.dtype))
         return encoded if known is None else torch.where(known[..., None], encoded, self.unknown.to(encoded.dtype))
+
+
+def _units(space: ActionSpace, stats: ActionStats) -> list[float]:
+    """How far apart two values of each column count as 1: by its standard deviation. Of a column that was hardly ever
+    varied, by a thousandth of what it could have been, so that it does not explode when it is varied after all.
+    """
+    units = []
+    for column, mean, std in zip(space.columns, stats.mean, stats.std, strict=True):
+        reach = column.high / 2 - column.low / 2
+        # Bounds like those of a float are none: what was recorded says more.
+        size = reach if reach < _NO_BOUND else math.hypot(mean, std)
+        # And what float32 cannot tell apart, so far from 0, is no difference.
+        units.append(max(std, 1e-3 * min(1.0, size) or 1e-3, 1e-7 * abs(mean)))
+    return units
 
 
 class PlainNorm(nn.LayerNorm):

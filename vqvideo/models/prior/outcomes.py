@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from vqvideo.models.precision import SinglePrecisionBuffers
 
+_LARGEST = 0.999 * torch.finfo(torch.float32).max
+
 
 class RewardHead(SinglePrecisionBuffers):
     """The reward as a distribution over bins that are spread evenly in symlog space over the recorded range
@@ -38,11 +40,18 @@ class RewardHead(SinglePrecisionBuffers):
 
     def targets(self, reward: Tensor) -> Tensor:
         """Weights (..., bins) of the bins for rewards (...): their mean value is the reward."""
-        return two_hot(reward.float(), symexp(self.bins.float()))
+        return two_hot(reward.float(), self.values)
 
     def mean(self, logits: Tensor) -> Tensor:
         """Expected reward (...) of logits (..., bins)."""
-        return (logits.float().softmax(dim=-1) * symexp(self.bins.float())).sum(dim=-1)
+        return (logits.float().softmax(dim=-1) * self.values).sum(dim=-1)
+
+    @property
+    def values(self) -> Tensor:
+        """(bins,): the rewards that they stand for, a little less than the largest number at most: so means are finite
+        too.
+        """
+        return symexp(self.bins.float()).clamp(-_LARGEST, _LARGEST)
 
 
 class SymlogRewardHead(RewardHead):
