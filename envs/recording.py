@@ -67,6 +67,8 @@ def collect_episodes(writer: StoreWriter, options: RecordConfig, make_player: Ca
         seed=options.seed,
         held_out_every=options.held_out_every,
         workers=options.workers,
+        step_timeout=options.step_timeout,
+        reset_timeout=options.reset_timeout,
     )
 
 

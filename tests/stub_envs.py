@@ -91,6 +91,27 @@ class BreakingEnv(StubEnv):
             time.sleep(600)
 
 
+class Slow(StubEnv):
+    """Takes `seconds` in one place, and as good as no time elsewhere."""
+
+    def __init__(self, where: str, seconds: float) -> None:
+        super().__init__()
+        self.where, self.seconds = where, seconds
+        self._wait("start")
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+        self._wait("reset")
+        return super().reset(seed=seed)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        self._wait("step")
+        return super().step(action)
+
+    def _wait(self, where: str) -> None:
+        if where == self.where:
+            time.sleep(self.seconds)
+
+
 class OddFrames(StubEnv):
     """Gives frames of a kind that nothing may silently convert, from the third step on."""
 

@@ -245,11 +245,38 @@ def test_an_episode_that_always_breaks_ends_the_recording_and_keeps_the_others()
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.parametrize(
+    ("where", "setting", "place"),
+    [
+        ("start", "reset", "while it made its environment"),
+        ("reset", "reset", "in the reset"),
+        ("step", "step", "at step 0"),
+    ],
+)
+def test_what_takes_longer_than_its_limit_is_named_with_the_setting_to_raise(
+    where: str, setting: str, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vqvideo.data.workers.ATTEMPTS", 1)
+    make_env = partial(stub_envs.Slow, where, 600.0)
+    others = {"step_timeout": 0.0, "reset_timeout": 0.0}
+    limits = others | {f"{setting}_timeout": 1.0}
+    with pytest.raises(InputError, match=rf"no sign of life for 1 s {place}; if .* raise {setting}-timeout"):
+        play(make_env, MemoryWriter(), workers=1, **limits)
+
+
+@pytest.mark.parametrize("where", ["reset", "step"])
+def test_no_limit_and_a_larger_one_let_a_slow_environment_play(where: str) -> None:
+    make_env = partial(stub_envs.Slow, where, 0.4)
+    limits = {"step_timeout": 0.1, "reset_timeout": 60.0} if where == "reset" else {"step_timeout": 0.0}
+    play(make_env, writer := MemoryWriter(), episodes=1, max_steps=2, workers=1, **limits)
+    assert writer.indices == {0}
+
+
 def test_an_environment_that_cannot_be_made_is_reported() -> None:
     def make_env() -> gymnasium.Env:
         raise OSError("no ROM here")
 
-    with pytest.raises(InputError, match="while it started"):
+    with pytest.raises(InputError, match="while it made its environment"):
         play(make_env, MemoryWriter(), workers=1)
 
 

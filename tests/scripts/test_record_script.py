@@ -69,6 +69,7 @@ def test_the_car_racing_preset_records_64_pixel_frames_of_driving(tmp_path: Path
         ({"policy": "drive"}, "drives CarRacing"),
         ({"episodes": 0}, "--episodes is 0"),
         ({"action_repeat": 0}, "--action-repeat is 0"),
+        ({"reset_timeout": -1.0}, "--reset-timeout is -1.0, expected at least 0"),
         ({"held_out_every": -1}, "held-out-every"),
         ({"workers": -1}, "workers"),
     ],

@@ -51,6 +51,7 @@ def collect(
     held_out_every: int = 6,
     workers: int | None = None,
     step_timeout: float = 60.0,
+    reset_timeout: float = 600.0,
     progress: bool = True,
 ) -> CollectReport:
     """Records the episodes `0 .. episodes - 1` that `writer` does not hold yet.
@@ -68,7 +69,8 @@ def collect(
         frame_size: (height, width) of stored frames.
         held_out_every: each n-th episode is held out; 0 for none.
         workers: processes; None for one per core, 0 to play in this process (for debugging).
-        step_timeout: seconds after which a step or a reset counts as hung.
+        step_timeout: seconds after which a step counts as hung; 0 for no limit.
+        reset_timeout: likewise for making the env (with a worker's imports) and for a reset.
 
     Raises:
         InputError: the policy's action or the env's frame is not valid, so that no retry can help; or an
@@ -79,7 +81,7 @@ def collect(
     workers = min(_cores() if workers is None else workers, len(todo))
     returns: dict[int, float] = {}
     frames, began = 0, time.monotonic()
-    played = Pool(job, todo, workers, step_timeout).play() if workers else _play_here(job, todo)
+    played = Pool(job, todo, workers, step_timeout, reset_timeout).play() if workers else _play_here(job, todo)
     bar = tqdm(total=len(todo), unit="episode", disable=not progress, leave=False)
     try:
         with bar, contextlib.closing(played) as results:

@@ -40,9 +40,13 @@ class RecordConfig:
     """Everything follows from it: equal seeds record equal episodes."""
     workers: int | None = None
     """Processes; by default one per core. 0 plays in this process."""
+    step_timeout: float = 60.0
+    """Seconds after which a step counts as hung, and its worker is replaced; 0 for no limit."""
+    reset_timeout: float = 600.0
+    """The same for making the environment and for a reset, which may compile shaders or build a world."""
 
     def __post_init__(self) -> None:
-        at_least(self, "--", episodes=1, steps=1, seed=0, held_out_every=0, workers=0)
+        at_least(self, "--", episodes=1, steps=1, seed=0, held_out_every=0, workers=0, step_timeout=0, reset_timeout=0)
         _ = self.size
 
     @property

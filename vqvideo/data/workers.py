@@ -27,13 +27,15 @@ log = logging.getLogger(__name__)
 
 ATTEMPTS = 4
 """How often an episode is tried before the recording gives up: once, and three more times."""
-START_TIMEOUT = 300.0
-"""Seconds in which a worker must have imported its packages and made its environment."""
 POLL_SECONDS = 0.1
 
 # Messages of a worker: (READY, None), (DONE, Episode), (REFUSED, message of an InputError), (CRASHED, traceback).
 READY, DONE, REFUSED, CRASHED = "ready", "done", "refused", "crashed"
-NO_STEP = -1
+# What a worker does, where other numbers are the steps that it has done.
+IMPORTING, MAKING, RESETTING = -3, -2, -1
+_PLACES = {IMPORTING: "while it started", MAKING: "while it made its environment", RESETTING: "in the reset"}
+_IMPORT_TIMEOUT = 600.0
+"""Seconds for a worker's imports, at least: an environment that is to be made in a second does not make them faster."""
 
 
 def _work(pipe: connection.Connection, pickled: bytes, step: Any) -> None:
@@ -46,6 +48,7 @@ def _work(pipe: connection.Connection, pickled: bytes, step: Any) -> None:
 
         torch.set_num_threads(1)
         job: Job = cloudpickle.loads(pickled)
+        step.value = MAKING
         env, policy = job.make_env(), job.make_policy()
         pipe.send((READY, None))
         while (index := pipe.recv()) is not None:
@@ -75,7 +78,7 @@ class Worker:
         self.number = number
         self.pipe, theirs = context.Pipe()
         # Steps that are done, read by polling: a message per step would cost fast environments a tenth of their speed.
-        self.step = context.RawValue(ctypes.c_longlong, NO_STEP)
+        self.step = context.RawValue(ctypes.c_longlong, IMPORTING)
         self.process: SpawnProcess = context.Process(
             target=_work, args=(theirs, pickled, self.step), name=f"collect-{number}", daemon=True
         )
@@ -89,27 +92,25 @@ class Worker:
     def send(self, index: int | None) -> None:
         """Lets it play an episode; None ends it."""
         self.index = index
-        self.step.value = NO_STEP
+        self.step.value = RESETTING
         self._sign_of_life()
         # That it died while idle is found when its pipe is read.
         with contextlib.suppress(OSError):
             self.pipe.send(index)
 
     def hangs(self, timeout: float) -> bool:
-        """Whether it has a task and did nothing for `timeout` seconds."""
+        """Whether it has a task and did nothing for `timeout` seconds; never for 0."""
         if self.step.value != self.seen_step:
             self._sign_of_life()
-        return (not self.ready or self.index is not None) and time.monotonic() - self.seen > timeout
+        busy = not self.ready or self.index is not None
+        return busy and 0 < timeout < time.monotonic() - self.seen
 
     def _sign_of_life(self) -> None:
         self.seen, self.seen_step = time.monotonic(), self.step.value
 
     def place(self) -> str:
         """Where it is, for messages."""
-        if not self.ready:
-            return "while it started"
-        step = self.step.value
-        return "in the reset" if step == NO_STEP else f"at step {step}"
+        return _PLACES.get(self.step.value, f"at step {self.step.value}")
 
     def exit_code(self) -> int | None:
         """Of a process that ended."""
@@ -126,8 +127,8 @@ class Worker:
 class Pool:
     """Plays episodes in processes and yields (index, episode) in the order in which they end."""
 
-    def __init__(self, job: Job, todo: list[int], workers: int, step_timeout: float) -> None:
-        self.job, self.step_timeout = job, step_timeout
+    def __init__(self, job: Job, todo: list[int], workers: int, step_timeout: float, reset_timeout: float) -> None:
+        self.job, self.step_timeout, self.reset_timeout = job, step_timeout, reset_timeout
         self.todo, self.remaining = deque(todo), len(todo)
         self.attempts: dict[int | None, int] = {}
         self.pickled = cloudpickle.dumps(job)
@@ -161,7 +162,7 @@ class Pool:
         if kind == REFUSED:
             raise InputError(body)
         if kind == CRASHED:
-            self._replace(worker, "raised an error", body)
+            self._replace(worker, "raised an error", details=body)
             return
         done, worker.ready = worker.index, True
         worker.send(self.todo.popleft() if self.todo else None)
@@ -171,11 +172,15 @@ class Pool:
 
     def _replace_hanging(self) -> None:
         for worker in list(self.workers):
-            limit = self.step_timeout if worker.ready else START_TIMEOUT
+            phase = worker.step.value
+            name, limit = ("reset-timeout", self.reset_timeout) if phase < 0 else ("step-timeout", self.step_timeout)
+            if limit and phase == IMPORTING:
+                limit = max(limit, _IMPORT_TIMEOUT)
             if worker.hangs(limit):
-                self._replace(worker, f"gave no sign of life for {limit:g} s")
+                hint = f"; if it is only slow, raise {name} (0: no limit)"
+                self._replace(worker, f"gave no sign of life for {limit:g} s", hint)
 
-    def _replace(self, worker: Worker, what: str, details: str = "") -> None:
+    def _replace(self, worker: Worker, what: str, hint: str = "", details: str = "") -> None:
         """Ends a worker that failed, puts its episode back and starts another in its place."""
         index, place = worker.index, worker.place()
         self.workers.remove(worker)
@@ -183,7 +188,7 @@ class Pool:
         if index is None and worker.ready:  # it had nothing left to do
             return
         seed = "" if index is None else f"episode {index} (env seed {episode_seeds(self.job.seed, index).env}): "
-        message = f"{seed}worker {worker.number} {what} {place}"
+        message = f"{seed}worker {worker.number} {what} {place}{hint}"
         self.attempts[index] = self.attempts.get(index, 0) + 1
         log.error("%s%s", message, f"\n{details.rstrip()}" if details else "")
         if self.attempts[index] >= ATTEMPTS:
