@@ -14,6 +14,8 @@ Importing vqvideo is cheap: names are loaded when they are first used, and neith
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +53,25 @@ _HOMES = {
 }
 
 __all__ = [*_HOMES, "__version__"]
+
+
+def _compute_on_one_thread() -> None:
+    """In a forked child: PyTorch computes on the calling thread from now on, if it is there already.
+
+    OpenMP's threads do not survive a fork, and GNU's library (libgomp), which PyTorch brings on Linux, does not notice:
+    once the parent has computed on several threads, the child waits for threads that are not there, for ever. On one
+    thread it waits for nobody. PyTorch's own `DataLoader` does the same in its workers; NumPy's OpenBLAS begins new
+    threads by itself. Children that shall compute on several threads need the start method "spawn" or "forkserver".
+    """
+    torch = sys.modules.get("torch")
+    # Another thread of the parent may be in the midst of importing it.
+    if torch is not None and hasattr(torch, "set_num_threads"):
+        torch.set_num_threads(1)
+
+
+# Here and not where it is needed first: environments, DataLoaders and recordings of any room are forked.
+if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
+    os.register_at_fork(after_in_child=_compute_on_one_thread)
 
 
 def __getattr__(name: str) -> Any:
