@@ -156,7 +156,7 @@ def main() -> None:
     from vqvideo.scripts.fidelity_plot import require_matplotlib
 
     if cfg.plot:
-        require_matplotlib()
+        require_matplotlib(cfg.plot)
     if not cfg.tokenizer.is_dir():
         raise InputError(f"no tokenizer in {cfg.tokenizer}: train one (scripts/train_vqvae.py), or name it --tokenizer")
     suite = Suite.read(cfg.suite)

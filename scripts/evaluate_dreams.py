@@ -48,7 +48,7 @@ class Options(Source):
     json: Path | None = None
     """Figures; by default fidelity.json beside the world model, for a shipped one in runs/<name>."""
     plot: Path | None = None
-    """PNG of returns, survival and rewards; needs matplotlib. By default none."""
+    """Picture (PNG, PDF, SVG, ...) of returns, survival and rewards; needs matplotlib. By default none."""
 
     def __post_init__(self) -> None:
         at_least(self, "--", horizon=1, context=1, episodes=2, samples=1)
@@ -61,7 +61,7 @@ def evaluate(options: Options) -> dict[str, Any]:
     from vqvideo.training.hardware import configure_threads
 
     if options.plot:
-        require_matplotlib()
+        require_matplotlib(options.plot)
     configure_threads(options.threads)
     world, store = options.find()
     began = time.perf_counter()

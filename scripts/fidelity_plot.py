@@ -13,24 +13,43 @@ from vqvideo.storage.files import make_folder, replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _REAL, _DREAM, _BASELINE = "black", "tab:blue", "tab:gray"
 _MARKS: dict[str, Any] = {"s": 20, "linewidths": 1}
 
 
-def require_matplotlib() -> None:
-    """InputError with the command that installs it, unless matplotlib is there."""
+def require_matplotlib(path: Path | None = None) -> None:
+    """InputError with the command that installs it, unless matplotlib is there; also if it writes no files that end as
+    `path` does.
+    """
     if find_spec("matplotlib") is None:
         raise InputError("the plot needs matplotlib, which is not installed: pip install matplotlib")
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    known = FigureCanvasBase.get_supported_filetypes()
+    if path is not None and _kind(path) not in known:
+        raise InputError(f"--plot {path}: plots end in {', '.join(f'.{kind}' for kind in sorted(known))}")
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a figure in the format that the name ends in, PNG where it has no ending."""
+    make_folder(path.parent)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=_kind(path))
+
+
+def _kind(path: Path) -> str:
+    return path.suffix[1:].lower() or "png"
 
 
 def plot_fidelity(report: FidelityReport, title: str, path: Path) -> None:
-    """Writes a PNG: returns in the dream against real ones, share of episodes alive, and error of the reward.
+    """Draws returns in the dream against real ones, share of episodes alive, and error of the reward.
 
     Args:
         report: what was measured.
         title: above the picture.
-        path: of the PNG.
+        path: of the picture, PNG or what matplotlib can.
     """
     require_matplotlib()
     from matplotlib.figure import Figure
@@ -49,9 +68,7 @@ def plot_fidelity(report: FidelityReport, title: str, path: Path) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     of = f"{report.episodes} episodes of split {report.split}, dreams of each: {report.samples}"
     figure.suptitle(f"{title}\n{of}, context {report.context} latent steps, seed {report.seed}", fontsize=11)
-    make_folder(path.parent)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
+    save_figure(figure, path)
 
 
 def _draw_returns(axes: Axes, found: dict[str, Any]) -> None:

@@ -28,6 +28,7 @@ from vqvideo.models.prior import Sampling
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from vqvideo.data.clips import Clips
     from vqvideo.evaluation.horizon import HorizonReport
     from vqvideo.world import WorldModel
 
@@ -39,9 +40,9 @@ class Options(Source):
     out: Path | None = None
     """Where the results go; by default rollout/ beside the world model, for a shipped one runs/<name>/rollout."""
     clips: int = 4
-    """Clips in the video."""
+    """Clips in the video; as many as there is no room for beside each other go into further ones (..._page2.mp4)."""
     evaluate: int = 32
-    """Held-out clips for the figures; 0 for none."""
+    """Held-out clips for the figures, at least 2; 0 for none."""
     context: int = 3
     """Latent steps that the model sees."""
     length: int = 16
@@ -56,7 +57,8 @@ class Options(Source):
     """CPU threads; by default measured."""
 
     def __post_init__(self) -> None:
-        at_least(self, "--", clips=1, context=1, length=1)
+        # Clips lend each other their actions.
+        at_least(self, "--", clips=1, context=1, length=1, evaluate=2 if self.evaluate else 0)
 
 
 class Result(NamedTuple):
@@ -71,10 +73,6 @@ class Result(NamedTuple):
 
 def rollout(options: Options) -> Result:
     """Writes video, contact sheet and figures."""
-    import torch
-
-    from vqvideo.data.clips import stack_frames
-    from vqvideo.evaluation.pictures import dream_rows, save_media
     from vqvideo.evaluation.world import evaluate_world
     from vqvideo.storage import files
     from vqvideo.training.hardware import configure_threads
@@ -82,18 +80,46 @@ def rollout(options: Options) -> Result:
     configure_threads(options.threads)
     world, store = options.find()
     clips = clips_to_dream(world, store, context=options.context, length=options.length)
-    picks = clips.spread(options.clips).tolist()
-    actions = chosen_actions(options, world, torch.stack([clips[i]["actions"] for i in picks]))
-    rows = dream_rows(world, stack_frames(clips, picks), actions, options.context, options.sampling, options.seed)
     out = options.out or options.results / "rollout"
-    picture, video = save_media(out / f"dream_{options.actions.replace(',', '_')}", rows, store.meta.fps)
+    files.make_folder(out)
+    picture, video = dream_pages(options, world, clips, out)
     report = None
     if options.evaluate:
         report = evaluate_world(world, clips, options.evaluate, options.context, options.sampling, options.seed)
         print(report.table())
         files.write_file(out / "figures.json", (json.dumps(report.to_json(), indent=2) + "\n").encode())
-    print(f"picture {picture}\nvideo   {video or 'none: it needs PyAV (pip install av)'}")
     return Result(picture, video, report)
+
+
+def dream_pages(options: Options, world: WorldModel, clips: Clips, out: Path) -> tuple[Path, Path | None]:
+    """Dreams and writes as many clips at once as a video shows; the first picture, and its video."""
+    import numpy as np
+    import torch
+
+    from vqvideo.data.clips import stack_frames
+    from vqvideo.evaluation.pictures import clips_on_page, dream_rows, save_media
+
+    picks = clips.spread(options.clips)
+    if len(picks) < options.clips:
+        print(f"{len(picks)} clips, which are all of this length, instead of --clips {options.clips}")
+    pages = np.array_split(picks, -(-len(picks) // clips_on_page(world.vqvae.frame_size)))
+    stem = f"dream_{options.actions.replace(',', '_')[:100]}"
+    written = []
+    for number, page in enumerate(pages):
+        true = torch.stack([clips[i]["actions"] for i in page])
+        actions, seed = chosen_actions(options, world, true), options.seed + number
+        rows = dream_rows(world, stack_frames(clips, page.tolist()), actions, options.context, options.sampling, seed)
+        name = f"{stem}_page{number + 1}" if number else stem
+        written.append(save_media(out / name, rows, clips.store.meta.fps))
+    kept = {picture.stem for picture, _ in written}
+    for earlier in out.glob(f"{stem}_page*.*"):
+        if earlier.stem not in kept:
+            earlier.unlink()
+    picture, video = written[0]
+    print(f"picture {picture}\nvideo   {video or 'none: it needs PyAV (pip install av)'}")
+    if len(pages) > 1:
+        print(f"        {len(picks)} clips are on {len(pages)} pages, the last one is {written[-1][0].stem}")
+    return picture, video
 
 
 def chosen_actions(options: Options, world: WorldModel, true: Tensor) -> Tensor:

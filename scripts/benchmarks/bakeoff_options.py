@@ -57,4 +57,4 @@ class PriorBakeoffOptions(BakeoffOptions):
     trial: tyro.conf.OmitArgPrefixes[TrialConfig] = field(default_factory=TrialConfig)
     """How they are measured."""
     plot: Path | None = None
-    """Draws gain and Fréchet distance over the horizon into this PNG."""
+    """Draws gain and Fréchet distance over the horizon into this picture (PNG, PDF, SVG, ...)."""

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vqvideo.scripts.benchmarks.curves import Point, RateDistortion
-from vqvideo.scripts.fidelity_plot import require_matplotlib
-from vqvideo.storage.files import make_folder, replacing
+from vqvideo.scripts.fidelity_plot import require_matplotlib, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +29,7 @@ class HorizonCurves:
 
 
 def plot_rate_distortion(found: RateDistortion, title: str, path: Path) -> None:
-    """Writes a PNG: bits per pixel (logarithmic) against PSNR; curves of codecs, a marker for each tokenizer."""
+    """Draws bits per pixel (logarithmic) against PSNR; curves of codecs, a marker for each tokenizer."""
     figure = _figure(8, 5)
     axes = figure.add_subplot()
     for color, (family, points) in zip(("tab:blue", "tab:orange"), found.codecs.items(), strict=False):
@@ -45,17 +44,17 @@ def plot_rate_distortion(found: RateDistortion, title: str, path: Path) -> None:
     _logarithmic(axes, ticks=(1, 2, 5))
     axes.set(title=title, xlabel="bits per pixel", ylabel="PSNR in dB, RGB, mean over frames")
     axes.legend(loc="lower right", fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_horizons(curves: Mapping[str, HorizonCurves], window: int, title: str, path: Path) -> None:
-    """Writes a PNG: gain over latent steps (logarithmic) and, where it was measured, the Fréchet distance.
+    """Draws gain over latent steps (logarithmic) and, where it was measured, the Fréchet distance.
 
     Args:
         curves: by the variant's name.
         window: latent steps that the priors look back over; marked by a line.
         title: above the picture.
-        path: of the PNG.
+        path: of the picture, PNG or what matplotlib can.
     """
     panels = 2 if any(curve.frechet for curve in curves.values()) else 1
     figure = _figure(6.5 * panels, 4.5)
@@ -72,7 +71,7 @@ def plot_horizons(curves: Mapping[str, HorizonCurves], window: int, title: str, 
         axes.set_xlabel("imagined latent step (dotted: the window)")
         axes.legend(fontsize=8)
     figure.suptitle(title, fontsize=11)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -95,9 +94,3 @@ def _logarithmic(axes: Axes, ticks: tuple[int, ...]) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
     axes.grid(visible=True, which="major", alpha=0.3)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    make_folder(path.parent)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")

@@ -136,6 +136,22 @@ def test_a_picture_is_drawn_where_it_is_asked_for(replay: Script, home: Path) ->
     assert np.asarray(Image.open(home / "pictures" / "dreams.png")).std() > 1
 
 
+@pytest.mark.parametrize(("name", "begins"), [("x.pdf", b"%PDF"), ("x.SVG", b"<?xml"), ("x", b"\x89PNG")])
+def test_a_plot_has_the_format_that_its_name_ends_in(tmp_path: Path, name: str, begins: bytes) -> None:
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    fidelity_plot.save_figure(figure, tmp_path / "new" / name)
+    assert (tmp_path / "new" / name).read_bytes().startswith(begins)
+
+
+def test_a_plot_of_an_unknown_format_is_refused_before_anything_is_dreamt(replay: Script) -> None:
+    pytest.importorskip("matplotlib")
+    code, shown = replay("--plot", "never.gifx")
+    assert code == 2
+    assert "--plot never.gifx: plots end in" in shown
+    assert ".png" in shown
+    assert "split held_out" not in shown
+
+
 def test_without_matplotlib_a_picture_is_refused_before_anything_is_dreamt(
     replay: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:

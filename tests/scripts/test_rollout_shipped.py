@@ -13,12 +13,14 @@ from gymnasium import spaces
 from processes import SCRIPTS, run
 from stores import make_meta
 from tiny_models import SIZE, tiny_episode, tiny_world
+from videos import read_video
 
 sys.path.insert(0, str(SCRIPTS))
 
 from vqvideo.data.clips import Clips
 from vqvideo.data.store import Store, StoreWriter
 from vqvideo.errors import InputError
+from vqvideo.evaluation import pictures
 from vqvideo.scripts import rollout
 from vqvideo.scripts.shipment import export_world, rounded
 from vqvideo.spaces import ActionSpace
@@ -131,6 +133,66 @@ def test_who_names_a_run_gets_no_other_world() -> None:
         replace(SMALL, name="mine").find_world()
     with pytest.raises(InputError, match="no episodes in nowhere"):
         replace(SMALL, store=Path("nowhere")).find_store()
+
+
+def test_more_clips_than_fit_beside_each_other_go_on_pages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = rollout.rollout(replace(SMALL, context=1, length=1, clips=8, out=tmp_path / "out"))
+    assert "8 clips are on 2 pages, the last one is dream_true_page2" in capsys.readouterr().out
+    assert found.video == tmp_path / "out" / "dream_true.mp4"
+    names = {f"dream_true{page}.{kind}" for page in ("", "_page2") for kind in ("png", "mp4")}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+    films = [read_video(tmp_path / "out" / name) for name in sorted(names) if name.endswith("mp4")]
+    assert len({film.shape for film in films}) == 1
+    assert films[0].shape[2] <= 1920
+    assert (films[0] != films[1]).any()
+    rollout.rollout(replace(SMALL, out=tmp_path / "out"))
+    assert len(list((tmp_path / "out").iterdir())) == 2, "pages of an earlier call are gone"
+
+
+def test_fewer_clips_than_asked_for_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rollout.rollout(replace(SMALL, clips=9999))
+    shown = capsys.readouterr().out
+    assert "clips, which are all of this length, instead of --clips 9999" in shown
+
+
+@pytest.mark.parametrize("settings", [{"context": 1, "length": 1}, {"length": 3, "evaluate": 2}, {"clips": 1}])
+def test_the_shortest_and_the_fewest_give_a_video(tmp_path: Path, settings: dict[str, int]) -> None:
+    found = rollout.rollout(replace(SMALL, **settings))
+    assert found.video
+    assert len(read_video(found.video)) > 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"clips": 0}, "--clips is 0, expected at least 1"),
+        ({"evaluate": 1}, "--evaluate is 1, expected at least 2"),
+        ({"evaluate": -3}, "--evaluate is -3, expected at least 2"),
+        ({"length": 9999}, "--context 2 and --length 9999"),
+    ],
+)
+def test_what_cannot_be_dreamt_is_told_in_the_users_words(settings: dict[str, int], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        rollout.rollout(replace(SMALL, **settings))
+
+
+def test_a_file_in_place_of_the_folder_is_told_before_anything_is_dreamt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out").touch()
+    monkeypatch.setattr(WorldModel, "imagine", None)
+    with pytest.raises(InputError, match="out: cannot be written"):
+        rollout.rollout(replace(SMALL, out=tmp_path / "out"))
+
+
+def test_without_pyav_there_is_a_picture_and_a_word(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(pictures.importlib.util, "find_spec", lambda _: None)
+    found = rollout.rollout(SMALL)
+    assert found.video is None
+    assert found.picture.is_file()
+    assert "video   none: it needs PyAV (pip install av)" in capsys.readouterr().out
 
 
 def test_a_policy_that_drives_the_real_car_is_refused() -> None:

@@ -87,7 +87,8 @@ def through_tokenizer(vqvae: VQVAE, frames: Tensor) -> tuple[Tensor, Tensor]:
     """Codes (b, 1 + k, h, w) and reconstruction (uint8) of long clips (b, 1 + s k, c, h, w), a few steps at a time."""
     reading = writing = vqvae.init_state(len(frames))
     codes, rebuilt = [], []
-    for part in (frames[:, :1], *frames[:, 1:].split(_THROUGH * vqvae.stride, dim=1)):
+    later = frames[:, 1:].split(_THROUGH * vqvae.stride, dim=1) if frames.shape[1] > 1 else ()
+    for part in (frames[:, :1], *later):
         code, reading = vqvae.encode_step(part, reading)
         video, writing = vqvae.decode_step(code, writing)
         codes.append(code)

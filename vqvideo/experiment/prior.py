@@ -24,10 +24,10 @@ from vqvideo.data.code_cache import CodeCache
 from vqvideo.data.codes import CodeArrays, CodeClips
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
-from vqvideo.evaluation.pictures import dream_rows, save_media
+from vqvideo.evaluation.pictures import Frames, dream_rows
 from vqvideo.evaluation.prior import evaluate_prior
 from vqvideo.experiment.config import MAY_CHANGE, Experiment, PriorStage, vqvae_folder, world_folder
-from vqvideo.experiment.stage import Training, run_training
+from vqvideo.experiment.stage import Training, run_training, show_clips
 from vqvideo.models.prior import ActionStats, Prior, PriorSpec
 from vqvideo.models.tokenizer.vqvae import VQVAE
 from vqvideo.storage.checkpoint import newest_progress
@@ -35,7 +35,6 @@ from vqvideo.training.config import Identity
 from vqvideo.training.launch import make_accelerator
 from vqvideo.training.loader import Loader
 from vqvideo.training.processes import together
-from vqvideo.training.run_folder import RunFolder, show_picture
 from vqvideo.world import EnvFacts, WorldModel
 
 if TYPE_CHECKING:
@@ -138,13 +137,14 @@ def train_prior(
         if start:
             accelerator.print(start, flush=True)
 
-    def evaluate(averaged: nn.Module, step: int) -> dict[str, float]:
+    def dreamt() -> list[list[Frames]]:
         picks = pictured.spread(4).tolist()
         actions = torch.stack([pictured[i]["actions"] for i in picks])
         context = max(1, stage.latent_steps // 3)
-        rows = dream_rows(world, stack_frames(pictured, picks), actions, context, cfg.sampling, seed=0)
-        picture, _ = save_media(RunFolder(cfg.folder / "prior").media / f"dream_{step:06d}", rows, store.meta.fps)
-        show_picture(accelerator, "dream", picture, step)
+        return dream_rows(world, stack_frames(pictured, picks), actions, context, cfg.sampling, seed=0)
+
+    def evaluate(averaged: nn.Module, step: int) -> dict[str, float]:
+        show_clips(accelerator, cfg.folder / "prior", "dream", step, dreamt, store.meta.fps)
         return evaluate_prior(prior, held_out, stage.validation_clips, frame_size=vqvae.frame_size)
 
     identity, save = Identity(stage, MAY_CHANGE, facts), partial(world.save_pretrained, world_folder(cfg))

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from torch import nn
 
+from vqvideo.evaluation.pictures import Frames, save_media
 from vqvideo.experiment.config import Experiment
 from vqvideo.storage import files
 from vqvideo.storage.records import to_plain, write_yaml
 from vqvideo.training.config import Identity, TrainConfig
 from vqvideo.training.loader import Loader, WithStills, check_shared_memory
 from vqvideo.training.processes import on_main_process
-from vqvideo.training.run_folder import prepare_run
+from vqvideo.training.run_folder import RunFolder, prepare_run, show_picture
 from vqvideo.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+logger = logging.getLogger(__name__)
 
 
 class Training(NamedTuple):
@@ -64,6 +69,28 @@ def run_training(
         figures = trainer.fit(training.batches, training.evaluate)
         _export(trainer, training.save)
         return figures
+
+
+def show_clips(
+    accelerator: Accelerator, folder: Path, name: str, step: int, clips: Callable[[], list[list[Frames]]], fps: float
+) -> None:
+    """Writes picture and video of a step and gives the picture to the tracker. What fails is a warning: the training,
+    and its next checkpoint, are worth more.
+
+    Args:
+        accelerator: knows the tracker.
+        folder: of the stage.
+        name: of the picture.
+        step: of the training.
+        clips: makes what is shown, as `save_media` takes it.
+        fps: of the video.
+    """
+    try:
+        picture, _ = save_media(RunFolder(folder).media / f"{name}_{step:06d}", clips(), fps)
+        show_picture(accelerator, name, picture, step)
+    # Memory, encoder, disk and tracker fail in ways of their own, none of which is the training's.
+    except Exception as error:
+        logger.warning("step %d: no %s picture (%s: %s); going on", step, name, type(error).__name__, error)
 
 
 def _write_config(cfg: Experiment, trainer: Trainer) -> None:

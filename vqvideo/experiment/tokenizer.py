@@ -15,10 +15,10 @@ from vqvideo.data.clips import Clip, Clips, stack_frames
 from vqvideo.data.images import Images
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
-from vqvideo.evaluation.pictures import reconstruction_rows, save_media
+from vqvideo.evaluation.pictures import Frames, reconstruction_rows
 from vqvideo.evaluation.tokenizer import evaluate_tokenizer
 from vqvideo.experiment.config import MAY_CHANGE, Experiment, vqvae_folder
-from vqvideo.experiment.stage import Training, run_training
+from vqvideo.experiment.stage import Training, run_training, show_clips
 from vqvideo.models.pixels import to_signed
 from vqvideo.models.tokenizer import AdversarialConfig, NoAdversary, NoPerceptual, PerceptualConfig
 from vqvideo.models.tokenizer.vqvae import VQVAE
@@ -28,7 +28,6 @@ from vqvideo.training.config import Identity
 from vqvideo.training.launch import make_accelerator
 from vqvideo.training.loader import Loader, WithStills
 from vqvideo.training.optimizers import ParameterGroup
-from vqvideo.training.run_folder import RunFolder, show_picture
 
 
 class ObjectiveOutput(NamedTuple):
@@ -149,11 +148,11 @@ def train_vqvae(
         count = max(train.batch, ceil(model.quantizer.latents_to_start / (stage.latent_steps * model.tokens)))
         model.initialize(stack_frames(clips, clips.spread(count).tolist()).to(accelerator.device))
 
+    def pictured() -> list[list[Frames]]:
+        return reconstruction_rows(model, stack_frames(held_out, held_out.spread(4).tolist()))
+
     def evaluate(averaged: nn.Module, step: int) -> dict[str, float]:
-        rows = reconstruction_rows(model, stack_frames(held_out, held_out.spread(4).tolist()))
-        media = RunFolder(cfg.folder / "vqvae").media
-        picture, _ = save_media(media / f"reconstruction_{step:06d}", rows, store.meta.fps)
-        show_picture(accelerator, "reconstruction", picture, step)
+        show_clips(accelerator, cfg.folder / "vqvae", "reconstruction", step, pictured, store.meta.fps)
         return evaluate_tokenizer(model, held_out, stage.validation_clips)
 
     batches: Loader | WithStills
