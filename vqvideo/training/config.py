@@ -43,7 +43,9 @@ class TrainConfig:
     average_decay: float = 0.995
     """Decay of the averaged weights, which are the ones validated and exported."""
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
-    """Mixed precision; auto measures on CPUs and takes bf16 on GPUs that have it."""
+    """Mixed precision; auto takes what the launcher was asked for (--mixed_precision bf16), or else measures on CPUs
+    and takes bf16 on GPUs that have it. What was taken is recorded in the checkpoints.
+    """
     threads: int | None = None
     """CPU threads per process; by default measured."""
     workers: int = 0

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-_YES = ("1", "true", "yes", "on", "y", "t")
+YES = ("1", "true", "yes", "on", "y", "t")
 """What Accelerate reads as true."""
 _PACKAGES = ("vqvideo", "torch", "numpy", "vector-quantize-pytorch")
 
@@ -69,7 +69,7 @@ def default_device() -> torch.device:
     """Where models go: to the accelerator of this machine, such as cuda or mps; to the CPU where there is none, or
     where ACCELERATE_USE_CPU=true asks for it, as in `accelerate launch --cpu`.
     """
-    if os.environ.get("ACCELERATE_USE_CPU", "").lower() in _YES:
+    if os.environ.get("ACCELERATE_USE_CPU", "").lower() in YES:
         return torch.device("cpu")
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 

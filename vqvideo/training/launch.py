@@ -9,24 +9,49 @@ from typing import TYPE_CHECKING
 
 from vqvideo.errors import InputError
 from vqvideo.storage.checkpoint import newest_progress
-from vqvideo.training.hardware import best_precision, configure_threads, default_device
+from vqvideo.training.hardware import YES, best_precision, configure_threads, default_device
 from vqvideo.training.signals import stop_with_launcher
 from vqvideo.training.trainer import TrainConfig
 
 if TYPE_CHECKING:
     from accelerate import Accelerator, PartialState
 
+_WHOLE = "Here every process has a whole model: launch with --multi_gpu, and without it"
+_REFUSED = {
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": (
+        "1",
+        "it would divide every gradient unseen. Unset it; for micro batches set --vqvae.train.accumulate and "
+        "--prior.train.accumulate",
+    ),
+    "ACCELERATE_DYNAMO_BACKEND": (
+        "no",
+        "it would compile the model, which then computes otherwise. Launch with --dynamo_backend no, or unset it",
+    ),
+    "ACCELERATE_USE_FSDP": ("", f"it would split up the model. {_WHOLE}"),
+    "ACCELERATE_USE_DEEPSPEED": ("", f"it would split up the optimizer. {_WHOLE}"),
+    "ACCELERATE_USE_MEGATRON_LM": ("", f"it would split up the model. {_WHOLE}"),
+    "ACCELERATE_USE_PARALLELISM_CONFIG": ("", f"it would split up the model. {_WHOLE}"),
+}
+"""What Accelerate would obey without a word in any log: the value that changes nothing, and what all others would do.
+(Those that are on or off have none.)
+"""
+_PRECISIONS = ("no", "bf16", "fp16")
+
 
 def make_accelerator(cfg: TrainConfig, run: Path, *, resume: bool = False) -> Accelerator:
     """An Accelerator with the threads and the precision that suit this machine.
 
-    What was measured is kept: a resumed run takes the choices of the run that it continues, since other threads or
-    another precision would give other bits.
+    A launcher may ask for bf16 or fp16, as `accelerate launch --mixed_precision bf16` does and what `accelerate config`
+    saved; that is taken where `train.precision` is auto. What was measured or asked for is kept: a resumed run takes
+    the choices of the run that it continues, since other threads or another precision would give other bits.
 
     Args:
         cfg: how to train.
         run: folder of the stage.
         resume: whether an earlier run's checkpoints are continued.
+
+    Raises:
+        InputError: the launcher asks for what the settings, the earlier run or this machine contradict.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
@@ -38,8 +63,10 @@ def make_accelerator(cfg: TrainConfig, run: Path, *, resume: bool = False) -> Ac
     AcceleratorState._reset_state(reset_partial_state=False)
     earlier = newest_progress(run / "checkpoints") if resume else {}
     configure_threads(cfg.threads or earlier.get("threads"), local_world, on_cpu=on_cpu)
-    measured = earlier.get("precision") or best_precision(on_cpu=on_cpu)
-    precision = measured if cfg.precision == "auto" else cfg.precision
+    precision = chosen_precision(cfg, earlier.get("precision"), run) or best_precision(on_cpu=on_cpu)
+    if precision == "fp16" and on_cpu:
+        # Accelerate would train in full precision and call it fp16.
+        raise InputError("mixed precision fp16 needs a GPU: take bf16 on the CPU, or no")
     # Codebook statistics are all-reduced where they are made, so broadcasting buffers would be waste.
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
     tracker = "tensorboard" if importlib.util.find_spec("tensorboard") else None
@@ -50,15 +77,55 @@ def join_processes() -> PartialState:
     """The processes of this launch. Scripts call it before anything that only one of them must do.
 
     Raises:
-        InputError: the launcher was asked for more processes than work together.
+        InputError: the launcher was asked for more processes than work together, or for what would silently change
+            the training.
     """
     from accelerate import PartialState
 
+    refuse_unseen_settings()
     # Left alone, `PartialState` takes the processes of a launch on CPUs for strangers: each would be the main one.
     stop_with_launcher()
     state = PartialState(cpu=default_device().type == "cpu")
     check_processes(state.num_processes)
     return state
+
+
+def refuse_unseen_settings() -> None:
+    """Raises InputError for a variable that Accelerate would obey although no setting of the run says so: it is set in
+    the shell, or by `accelerate launch` from its options or from what `accelerate config` saved.
+    """
+    for name, (neutral, effect) in _REFUSED.items():
+        value = os.environ.get(name)
+        if value is not None and (value.lower() != neutral if neutral else value.lower() in YES):
+            raise InputError(f"{name} is {value}: {effect}")
+
+
+def chosen_precision(cfg: TrainConfig, before: str | None, run: Path) -> str | None:
+    """The precision that the settings name, or the launcher, or else that of the run that goes on (`before`); None if
+    nobody chose one.
+
+    Raises:
+        InputError: they contradict each other, or the launcher asks for one that there is not.
+    """
+    asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
+    by = f"the launcher asks for mixed precision {asked} (ACCELERATE_MIXED_PRECISION)"
+    if asked not in _PRECISIONS:
+        raise InputError(f"{by}, expected one of {', '.join(_PRECISIONS)}")
+    own = None if cfg.precision == "auto" else cfg.precision
+    # A launcher that was asked for nothing says "no" too: that is no contradiction.
+    if asked == "no":
+        return own or before
+    if own not in (None, asked):
+        raise InputError(
+            f"{by}, but train.precision is {own}: launch with --mixed_precision no, or set "
+            f"--{run.name}.train.precision {asked}"
+        )
+    if before not in (None, asked):
+        raise InputError(
+            f"{by}, but {run} was trained in {before}: launch with --mixed_precision no to go on as "
+            "before, or start a new run with --name"
+        )
+    return asked
 
 
 def check_processes(started: int) -> None:
