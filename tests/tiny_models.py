@@ -81,10 +81,18 @@ def tiny_prior(
     return prior.eval()
 
 
-def tiny_world(stride: int = 2, space: ActionSpace = FIVE, seed: int = 0, **settings: Any) -> WorldModel:
-    """An untrained world model that reacts to everything."""
+def tiny_world(
+    stride: int = 2,
+    space: ActionSpace = FIVE,
+    seed: int = 0,
+    *,
+    rewards: tuple[float, float] = (-1.0, 3.0),
+    **settings: Any,
+) -> WorldModel:
+    """An untrained world model that reacts to everything, and whose latent steps earned from .. to `rewards`."""
     vqvae = tiny_vqvae(stride, seed)
     spec = make_spec(space, grid=vqvae.grid, stride=stride, tokenizer=vqvae.fingerprint())
+    spec = replace(spec, stats=ActionStats(*spec.stats[:2], *rewards))
     world = WorldModel(vqvae, tiny_prior(spec, vqvae.codebook, seed=seed, **settings), EnvFacts("Tiny-v0", 10.0, 1))
     return world.eval().requires_grad_(False)
 

@@ -141,6 +141,14 @@ def test_an_agent_learns_what_a_real_environment_rewards() -> None:
     assert learnt.interval[0] > untaught.interval[1]
 
 
+def test_where_every_reward_is_0_there_is_nothing_to_learn_and_a_constant_one_is_enough(tmp_path: Path) -> None:
+    store = tiny_store(tmp_path)
+    with pytest.raises(InputError, match=r"every reward is 0 in the episodes .*: nothing to learn\. Record"):
+        learn_in_dream(tiny_world(rewards=(0.0, 0.0)), store, QUICK, Sampling())
+    learnt = learn_in_dream(tiny_world(rewards=(2.0, 2.0)), store, QUICK, Sampling())
+    assert not same_weights(learnt.policy, agent().policy)
+
+
 # ---------------------------------------------------------------- judging
 
 

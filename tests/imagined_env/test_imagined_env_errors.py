@@ -11,16 +11,15 @@ import pytest
 import torch
 from imagined import SPACES, dream, dreams, endless, same
 from stores import make_meta, make_store
-from tiny_models import SIZE, STEERING, make_spec, noise_frames, tiny_prior, tiny_store, tiny_vqvae, tiny_world
+from tiny_models import SIZE, STEERING, noise_frames, tiny_store, tiny_world
 from torch import Tensor
 
 from vqvideo.data.clips import StartClips
 from vqvideo.data.store import Store, StoreWriter
 from vqvideo.errors import InputError
-from vqvideo.imagined_env import ImaginedVectorEnv, NotResetError, no_reward
+from vqvideo.imagined_env import ImaginedVectorEnv, NotResetError
 from vqvideo.imagined_env.starts import read_starts
-from vqvideo.models.prior import ActionStats
-from vqvideo.world import EnvFacts, WorldModel, WorldStep
+from vqvideo.world import WorldStep
 
 STEER = np.zeros((3, 2), np.float32)
 GEARS = np.array([1, 2, 3])
@@ -203,25 +202,6 @@ def test_another_number_of_seeds_is_refused() -> None:
 def test_unknown_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         dreams(**settings)
-
-
-def unrewarded() -> WorldModel:
-    """A world of a store in which every reward is 0.5."""
-    vqvae = tiny_vqvae()
-    stats = ActionStats((0.5,), (2.0,), 0.5, 0.5)
-    spec = make_spec(grid=vqvae.grid, tokenizer=vqvae.fingerprint(), stats=stats)
-    return WorldModel(vqvae, tiny_prior(spec, vqvae.codebook), EnvFacts("Tiny-v0", 10.0, 1)).eval()
-
-
-def test_a_world_that_knows_no_reward_asks_for_one() -> None:
-    with pytest.raises(InputError, match=r"every reward is 0\.5\. Record .* or give the env a reward of your own"):
-        dreams(unrewarded())
-    for reward in (no_reward, lambda step: step.entropy):
-        envs = dreams(unrewarded(), reward=reward)
-        envs.reset(seed=0)
-        _, rewards, _, _, infos = envs.step(np.zeros(3, int))
-        expected = infos["entropy"] * (reward is not no_reward)
-        np.testing.assert_allclose(rewards, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

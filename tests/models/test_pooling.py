@@ -11,7 +11,7 @@ from tiny_models import make_spec
 from vqvideo.errors import InputError
 from vqvideo.models import class_of
 from vqvideo.models.prior import AttentionPoolingConfig, MeanPoolingConfig, PoolingConfig, Prior, PriorConfig
-from vqvideo.models.prior.outcomes import RewardHead, termination_loss
+from vqvideo.models.prior.outcomes import RewardHead, SymlogRewardHead, termination_loss
 
 KINDS = get_args(PoolingConfig)
 
@@ -70,3 +70,12 @@ def test_no_reward_is_one_bin_and_not_two_halves() -> None:
     certain[..., int((head.bins == 0).nonzero())] = 50
     assert head.loss(certain, torch.zeros(1, 1)) < 1e-6
     assert (RewardHead(4, 1.0, 3.0).bins > 0).all()
+
+
+@pytest.mark.parametrize("head", [RewardHead, SymlogRewardHead])
+@pytest.mark.parametrize("reward", [0.0, 1.0, 0.1, -3.0, 1e-9, 1e30])
+def test_a_reward_that_never_varied_is_expected_exactly(head: type[RewardHead], reward: float) -> None:
+    outcome = head(4, reward, reward)
+    logits = torch.randn(2, 3, 64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(outcome.mean(logits), torch.full((2, 3), reward), rtol=0, atol=0)
+    assert outcome.loss(logits, torch.full((2, 3), reward)).isfinite()

@@ -42,8 +42,16 @@ def learn_in_dream(
         stage: how.
         sampling: how codes are drawn.
         first: whose weights to begin with; None for fresh ones.
+
+    Raises:
+        InputError: actions that an agent does not choose, or no reward to learn from.
     """
     trainable_space(world.action_space)
+    if world.prior.spec.stats.unrewarded:
+        raise InputError(
+            "every reward is 0 in the episodes that this world was trained on: nothing to learn. Record more or longer "
+            "ones, an environment that rewards, or with another --policy, and train the world again"
+        )
     envs = ImaginedVectorEnv(
         world,
         starts,

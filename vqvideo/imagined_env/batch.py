@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
@@ -139,12 +140,12 @@ def _checked(reward: RewardFunction) -> RewardFunction:
 
 
 def _learnt_reward(world: Imaginer) -> RewardFunction:
-    """The model's own reward; InputError if it has never seen one."""
-    stats = world.prior.spec.stats
-    if stats.reward_low == stats.reward_high:
-        raise InputError(
-            f"this world knows no reward: in its training episodes every reward is {stats.reward_low:g}. Record an "
+    """The model's own reward; warns once if it has never seen one other than 0."""
+    if world.prior.spec.stats.unrewarded:
+        warnings.warn(
+            "every reward is 0 in the episodes that this world was trained on, and so in its dreams. Record an "
             "environment that rewards, or give the env a reward of your own: reward=function of a WorldStep, returning "
-            "(b,), or reward=vqvideo.imagined_env.no_reward to do without"
+            "(b,); reward=vqvideo.imagined_env.no_reward pays 0 without this warning",
+            stacklevel=4,  # who makes the environment
         )
     return lambda step: step.reward

@@ -54,14 +54,13 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         max_starts: how many contexts to take at most; they are read once and kept.
         autoreset_mode: what happens after an episode's end: NEXT_STEP, SAME_STEP or DISABLED.
         sampling: how codes are drawn.
-        reward: replaces the model's reward; needed if the model knows none.
+        reward: replaces the model's own reward, which is 0, with a warning, if every recorded one is.
         output: "numpy", or "torch": tensors on the device of the model. Actions that are tensors there stay there too,
             and a step waits for the device twice: to know whether actions are valid, and which episodes are over.
         render_mode: None or "rgb_array".
 
     Raises:
-        InputError: starts of other frames or actions, or too short for the context; a model without reward; an unknown
-            mode or output.
+        InputError: starts of other frames or actions, or too short for the context; an unknown mode or output.
 
     Example:
         >>> envs = world.as_env(16, starts="data/car_racing", horizon=50)

@@ -14,6 +14,9 @@ _LARGEST = 0.999 * torch.finfo(torch.float32).max
 class RewardHead(SinglePrecisionBuffers):
     """The reward as a distribution over bins that are spread evenly in symlog space over the recorded range
     (Hafner et al. 2023, arXiv:2301.04104). (b, t, d) -> bins.
+
+    If the smallest recorded reward is the largest as well (a pole earns 1 for every step that it stands), it is the
+    expected reward of every step, exactly; bins around it are there for the shape's sake.
     """
 
     bins: Tensor
@@ -29,6 +32,7 @@ class RewardHead(SinglePrecisionBuffers):
             places = _with_zero(torch.linspace(float(edges[0]), float(edges[1]), bins))
         self.register_buffer("bins", places.to(self.out.weight.device))
         nn.init.zeros_(self.out.weight)
+        self.constant = low if low == high else None
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out(x)
@@ -44,6 +48,8 @@ class RewardHead(SinglePrecisionBuffers):
 
     def mean(self, logits: Tensor) -> Tensor:
         """Expected reward (...) of logits (..., bins)."""
+        if self.constant is not None:
+            return logits.new_full(logits.shape[:-1], self.constant, dtype=torch.float32).clamp(-_LARGEST, _LARGEST)
         return (logits.float().softmax(dim=-1) * self.values).sum(dim=-1)
 
     @property

@@ -20,6 +20,11 @@ class ActionStats(NamedTuple):
     reward_high: float
     """Largest sum of rewards over one latent step."""
 
+    @property
+    def unrewarded(self) -> bool:
+        """Whether every recorded reward is 0."""
+        return self.reward_low == self.reward_high == 0
+
 
 @dataclass(frozen=True)
 class PriorSpec:
