@@ -108,12 +108,12 @@ def numbers(figures: dict[str, Any]) -> dict[str, float]:
 
 def summary(report: HorizonReport, told: dict[str, Any]) -> str:
     """One line on the whole."""
-    first, last = report.psnr_gain_db[0], report.psnr_gain_db[-1]
+    first, last, worth = report.psnr_gain_db[0], report.psnr_gain_db[-1], report.controllability_db
     return (
         f"summary: {told['token_nats']:.3f} nats per token, {told['bits_per_frame']:.1f} bits per frame "
         f"({told['likelihood_kind']}); over repeating the last frame {first:+.2f} dB at step 1, {last:+.2f} dB at step "
-        f"{len(report.psnr_gain_db)}; true actions {report.controllability_db:+.2f} dB over others"
-    )
+        f"{len(report.psnr_gain_db)}"
+    ) + ("" if worth is None else f"; true actions {worth:+.2f} dB over others")
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ SPACES = {
     "discrete": FIVE,
     "box": STEERING,
     "dict": ActionSpace.from_gymnasium(spaces.Dict({"gear": spaces.Discrete(3, start=1), "steer": _STEER})),
+    "none": ActionSpace.none(),
     "tuple": ActionSpace.from_gymnasium(spaces.Tuple([spaces.MultiBinary(2), _STEER])),
 }
 """By name; a world of any of them takes `some_starts`."""

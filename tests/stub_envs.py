@@ -29,6 +29,8 @@ ACTION_SPACES: dict[str, spaces.Space] = {
     "multi-discrete": spaces.MultiDiscrete([3, 4]),
     "multi-binary": spaces.MultiBinary(4),
     "tuple": spaces.Tuple([spaces.Discrete(3), spaces.Box(0.0, 1.0, (2,), np.float32)]),
+    "empty box": spaces.Box(0.0, 1.0, (0,), np.float32),
+    "empty tuple": spaces.Tuple([]),
     "dict": spaces.Dict(
         arm=spaces.Box(-1.0, 1.0, (2,), np.float32),
         buttons=spaces.Dict(jump=spaces.Discrete(2), pads=spaces.MultiBinary(2)),

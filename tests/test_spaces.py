@@ -161,9 +161,22 @@ def test_an_unsupported_space_is_named(space: Any) -> None:
         ActionSpace.from_gymnasium(space)
 
 
-def test_a_space_without_a_column_is_refused() -> None:
-    with pytest.raises(InputError, match="no columns"):
-        ActionSpace.from_gymnasium(spaces.Dict({}))
+EMPTY = (ActionSpace.none().native(), spaces.Dict({}), spaces.Tuple([]), spaces.Dict({"arm": spaces.Tuple([])}))
+
+
+@pytest.mark.parametrize("space", EMPTY, ids=str)
+def test_a_space_without_actions_has_no_columns_and_its_own_empty_action(space: gymnasium.Space) -> None:
+    ours = ActionSpace.from_gymnasium(space)
+    assert (ours.size, ours.columns, str(ours)) == (0, (), "an empty space (no actions)")
+    assert ActionSpace.from_json(json.loads(json.dumps(ours.to_json()))) == ours
+    flat = ours.flatten(space.sample())
+    assert (flat.shape, flat.dtype) == ((0,), np.float64)
+    assert same(ours.unflatten(flat), space.sample())
+    assert [limit.shape for limit in ours.limits] == [(0,)] * 3
+    ours.validate(np.zeros((5, 3, 0)))
+    with pytest.raises(InputError, match=r"shape \(5, 1\), expected numbers \(..., 0\) for an empty space"):
+        ours.validate(np.zeros((5, 1)))
+    assert ours != ActionSpace.from_gymnasium(spaces.Discrete(1))
 
 
 def test_a_subclass_of_a_known_space_is_known() -> None:

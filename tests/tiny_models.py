@@ -29,6 +29,7 @@ from vqvideo.world import EnvFacts, WorldModel
 SIZE = 16
 """Height and width of the frames in pixels."""
 FIVE = ActionSpace.from_gymnasium(spaces.Discrete(5))
+NOTHING = ActionSpace.none()
 STEERING = ActionSpace.from_gymnasium(spaces.Box(np.array([-1.0, 0.0]), np.array([1.0, 2.0]), dtype=np.float64))
 
 
@@ -124,6 +125,27 @@ def tiny_store(path: Path, episodes: int = 6, steps: int = 24) -> Store:
     long_ones = (e for seed in range(1000) if (e := tiny_episode(steps, seed)).length == steps)
     with StoreWriter.open(path, meta) as writer:
         for index, episode in zip(range(episodes), long_ones, strict=False):
+            writer.add(index, episode, "held_out" if index % 3 == 2 else "train")
+    return Store.open(path)
+
+
+def film_world(stride: int = 2, seed: int = 0, **settings: Any) -> WorldModel:
+    """An untrained world model of videos: without actions and rewards."""
+    vqvae = tiny_vqvae(stride, seed)
+    stats = ActionStats((), (), 0.0, 0.0)
+    spec = make_spec(NOTHING, stats=stats, grid=vqvae.grid, stride=stride, tokenizer=vqvae.fingerprint())
+    prior = tiny_prior(spec, vqvae.codebook, seed=seed, **settings)
+    return WorldModel(vqvae, prior, EnvFacts("films", 10.0, 1)).eval().requires_grad_(False)
+
+
+def film_store(path: Path, episodes: int = 6, steps: int = 24) -> Store:
+    """The frames of `tiny_store` and nothing else, as if they came from videos."""
+    meta = make_meta(env_id="films", action_space=NOTHING, frame_size=(SIZE, SIZE), fps=10.0, action_repeat=1)
+    with StoreWriter.open(path, meta) as writer:
+        long_ones = (e for seed in range(1000) if (e := tiny_episode(steps, seed)).length == steps)
+        for index, filmed in zip(range(episodes), long_ones, strict=False):
+            nothing = {"actions": np.zeros((steps, 0)), "rewards": np.zeros(steps, np.float32)}
+            episode = replace(filmed, **nothing, terminated=np.zeros(steps, bool))
             writer.add(index, episode, "held_out" if index % 3 == 2 else "train")
     return Store.open(path)
 

@@ -2,6 +2,7 @@
 
 The flat form is one float64 vector of `size` a. The leaves of a nested space follow each other in the space's own
 order; a Discrete is one column that holds its value, a MultiDiscrete, MultiBinary or Box has one column per element.
+Where nothing acts, as in videos that were only filmed, a is 0.
 
 Gymnasium is loaded when a space is first looked into, so that models and stores can be imported without it.
 """
@@ -99,16 +100,24 @@ class ActionSpace:
     """`to_json` as text: spaces are equal if their descriptions are."""
 
     @classmethod
+    def none(cls) -> ActionSpace:
+        """The space of what has no actions, such as videos: a Box of no elements, whose flat actions are (0,).
+
+        A Box and no empty Dict or Tuple, which hold nothing either: its batches (n, 0) still know how many they are,
+        and Gymnasium's flattening and iterating work on it.
+        """
+        from gymnasium import spaces
+
+        return cls.from_gymnasium(spaces.Box(0, 1, (0,)))
+
+    @classmethod
     def from_gymnasium(cls, space: Any) -> ActionSpace:
-        """The record of a Gymnasium space: Box, Discrete, MultiDiscrete, MultiBinary, Dict, Tuple.
+        """The record of a Gymnasium space: Box, Discrete, MultiDiscrete, MultiBinary, Dict, Tuple; empty ones too.
 
         Raises:
             InputError: another kind of space, or one whose bounds cannot be represented.
         """
-        made = cls(json.dumps(_describe(space)))
-        if not made.columns:
-            raise InputError(f"action space {made} has no columns: an action needs at least one number")
-        return made
+        return cls(json.dumps(_describe(space)))
 
     @classmethod
     def from_json(cls, value: Any) -> ActionSpace:
@@ -142,14 +151,14 @@ class ActionSpace:
 
     @property
     def size(self) -> int:
-        """a, the length of the flat vector."""
+        """a, the length of the flat vector; 0 where nothing acts."""
         return len(self.columns)
 
     @cached_property
     def limits(self) -> Limits:
         """What the columns may hold, in float64, with room for the rounding of float32."""
         low, high = (np.array([getattr(column, end) for column in self.columns], float) for end in ("low", "high"))
-        whole = np.array([leaf.space.dtype.kind in "iu" for leaf in self.leaves for _ in leaf.columns])
+        whole = np.array([leaf.space.dtype.kind in "iu" for leaf in self.leaves for _ in leaf.columns], bool)
         # Without a finite range the bound itself is the yardstick of rounding.
         bound = np.maximum(*(np.where(np.isfinite(end), np.abs(end), 0.0) for end in (low, high)))
         largest = np.finfo(np.float64).max
@@ -159,7 +168,7 @@ class ActionSpace:
             return Limits((low - slack).clip(-largest, largest), (high + slack).clip(-largest, largest), whole)
 
     def __str__(self) -> str:
-        return " ".join(repr(self._space).split())
+        return " ".join(repr(self._space).split()) if self.size else "an empty space (no actions)"
 
     def parts(self, action: Any) -> list[Any]:
         """The parts of a native action, or of a batch of them, that belong to each of `leaves`.
@@ -175,7 +184,8 @@ class ActionSpace:
         Raises:
             InputError: wrong structure, shape or number type, NaN, or outside the space.
         """
-        vector = np.concatenate([_values(*pair) for pair in zip(self.leaves, self.parts(action), strict=True)])
+        parts = [_values(*pair) for pair in zip(self.leaves, self.parts(action), strict=True)]
+        vector = np.concatenate([np.zeros(0), *parts])
         self.validate(vector)
         return vector
 

@@ -81,7 +81,9 @@ class Trial:
             "likelihood": report.likelihood_kind,
             "bits_per_frame": taught["bits_per_frame"],
             **self.dreams(report),
-            "reward_error": taught["reward_rmse"] / max(taught["reward_rmse_of_mean"], 1e-12),
+            "reward_error": None
+            if spec.only_frames
+            else taught["reward_rmse"] / max(taught["reward_rmse_of_mean"], 1e-12),
             "parameters": sum(p.numel() for p in world.prior.parameters()),
             **{f"frames_per_s_{streams}": imagination_speed(world, streams, SPEED_STEPS) for streams in STREAMS},
         }
@@ -89,10 +91,11 @@ class Trial:
     def dreams(self, report: HorizonReport) -> Row:
         """The figures of a report that go into the table, and its curves."""
         gains, distances = report.psnr_gain_db.tolist(), report.fd_effnetlite0
-        gaps = (report.psnr["imagined"] - report.psnr["other_actions"]).tolist()
+        other = report.psnr.get("other_actions")
+        gaps = None if other is None else (report.psnr["imagined"] - other).tolist()
         return {
             "gain_db": mean(gains[:FIRST_STEPS]),
-            "controllability_db": mean(gaps[:ACTION_STEPS]),
+            "controllability_db": mean(gaps[:ACTION_STEPS]) if gaps else None,
             "gain_at_window_db": gains[self.window - 1],
             "gain_at_horizon_db": gains[-1],
             "fd_at_window": distances.imagined[0] if distances else None,

@@ -60,7 +60,7 @@ class Lossless:
 
 
 class Spec(NamedTuple):
-    tokens, codebook_size = 4, 256
+    tokens, codebook_size, only_frames = 4, 256, False
 
 
 class Teller:
@@ -80,6 +80,7 @@ class Brightness:
     """Knows that each action is added to the brightness of a gray frame, and is its reward."""
 
     vqvae, prior, stride, device = Lossless(), Teller(), 1, torch.device("cpu")
+    action_space = make_meta().action_space
 
     def imagine(self, frames: Tensor, actions: Tensor, *, sampling: Sampling, seed: int) -> SimpleNamespace:
         steps = self.changes(actions[:, frames.shape[1] - 1 :, 0])

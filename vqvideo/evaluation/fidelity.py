@@ -93,6 +93,14 @@ def _row(name: str, found: dict[str, Any]) -> list[str]:
     return [name, *means, *(cell(found[error], ".2f") for error in errors)]
 
 
+def _require_actions(world: Imaginer) -> None:
+    if not world.action_space.size:
+        raise InputError(
+            f"the world of {world.env.env_id} has no actions, under which episodes could be played again: measure its "
+            "frames with python scripts/evaluate_world.py"
+        )
+
+
 def evaluate_fidelity(
     world: Imaginer,
     store: Store,
@@ -122,12 +130,14 @@ def evaluate_fidelity(
         batch: dreams at once.
 
     Raises:
-        InputError: a store of another action space or frame size, or fewer than two episodes that long.
+        InputError: a store of another action space or frame size, fewer than two episodes that long, or a world without
+            actions.
     """
     counts = SimpleNamespace(horizon=horizon, context=context, samples=samples, batch=batch)
     at_least(counts, "", horizon=1, context=1, samples=1, batch=1)
     if episodes < 2:
         raise InputError(f"episodes is {episodes}, expected at least 2: they lend each other their actions")
+    _require_actions(world)
     store.require(world.action_space, world.vqvae.frame_size)
     window = {"seen": world.vqvae.clip_length(context), "stride": world.stride, "horizon": horizon}
     replay = Replay(store, "held_out", episodes, **window)

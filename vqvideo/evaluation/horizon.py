@@ -57,9 +57,10 @@ class HorizonReport:
     token_entropy: Compared
     """Entropy in nats of the tokens dreamt: how unsure the prior is."""
     reward_rmse: Compared
-    """Root mean squared error of the predicted reward, summed over the frames of the step."""
-    controllability_se_db: float
-    """Standard error of `controllability_db` over clips, as if clips were independent."""
+    """Root mean squared error of the predicted reward, summed over the frames of the step; empty where frames are all
+    there is."""
+    controllability_se_db: float | None
+    """Standard error of `controllability_db` over clips, as if clips were independent; None without actions."""
     fd_effnetlite0: BlockDistances | None = None
     """Fréchet distances on pooled EfficientNet-Lite0 features; None if not measured."""
     fd_missing: str | None = None
@@ -76,8 +77,12 @@ class HorizonReport:
         return self.ssim["imagined"] - self.ssim["repeat"]
 
     @property
-    def controllability_db(self) -> float:
-        """PSNR with the true actions minus PSNR with those of another clip, over the whole horizon."""
+    def controllability_db(self) -> float | None:
+        """PSNR with the true actions minus PSNR with those of another clip, over the whole horizon; None without
+        actions.
+        """
+        if "other_actions" not in self.psnr:
+            return None
         return float((self.psnr["imagined"] - self.psnr["other_actions"]).mean())
 
     @property
@@ -97,6 +102,8 @@ class HorizonReport:
         derived = ("psnr_gain_db", "ssim_gain", "controllability_db", "repeat_rate", "repeat_rate_real")
         plain: dict[str, Any] = {name: np.asarray(getattr(self, name)).tolist() for name in derived}
         for figure, value in vars(self).items():
+            if value == {}:
+                continue
             if not isinstance(value, dict):
                 plain[figure] = asdict(value) if isinstance(value, BlockDistances) else value
                 continue
@@ -127,7 +134,7 @@ class HorizonReport:
             _titled("share of steps that repeat the step before", self.repeat_rates, ".1%"),
             _titled(nats, self.token_nats, ".3f", imagined="true actions"),
             _titled("entropy in nats per token of the dream", self.token_entropy, ".3f"),
-            _titled("RMSE of the reward", self.reward_rmse, ".3f"),
+            _titled("RMSE of the reward", self.reward_rmse, ".3f") if self.reward_rmse else "",
             self.fd_effnetlite0.table() if self.fd_effnetlite0 else "",
             f"fd_effnetlite0 was not measured: {self.fd_missing}" if self.fd_missing else "",
             self._last_line,
@@ -140,10 +147,9 @@ class HorizonReport:
 
     @property
     def _last_line(self) -> str:
-        return (
-            f"controllability {self.controllability_db:+.2f} dB (standard error {self.controllability_se_db:.2f})   "
-            f"repeat rate {self.repeat_rate:.1%} (real frames {self.repeat_rate_real:.1%})"
-        )
+        gain, error = self.controllability_db, self.controllability_se_db
+        control = "" if gain is None else f"controllability {gain:+.2f} dB (standard error {error:.2f})   "
+        return f"{control}repeat rate {self.repeat_rate:.1%} (real frames {self.repeat_rate_real:.1%})"
 
 
 def _titled(title: str, compared: Compared, form: str, imagined: str = "imagined") -> str:

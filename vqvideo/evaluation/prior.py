@@ -37,8 +37,9 @@ def evaluate_prior(
         bits_per_dim, the same per channel of a pixel: the rate of the codes alone, since the tokenizer's losses are not
         coded (whether it is exact or a bound: `code_bits`).
 
-        reward_rmse beside reward_rmse_of_mean (predicting the mean reward: the standard deviation), reward_bias
-        (predicted minus real) and reward_slope (of real on predicted, 1 is calibrated).
+        The others only if frames are not all that the prior knows: reward_rmse beside reward_rmse_of_mean (predicting
+        the mean reward: the standard deviation), reward_bias (predicted minus real) and reward_slope (of real on
+        predicted, 1 is calibrated).
 
         Rewards and terminations are weighted as in training, so that each step of the episodes counts alike:
         termination_ap beside termination_rate (what guessing would reach; the former nan without any termination) and
@@ -59,11 +60,10 @@ def evaluate_prior(
     real, expected, weights = real.double(), expected.double(), weights.double() / weights.double().sum()
     bits, _ = code_bits(prior, clips, picks, batch)
     per_dim = {"bits_per_dim": bits / (3 * frame_size[0] * frame_size[1])} if frame_size else {}
-    return {
-        "token_nats": nats,
-        "top1": top1,
-        "bits_per_frame": bits,
-        **per_dim,
+    of_codes = {"token_nats": nats, "top1": top1, "bits_per_frame": bits, **per_dim}
+    if prior.spec.only_frames:
+        return of_codes
+    return of_codes | {
         "reward_rmse": ((expected - real).square() @ weights).sqrt().item(),
         "reward_rmse_of_mean": ((real - real @ weights).square() @ weights).sqrt().item(),
         "reward_bias": ((expected - real) @ weights).item(),

@@ -72,12 +72,13 @@ class Scene(NamedTuple):
         return rearrange(actions, "b (t s) a -> b t s a", t=self.rewards.shape[1])
 
     def dreams(self, world: Imaginer, sampling: Sampling, seed: int) -> dict[str, Imagination]:
-        """What follows under the true actions, under those of another clip, and, if the prior can, under none."""
+        """What follows under the true actions; under those of another clip, if there are actions; and, if the prior
+        can, under none.
+        """
         start, blind = self.frames[:, : self.seen], replace(sampling, guidance=0.0)
-        dreams = {
-            "imagined": world.imagine(start, self.actions, sampling=sampling, seed=seed),
-            "other_actions": world.imagine(start, self.lent, sampling=sampling, seed=seed),
-        }
+        dreams = {"imagined": world.imagine(start, self.actions, sampling=sampling, seed=seed)}
+        if world.action_space.size:
+            dreams["other_actions"] = world.imagine(start, self.lent, sampling=sampling, seed=seed)
         if world.prior.can_guide:
             dreams["no_actions"] = world.imagine(start, self.actions, sampling=blind, seed=seed)
         return dreams
@@ -114,7 +115,8 @@ def evaluate_world(
     Args:
         world: the model.
         clips: held-out clips of 1 + s (context - 1 + horizon) frames.
-        count: how many of them, spread over the episodes; at least 2, since clips lend each other their actions.
+        count: how many of them, spread over the episodes; at least 2 if there are actions, which clips lend each
+            other.
         context: latent steps that the model sees.
         sampling: how codes are drawn.
         seed: of the dreams; the dreams under true, other and no actions use the same one.
@@ -122,7 +124,7 @@ def evaluate_world(
         frechet: also measure Fréchet distances, where EfficientNet-Lite0 is installed.
     """
     indices = torch.as_tensor(clips.spread(count))
-    if len(indices) < 2:
+    if world.action_space.size and len(indices) < 2:
         raise InputError(f"{len(indices)} held-out clip(s), expected at least 2 to compare actions: record more")
     missing = lite0_missing() if frechet else None
     sets = None
@@ -134,10 +136,9 @@ def evaluate_world(
     scenes = (Scene.read(world, clips, part.tolist(), context) for part in parts)
     found, kinds = zip(*(_measured(world, scene, sampling, seed, sets) for scene in scenes), strict=True)
     rows = {key: torch.cat([part[key] for part in found]) for key in found[0]}
-    mean_reward = training_reward(clips.store, world.stride)
+    mean_reward = None if world.prior.spec.only_frames else training_reward(clips.store, world.stride)
     if mean_reward is not None:
         rows["reward_error", "training_mean"] = mean_reward - rows["reward", "real"]
-    gaps = (rows["psnr", "imagined"] - rows["psnr", "other_actions"]).mean(dim=1)
     return HorizonReport(
         clips=len(indices),
         context=context,
@@ -150,7 +151,7 @@ def evaluate_world(
         likelihood_kind=kinds[0],
         token_entropy=_over_clips(rows, "entropy"),
         reward_rmse=_over_clips(rows, "reward_error", lambda error: error.square().mean(dim=0).sqrt()),
-        controllability_se_db=(gaps.std() / len(gaps) ** 0.5).item(),
+        controllability_se_db=_controllability_se(rows),
         fd_effnetlite0=sets.distances() if sets else None,
         fd_missing=missing,
     )
@@ -204,12 +205,14 @@ def _windows(length: int, s: int) -> Iterator[slice]:
 
 
 def _outcomes(world: Imaginer, scene: Scene, dreams: dict[str, Imagination], codes: Tensor) -> Rows:
-    """Entropy of the dreams, errors of their rewards, and the real rewards."""
+    """Entropy of the dreams, and unless frames are all there is, errors of their rewards and the real rewards."""
+    rows = {("entropy", of): dream.entropy for of, dream in dreams.items()}
+    if world.prior.spec.only_frames:
+        return {key: metrics.to_double(values) for key, values in rows.items()}
     m = dreams["imagined"].rewards.shape[1]
     real = scene.rewards[:, -m:]
     told = step_rewards(world.prior, codes, scene.grouped(scene.actions), scene.rewards)[:, -m:]
     predicted = {of: dream.rewards for of, dream in dreams.items()} | {"teacher_forced": told}
-    rows = {("entropy", of): dream.entropy for of, dream in dreams.items()}
     rows |= {("reward_error", of): reward - real for of, reward in predicted.items()}
     return {key: metrics.to_double(values) for key, values in (rows | {("reward", "real"): real}).items()}
 
@@ -217,15 +220,22 @@ def _outcomes(world: Imaginer, scene: Scene, dreams: dict[str, Imagination], cod
 def _nats(world: Imaginer, scene: Scene, codes: Tensor, seed: int) -> tuple[Rows, str]:
     """Nats per token of the real codes after the context, and whether they are exact or a bound."""
     prior, m = world.prior, codes.shape[1] - world.vqvae.latent_length(scene.seen)
-    true, lent = scene.grouped(scene.actions), scene.grouped(scene.lent)
-    found = {
-        "imagined": step_likelihood(prior, codes, true, seed),
-        "other_actions": step_likelihood(prior, codes, lent, seed),
-    }
+    true = scene.grouped(scene.actions)
+    found = {"imagined": step_likelihood(prior, codes, true, seed)}
+    if world.action_space.size:
+        found["other_actions"] = step_likelihood(prior, codes, scene.grouped(scene.lent), seed)
     if prior.can_guide:
         found["no_actions"] = step_likelihood(prior, codes, true, seed, blind=True)
     rows = {("nats", of): metrics.to_double(it.nats[:, -m:]) / prior.spec.tokens for of, it in found.items()}
     return rows, found["imagined"].kind
+
+
+def _controllability_se(rows: Rows) -> float | None:
+    """Standard error of what the true actions are worth, over clips; None without actions."""
+    if ("psnr", "other_actions") not in rows:
+        return None
+    gaps = (rows["psnr", "imagined"] - rows["psnr", "other_actions"]).mean(dim=1)
+    return (gaps.std() / len(gaps) ** 0.5).item()
 
 
 def _over_clips(

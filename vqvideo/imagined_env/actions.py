@@ -43,7 +43,8 @@ class NativeActions:
                 names the env, the value and the space.
         """
         pairs = zip(self.space.leaves, self.space.parts(actions), strict=True)
-        parts = [self._columns(leaf, part) for leaf, part in pairs]
+        # An empty nest of spaces has no part.
+        parts = [self._columns(leaf, part) for leaf, part in pairs] or [torch.zeros(self.count, 0)]
         flat = torch.cat([part.to(parts[0].device) for part in parts], dim=1)
         if not self._hold(flat, going):
             for i in np.flatnonzero(going.host):

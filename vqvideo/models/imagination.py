@@ -123,8 +123,9 @@ class Imaginer(nn.Module):
     def imagine(
         self,
         frames: Tensor | NDArray[Any],
-        actions: ArrayLike,
+        actions: ArrayLike | None = None,
         *,
+        steps: int | None = None,
         sampling: Sampling | None = None,
         seed: int | None = None,
     ) -> Imagination:
@@ -133,7 +134,9 @@ class Imaginer(nn.Module):
         Args:
             frames: (b, 1 + s c, 3, h, w), uint8 or float in 0 .. 1: the context.
             actions: (b, s c + s m, a) flat actions. The first s c led through the context (action t leads from frame t
-                to frame t + 1), the others lead through the m latent steps to imagine.
+                to frame t + 1), the others lead through the m latent steps to imagine. A world without actions takes
+                (b, s c + s m, 0), or `steps` instead.
+            steps: m, for a world without actions.
             sampling: how codes are drawn.
             seed: makes the dream reproducible; None draws a new one.
 
@@ -141,8 +144,13 @@ class Imaginer(nn.Module):
             InputError: frames or actions of another shape, actions outside the space.
         """
         frames = self.vqvae.checked(torch.as_tensor(frames))
-        flat = self.checked_actions(actions)
         context = self.stride * (self.vqvae.latent_length(frames.shape[1]) - 1)
+        if (actions is None) == (steps is None) or (steps is not None and steps < 1):
+            raise InputError(
+                f"actions are {'missing' if actions is None else 'given'} and steps is {steps}, expected one of them: "
+                "actions, or, for a world without actions, steps=1 or more latent steps to imagine"
+            )
+        flat = self.checked_actions(self._given(actions, len(frames), context + self.stride * (steps or 0)))
         future = flat.shape[1] - context
         if flat.shape[0] != frames.shape[0] or future < self.stride or future % self.stride:
             raise InputError(
@@ -152,22 +160,24 @@ class Imaginer(nn.Module):
         generator = torch.Generator(self.device)
         _ = generator.seed() if seed is None else generator.manual_seed(seed)
         state = self.start(frames, flat[:, :context])
-        steps = []
+        imagined = []
         for action in flat[:, context:].split(self.stride, dim=1):
             step, state = self.step(state, action, sampling=sampling, generator=generator)
-            steps.append(step)
-        return _joined(steps)
+            imagined.append(step)
+        return _joined(imagined)
 
-    def start(self, frames: Tensor | NDArray[Any], actions: ArrayLike) -> WorldState:
-        """Reads a context: frames (b, 1 + s c, 3, h, w) and the flat actions (b, s c, a) between them."""
+    def start(self, frames: Tensor | NDArray[Any], actions: ArrayLike | None = None) -> WorldState:
+        """Reads a context: frames (b, 1 + s c, 3, h, w) and the flat actions (b, s c, a) between them, which a world
+        without actions does not need.
+        """
         return self.begin(frames, actions)[0]
 
-    def begin(self, frames: Tensor | NDArray[Any], actions: ArrayLike) -> tuple[WorldState, Tensor]:
+    def begin(self, frames: Tensor | NDArray[Any], actions: ArrayLike | None = None) -> tuple[WorldState, Tensor]:
         """As `start`, and the newest frame of the context as the tokenizer shows it, (b, 3, h, w) uint8."""
         frames = self.vqvae.checked(torch.as_tensor(frames))
         codes = self.vqvae.encode(frames.to(self.device))
-        flat = self.checked_actions(actions)
         expected = (len(frames), frames.shape[1] - 1)
+        flat = self.checked_actions(self._given(actions, *expected))
         if tuple(flat.shape[:2]) != expected:
             raise InputError(f"{tuple(flat.shape[:2])} context actions, expected {expected}, one between two frames")
         grouped = rearrange(flat, "b (t s) a -> b t s a", s=self.stride)
@@ -177,13 +187,14 @@ class Imaginer(nn.Module):
     def step(
         self,
         state: WorldState,
-        action: ArrayLike,
+        action: ArrayLike | None = None,
         *,
         sampling: Sampling | None = None,
         generator: Randomness = None,
     ) -> tuple[WorldStep, WorldState]:
-        """Imagines one latent step under the flat actions (b, s, a)."""
-        return self.advance(state, self.checked_actions(action), sampling or Sampling(), generator)
+        """Imagines one latent step under the flat actions (b, s, a), which a world without actions does not need."""
+        flat = self.checked_actions(self._given(action, len(state.prior.codes), self.stride))
+        return self.advance(state, flat, sampling or Sampling(), generator)
 
     def advance(
         self, state: WorldState, actions: Tensor, sampling: Sampling, generator: Randomness = None
@@ -195,6 +206,14 @@ class Imaginer(nn.Module):
         frames, decoder = self.vqvae.advance(imagined.codes[:, None], state.decoder)
         step = WorldStep(to_uint8(frames), imagined.codes, imagined.reward, imagined.termination, imagined.entropy)
         return step, WorldState(prior, decoder)
+
+    def _given(self, actions: ArrayLike | None, batch: int, count: int) -> ArrayLike:
+        """The actions, or (b, t, 0) in the place of None; InputError if this world has actions."""
+        if actions is not None:
+            return actions
+        if self.action_space.size:
+            raise InputError(f"no actions were given, but this world takes some: flat ones of {self.action_space}")
+        return np.zeros((batch, count, 0))
 
     def checked_actions(self, actions: ArrayLike) -> Tensor:
         """Flat actions (b, t, a) as a float tensor on the device of the model.

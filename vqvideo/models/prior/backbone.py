@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vqvideo.models import class_of
 from vqvideo.models.prior.attention import KVCache, SpaceAttention, TimeAttention
 from vqvideo.models.prior.blocks import SpaceBlock, TimeBlock
-from vqvideo.models.prior.conditioning import ActionEncoder, Conditioning
+from vqvideo.models.prior.conditioning import ActionEncoder, Conditioning, NoActions
 from vqvideo.models.prior.config import PriorConfig
 from vqvideo.models.prior.embedding import Patches, TokenEmbedding, Unpatched
 from vqvideo.models.prior.spec import PriorSpec
@@ -36,7 +36,12 @@ class Backbone(nn.Module):
         self.embed = TokenEmbedding(codebook, cfg.token_dim, spec.tokens)
         # Saved worlds know it by this name.
         self.squares = Patches(cfg.dim, cfg.patch, spec.grid) if cfg.patch > 1 else Unpatched()
-        self.actions = ActionEncoder(spec.action_space, spec.stats, spec.stride, cfg.dim, hides=cfg.action_dropout > 0)
+        hides = cfg.action_dropout > 0
+        self.actions = (
+            ActionEncoder(spec.action_space, spec.stats, spec.stride, cfg.dim, hides=hides)
+            if spec.action_space.size
+            else NoActions(cfg.dim)
+        )
         self.conditioning: Conditioning = class_of(cfg.conditioning, "prior")(cfg.dim)
         self.grid = (spec.grid[0] // cfg.patch, spec.grid[1] // cfg.patch)
         self.blocks = nn.ModuleList(self._block(cfg, layer) for layer in range(cfg.layers))

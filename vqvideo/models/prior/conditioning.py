@@ -70,6 +70,18 @@ def _units(space: ActionSpace, stats: ActionStats) -> list[float]:
     return units
 
 
+class NoActions(nn.Module):
+    """In the place of an `ActionEncoder` where there are no actions: one learnt vector for every latent step."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.vector = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, actions: Tensor, known: Tensor | None = None) -> Tensor:
+        """Actions (b, t, s, 0) to (b, t, d)."""
+        return self.vector.expand(*actions.shape[:2], -1)
+
+
 class PlainNorm(nn.LayerNorm):
     """Layer norm that does not look at the action."""
 

@@ -122,7 +122,8 @@ class PriorConfig:
     corruption: float = 0.1
     """Largest share of context tokens replaced at random in training, against drift in long dreams."""
     action_dropout: float = 0.1
-    """Share of the actions that training hides, half of them clip by clip and half one by one: what guidance needs."""
+    """Share of the actions that training hides, half of them clip by clip and half one by one: what guidance needs.
+    Without effect where there are no actions, as in videos."""
     two_hot: Literal["value", "symlog"] = field(default="value", metadata={"before": "symlog"})
     """What the target of a reward weighs its two neighbouring bins by: their values, so that the mean of a head that
     fits is exact; or their symlogs, as in worlds from before there was this choice (up to an eighth off near 0).

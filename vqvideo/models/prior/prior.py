@@ -106,8 +106,10 @@ class Prior(nn.Module):
 
     @property
     def can_guide(self) -> bool:
-        """Whether training hid actions, so that it knows how to dream without them."""
-        return self.cfg.action_dropout > 0
+        """Whether training hid actions, so that it knows how to dream without them. Where there are none, there is
+        nothing to hide.
+        """
+        return self.cfg.action_dropout > 0 and self.spec.action_space.size > 0
 
     def forward(
         self,
@@ -192,6 +194,10 @@ class Prior(nn.Module):
         """
         self.check_actions(action[:, None], len(state.codes), 1)
         if how.guidance != 1 and not self.can_guide:
+            if not self.spec.action_space.size:
+                raise InputError(
+                    f"guidance is {how.guidance}, but this prior has no actions to be guided by: leave it at 1"
+                )
             raise InputError(
                 f"guidance is {how.guidance}, but this prior has never been without its actions: train it with "
                 "prior.model.action_dropout above 0, or leave guidance at 1"
@@ -259,7 +265,7 @@ class Prior(nn.Module):
 
     def _known(self, actions: Tensor) -> Tensor | None:
         """Which actions training lets the backbone see: (b, t) bool, or None for all."""
-        if not (self.training and self.cfg.action_dropout):
+        if not (self.training and self.can_guide):
             return None
         half = self.cfg.action_dropout / 2
         clip, single = (torch.rand(len(actions), t, device=actions.device) for t in (1, actions.shape[1]))

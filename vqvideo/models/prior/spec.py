@@ -12,7 +12,7 @@ class ActionStats(NamedTuple):
     """What the store recorded of the training episodes, to put actions and rewards to scale."""
 
     mean: tuple[float, ...]
-    """Mean of each column of the flat actions."""
+    """Mean of each column of the flat actions; none where there are no actions."""
     std: tuple[float, ...]
     """Standard deviation of each column."""
     reward_low: float
@@ -49,3 +49,8 @@ class PriorSpec:
     def tokens(self) -> int:
         """n, the number of tokens per latent step."""
         return self.grid[0] * self.grid[1]
+
+    @property
+    def only_frames(self) -> bool:
+        """Whether frames are all there is, as in videos: no actions, and never a reward."""
+        return not self.action_space.size and self.stats.unrewarded
