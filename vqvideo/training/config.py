@@ -71,6 +71,15 @@ class TrainConfig:
         if not 0 <= self.average_decay < 1:
             raise InputError(f"train.average_decay is {self.average_decay}, expected 0 <= decay < 1")
 
+    @property
+    def length(self) -> dict[str, Any]:
+        """What a run ends by, and the decay of its learning rate follows."""
+        return {"steps": self.steps, "max_seconds": self.max_seconds}
+
+    def progress(self, step: int, seconds: float) -> float:
+        """Share of the run that is over after so many steps and seconds, whichever is more."""
+        return max(step / self.steps, seconds / self.max_seconds if self.max_seconds else 0.0)
+
     def micro_batch(self, world: int) -> int:
         """Clips per micro batch over all ranks."""
         if self.batch % (world * self.accumulate):

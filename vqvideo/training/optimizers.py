@@ -84,6 +84,29 @@ def learning_rate(cfg: TrainConfig, step: int, progress: float, peak: float | No
     return (cfg.learning_rate if peak is None else peak) * warm * (cfg.final_rate + (1 - cfg.final_rate) * cosine)
 
 
+def rise_of_rate(before: TrainConfig, now: TrainConfig, step: int, seconds: float) -> str | None:
+    """Says that the learning rate goes up again where a run of another length goes on; None where it does not.
+
+    Args:
+        before: how the run was trained up to here.
+        now: how it goes on.
+        step: steps that were taken.
+        seconds: that it took.
+    """
+    last = learning_rate(before, max(0, step - 1), before.progress(step - 1, seconds))
+    as_before = learning_rate(before, step, before.progress(step, seconds))
+    following = learning_rate(now, step, now.progress(step, seconds))
+    # A warm-up rises by itself, and by less than a hundredth there is nothing to wonder about.
+    if following < 1.01 * max(last, as_before):
+        return None
+    lengths = zip(before.length.items(), now.length.values(), strict=True)
+    changes = " and ".join(f"train.{name} went from {old} to {new}" for (name, old), new in lengths if old != new)
+    return (
+        f"learning rate goes up again from {last:.3g} to {following:.3g} at step {step} because {changes}: it decays "
+        "over the whole length of a run"
+    )
+
+
 class AveragedWeights:
     """An exponential moving average of parameters, by name. Buffers (a codebook) are not averaged: they are taken
     over.

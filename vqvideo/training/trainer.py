@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -41,6 +42,7 @@ from vqvideo.training.optimizers import (
     learning_rate,
     make_optimizer,
     parameter_groups,
+    rise_of_rate,
 )
 from vqvideo.training.processes import gathered, on_main_process, ranks_where, refuse_disagreement
 from vqvideo.training.run_folder import RunFolder
@@ -167,8 +169,7 @@ class Trainer:
     @property
     def progress(self) -> float:
         """Share of the run that is over, by steps or by time."""
-        by_time = self.seconds / self.cfg.max_seconds if self.cfg.max_seconds else 0.0
-        return max(self.step / self.cfg.steps, by_time)
+        return self.cfg.progress(self.step, self.seconds)
 
     def resume(self, *, any_world_size: bool = False) -> bool:
         """Goes on from the newest undamaged checkpoint, if there is one; otherwise the run starts anew.
@@ -186,6 +187,7 @@ class Trainer:
             if not any_world_size:
                 check_same_world(state.progress, self.accelerator.num_processes, self.run.path)
             self._restore(state)
+            self._tell_of_a_rise(state.progress)
         refuse_disagreement(self.step, "the step to resume from")
         on_main_process(self._rewind)
         return state is not None
@@ -199,6 +201,12 @@ class Trainer:
         if self.accelerator.scaler is not None and "scaler" in state.progress:
             self.accelerator.scaler.load_state_dict(state.progress["scaler"])
             self._skips = state.progress["skips"]
+
+    def _tell_of_a_rise(self, progress: Mapping[str, Any]) -> None:
+        if "length" in progress:
+            before = replace(self.cfg, **progress["length"])
+            if said := rise_of_rate(before, self.cfg, self.step, self.seconds):
+                self.accelerator.print(said, flush=True)
 
     def _rewind(self) -> None:
         self.run.rewind(self.step)
@@ -333,6 +341,7 @@ class Trainer:
             "settings": self.identity.settings(),
             "precision": self.accelerator.mixed_precision,
             "threads": torch.get_num_threads(),
+            "length": self.cfg.length,
         }
         if self.accelerator.scaler is not None:
             progress |= {"scaler": self.accelerator.scaler.state_dict(), "skips": self._skips}
