@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from vqvideo.data.code_cache import CodeCache
 from vqvideo.data.codes import CodeArrays, Tokenizer
 from vqvideo.data.config import SegmentConfig
 from vqvideo.data.episode import Episode
+from vqvideo.data.episode_writer import write_episode
 from vqvideo.data.index import StoreMeta
 from vqvideo.data.store import Store, StoreWriter
 from vqvideo.spaces import ActionSpace
@@ -55,6 +57,12 @@ def make_episode(length: int = 20, seed: int = 0, **changes: Any) -> Episode:
         seed=seed,
     )
     return replace(episode, **changes)
+
+
+def episode_to_bytes(episode: Episode) -> bytes:
+    """What stands in the episode's file."""
+    with TemporaryDirectory() as folder:
+        return write_episode(folder, episode).path.read_bytes()
 
 
 def make_store(path: Path, lengths: Sequence[int] = (20, 20, 20), split: str = "train") -> Store:

@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import gymnasium
@@ -16,7 +17,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from vqvideo.data.episode import Episode
+from vqvideo.data.episode import Episode, EpisodeReader
+from vqvideo.data.episode_writer import WrittenEpisode
 
 ACTION_SPACES: dict[str, spaces.Space] = {
     "box": spaces.Box(-1.0, 1.0, (3,), np.float32),
@@ -196,14 +198,15 @@ class MemoryWriter:
         self.episodes: dict[int, Episode] = {}
         self.splits: dict[int, str] = {}
         self.stop_after = stop_after
+        self._place = TemporaryDirectory()
+        self.folder = Path(self._place.name)
 
     @property
     def indices(self) -> set[int]:
         return set(self.episodes)
 
-    def add(self, index: int, episode: Episode, split: str) -> None:
-        assert len(episode.frames) == episode.length + 1
+    def add(self, index: int, episode: WrittenEpisode, split: str) -> None:
         assert index not in self.episodes
-        self.episodes[index], self.splits[index] = episode, split
+        self.episodes[index], self.splits[index] = EpisodeReader(episode.path).episode(), split
         if len(self.episodes) == self.stop_after:
             raise KeyboardInterrupt

@@ -12,9 +12,9 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
-from stores import DISCRETE, make_episode
+from stores import DISCRETE, episode_to_bytes, make_episode
 
-from vqvideo.data.episode import CHUNK, Episode, EpisodeReader, episode_to_bytes
+from vqvideo.data.episode import CHUNK, Episode, EpisodeReader
 from vqvideo.errors import InputError
 from vqvideo.spaces import ActionSpace
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tqdm import tqdm
 
-from vqvideo.data.episode import Episode
+from vqvideo.data.episode_writer import WrittenEpisode
 from vqvideo.data.playing import Job, Policy, play
 from vqvideo.data.workers import Pool
 
@@ -77,7 +77,7 @@ def collect(
             episode failed at every attempt. Names the episode and its seed.
     """
     todo = [index for index in range(episodes) if index not in writer.indices]
-    job = Job(make_env, make_policy, max_steps, frame_size, seed)
+    job = Job(make_env, make_policy, max_steps, frame_size, seed, writer.folder.absolute())
     workers = min(_cores() if workers is None else workers, len(todo))
     returns: dict[int, float] = {}
     frames, began = 0, time.monotonic()
@@ -88,8 +88,8 @@ def collect(
             for index, episode in results:
                 warn_if_blank(episode, index)
                 writer.add(index, episode, split_of(index, held_out_every))
-                returns[index] = float(episode.rewards.sum())
-                frames += len(episode.frames)
+                returns[index] = float(episode.steps.rewards.sum())
+                frames += episode.length + 1
                 bar.update()
     except KeyboardInterrupt:
         done = len(writer.indices)
@@ -104,15 +104,15 @@ def split_of(index: int, held_out_every: int) -> str:
     return "held_out" if held_out_every and index % held_out_every == held_out_every - 1 else "train"
 
 
-def warn_if_blank(episode: Episode, index: int) -> None:
+def warn_if_blank(episode: WrittenEpisode, index: int) -> None:
     """Warns about frames that are all equal or all black: often a renderer without a display."""
-    if not episode.frames.any():
+    if episode.black:
         log.warning("episode %d: every frame is black. Does the environment render off screen?", index)
-    elif (episode.frames == episode.frames[0]).all():
-        log.warning("episode %d: all its %d frames are equal.", index, len(episode.frames))
+    elif episode.still:
+        log.warning("episode %d: all its %d frames are equal.", index, episode.length + 1)
 
 
-def _play_here(job: Job, todo: list[int]) -> Generator[tuple[int, Episode], None, None]:
+def _play_here(job: Job, todo: list[int]) -> Generator[tuple[int, WrittenEpisode], None, None]:
     env, policy = job.make_env(), job.make_policy()
     try:
         for index in todo:

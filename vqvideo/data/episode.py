@@ -1,4 +1,4 @@
-"""One episode: the record itself, and its file (safetensors with zstd-compressed chunks of frames)."""
+"""One episode: the record itself, and how its file is read (safetensors with zstd-compressed chunks of frames)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import zstandard
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as to_safetensors
 
 from vqvideo.errors import InputError
 from vqvideo.spaces import ActionSpace
@@ -30,7 +29,43 @@ MAX_SIDE = 2048
 """Pixels."""
 MAX_STEPS = 2**24
 """More than a fortnight at ten frames per second."""
-_LEVEL = 3
+
+
+class Steps(NamedTuple):
+    """What an episode holds beside its frames; the fields of `Episode` with the same names."""
+
+    actions: NDArray[np.float64]
+    rewards: NDArray[np.float32]
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+
+    def check(self, length: int, columns: int | None = None) -> None:
+        """InputError unless these are arrays of so many steps, and actions of so many columns if that is given."""
+        columns = columns if columns is not None else int(np.prod(np.shape(self.actions)[1:]))
+        _expect("actions", self.actions, np.float64, (length, columns))
+        _expect("rewards", self.rewards, np.float32, (length,))
+        _expect("terminated", self.terminated, np.bool_, (length,))
+        _expect("truncated", self.truncated, np.bool_, (length,))
+        if not 1 <= length <= MAX_STEPS:
+            raise InputError(f"frames: {length + 1}, expected 2 (one action leads from x_0 to x_1) to {MAX_STEPS + 1}")
+
+    def validate(self, length: int, space: ActionSpace) -> None:
+        """InputError, as `Episode.validate`, for what cannot be recorded in so many steps of this space."""
+        self.check(length, space.size)
+        space.validate(self.actions, "actions")
+        if not np.isfinite(self.rewards).all():
+            step = int(np.argmin(np.isfinite(self.rewards)))
+            raise InputError(f"rewards: step {step} is {self.rewards[step]}, expected finite numbers")
+        for name in ("terminated", "truncated"):
+            flags = getattr(self, name)
+            if flags[:-1].any():
+                raise InputError(f"{name} is True at step {int(np.argmax(flags))} of {length}: an episode ends there")
+
+
+def _expect(name: str, value: object, dtype: type, shape: tuple[int, ...]) -> None:
+    if not isinstance(value, np.ndarray) or value.dtype != dtype or value.shape != shape:
+        found = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+        raise InputError(f"{name}: found {found}, expected {np.dtype(dtype).name} {shape}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,47 +90,19 @@ class Episode:
         """T, the number of actions: one less than frames."""
         return len(self.actions)
 
+    @property
+    def steps(self) -> Steps:
+        """What it holds beside its frames."""
+        return Steps(self.actions, self.rewards, self.terminated, self.truncated)
+
     def validate(self, space: ActionSpace, frame_size: tuple[int, int]) -> None:
         """Checks that every field is what a store of these actions and frames can hold.
 
         Raises:
             InputError: names the field, what was found and what is expected.
         """
-        steps = len(self.frames) - 1
-        wanted: dict[str, tuple[type, tuple[int, ...]]] = {
-            "frames": (np.uint8, (steps + 1, *frame_size, 3)),
-            "actions": (np.float64, (steps, space.size)),
-            "rewards": (np.float32, (steps,)),
-            "terminated": (np.bool_, (steps,)),
-            "truncated": (np.bool_, (steps,)),
-        }
-        for name, (dtype, shape) in wanted.items():
-            value = getattr(self, name)
-            if not isinstance(value, np.ndarray) or value.dtype != dtype or value.shape != shape:
-                found = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
-                raise InputError(f"{name}: found {found}, expected {np.dtype(dtype).name} {shape}")
-        if not 1 <= steps <= MAX_STEPS:
-            raise InputError(f"frames: {steps + 1}, expected 2 (one action leads from x_0 to x_1) to {MAX_STEPS + 1}")
-        space.validate(self.actions, "actions")
-        if not np.isfinite(self.rewards).all():
-            step = int(np.argmin(np.isfinite(self.rewards)))
-            raise InputError(f"rewards: step {step} is {self.rewards[step]}, expected finite numbers")
-        for name in ("terminated", "truncated"):
-            flags = getattr(self, name)
-            if flags[:-1].any():
-                raise InputError(f"{name} is True at step {int(np.argmax(flags))} of {steps}: an episode ends there")
-
-
-_FIELDS = ("actions", "rewards", "terminated", "truncated")
-
-
-class Steps(NamedTuple):
-    """What an episode holds beside its frames; the fields of `Episode` with the same names."""
-
-    actions: NDArray[np.float64]
-    rewards: NDArray[np.float32]
-    terminated: NDArray[np.bool_]
-    truncated: NDArray[np.bool_]
+        _expect("frames", self.frames, np.uint8, (len(self.frames), *frame_size, 3))
+        self.steps.validate(len(self.frames) - 1, space)
 
 
 def check_frame_size(size: tuple[int, ...], where: str) -> None:
@@ -108,7 +115,7 @@ def check_frame_size(size: tuple[int, ...], where: str) -> None:
 
 
 @dataclass(frozen=True)
-class _Header:
+class Header:
     """Facts that stand in the file beside its tensors."""
 
     format_version: int
@@ -117,22 +124,6 @@ class _Header:
     actions: int
     """Columns."""
     seed: int
-
-
-def episode_to_bytes(episode: Episode) -> bytes:
-    """The content of an episode's file; the same episode always gives the same bytes. It must be a valid one."""
-    compressor = zstandard.ZstdCompressor(level=_LEVEL)
-    starts = range(0, len(episode.frames), CHUNK)
-    chunks = [compressor.compress(episode.frames[s : s + CHUNK].tobytes()) for s in starts]
-    offsets = np.cumsum([0, *map(len, chunks)], dtype=np.int64)
-    tensors: dict[str, NDArray[Any]] = {
-        "frames": np.frombuffer(b"".join(chunks), dtype=np.uint8),
-        "chunk_offsets": offsets,
-        **{name: np.ascontiguousarray(getattr(episode, name)) for name in _FIELDS},
-    }
-    header = _Header(EPISODE_FORMAT, episode.frames.shape, episode.actions.shape[1], int(episode.seed))
-    # One key: safetensors does not keep the order of several, and equal episodes must give equal bytes.
-    return to_safetensors(tensors, metadata={"vqvideo": json.dumps(vars(header))})
 
 
 class EpisodeReader:
@@ -151,12 +142,12 @@ class EpisodeReader:
             facts = (file.metadata() or {}).get("vqvideo")
             if facts is None:
                 raise InputError(f"{self.path}: a safetensors file, but not one of our episodes")
-            header = typed(_Header, parse_json(facts.encode(), self.path), f"{self.path}: header")
+            header = typed(Header, parse_json(facts.encode(), self.path), f"{self.path}: header")
             if header.format_version != EPISODE_FORMAT:
                 found = reprlib.repr(header.format_version)
                 raise InputError(f"{self.path}: format version {found}, this version reads {EPISODE_FORMAT}")
             self.shape, self.action_size, self.seed = header.shape, header.actions, header.seed
-            self.steps = Steps(*(file.get_tensor(name) for name in _FIELDS))
+            self.steps = Steps(*(file.get_tensor(name) for name in Steps._fields))
             offsets = file.get_tensor("chunk_offsets")
         self._offsets: list[int] = (offsets + self._begin_of_frames()).tolist()
 

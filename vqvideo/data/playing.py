@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import reprlib
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vqvideo.data.episode import Episode
+from vqvideo.data.episode import Steps
+from vqvideo.data.episode_writer import EpisodeWriter, WrittenEpisode
 from vqvideo.errors import InputError
 from vqvideo.spaces import ActionSpace
 
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     import gymnasium
 
 RESIZE_BATCH = 64
+WRITING = -1
+"""In the place of a number of steps: the episode is over, and its file is put together."""
 _LARGEST_REWARD = float(np.finfo(np.float32).max)
 
 
@@ -62,16 +67,17 @@ class Job:
     max_steps: int
     frame_size: tuple[int, int]
     seed: int
+    folder: Path
+    """Of the store's episodes; absolute, since an environment may change the working directory."""
 
 
 class FrameBuffer:
-    """Gathers the frames of an episode at the stored size. Resizes in batches: one by one takes four times as long."""
+    """Writes the frames of an episode at the stored size. Resizes in batches: one by one takes four times as long."""
 
-    def __init__(self, size: tuple[int, int], where: str) -> None:
-        self.size, self.where = size, where
+    def __init__(self, size: tuple[int, int], writer: EpisodeWriter, where: str) -> None:
+        self.size, self.writer, self.where = size, writer, where
         self._shape: tuple[int, ...] | None = None
         self._fresh: list[NDArray[np.uint8]] = []
-        self._resized: list[NDArray[np.uint8]] = []
 
     def add(self, frame: Any, step: int) -> None:
         """Takes the frame after `step` steps. InputError if it is not one, or not of the size of those before."""
@@ -88,17 +94,33 @@ class FrameBuffer:
         # Some environments draw every frame into the same array.
         self._fresh.append(frame.copy())
         if len(self._fresh) == RESIZE_BATCH:
-            self._flush()
+            self.flush()
 
-    def finish(self) -> NDArray[np.uint8]:
-        """All frames, (t, h, w, 3) uint8."""
-        self._flush()
-        return np.concatenate(self._resized)
-
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Writes those that still wait for a full batch."""
         if self._fresh:
-            self._resized.append(resize(np.stack(self._fresh), self.size))
+            self.writer.add_frames(resize(np.stack(self._fresh), self.size))
             self._fresh = []
+
+
+class StepBuffer:
+    """Gathers actions and rewards in as many bytes as they have in the file: steps are many more than their frames."""
+
+    def __init__(self, space: ActionSpace) -> None:
+        self.space = space
+        self._actions, self._rewards = array("d"), array("f")
+
+    def add(self, action: NDArray[np.float64], reward: float) -> None:
+        """Takes a step with its flat action."""
+        self._actions.frombytes(action.tobytes())
+        self._rewards.append(reward)
+
+    def finish(self, terminated: bool, truncated: bool) -> Steps:
+        """All steps, of which the last one ended the episode so."""
+        rewards = np.array(self._rewards, np.float32)
+        last = np.arange(len(rewards)) == len(rewards) - 1
+        actions = np.array(self._actions, np.float64).reshape(len(rewards), self.space.size)
+        return Steps(actions, rewards, last & terminated, last & truncated)
 
 
 def resize(frames: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -115,36 +137,31 @@ def resize(frames: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8
 
 def play(
     job: Job, index: int, env: gymnasium.Env, policy: Policy, on_step: Callable[[int], object] = lambda _: None
-) -> Episode:
-    """Plays episode `index`. `on_step(step)` is called before each step, with the steps that are done."""
+) -> WrittenEpisode:
+    """Plays episode `index` and writes its file. `on_step(step)` is called before each step, with the steps that are
+    done, and with `WRITING` when the environment has done its part.
+    """
     seeds = episode_seeds(job.seed, index)
     where = f"episode {index} (seed {seeds.env})"
     space = ActionSpace.from_gymnasium(env.action_space)
-    frames = FrameBuffer(job.frame_size, where)
-    actions, rewards, ends = [], [], []
-    env.action_space.seed(seeds.action_space)
-    frame, _ = env.reset(seed=seeds.env)
-    frames.add(frame, 0)
-    policy.reset(env, np.random.default_rng(seeds.policy))
-    for step in range(job.max_steps):
-        on_step(step)
-        action = policy(frame)
-        actions.append(_flatten(space, action, f"{where}, step {step}"))
-        frame, reward, terminated, truncated, _ = env.step(action)
-        frames.add(frame, step + 1)
-        rewards.append(_finite(reward, f"{where}, step {step}"))
-        ends.append((bool(terminated), bool(truncated) or (step + 1 == job.max_steps and not terminated)))
-        if any(ends[-1]):
-            break
-    terminations, truncations = np.array(ends, bool).T.copy()
-    return Episode(
-        frames=frames.finish(),
-        actions=np.stack(actions),
-        rewards=np.array(rewards, np.float32),
-        terminated=terminations,
-        truncated=truncations,
-        seed=seeds.env,
-    )
+    with EpisodeWriter(job.folder) as writer:
+        frames, steps = FrameBuffer(job.frame_size, writer, where), StepBuffer(space)
+        env.action_space.seed(seeds.action_space)
+        frame, _ = env.reset(seed=seeds.env)
+        frames.add(frame, 0)
+        policy.reset(env, np.random.default_rng(seeds.policy))
+        for step in range(job.max_steps):
+            on_step(step)
+            action = policy(frame)
+            flat = _flatten(space, action, f"{where}, step {step}")
+            frame, reward, terminated, truncated, _ = env.step(action)
+            frames.add(frame, step + 1)
+            steps.add(flat, _finite(reward, f"{where}, step {step}"))
+            if terminated or truncated:
+                break
+        on_step(WRITING)
+        frames.flush()
+        return writer.finish(steps.finish(bool(terminated), bool(truncated) or not terminated), seeds.env)
 
 
 def _flatten(space: ActionSpace, action: Any, where: str) -> NDArray[np.float64]:

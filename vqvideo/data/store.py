@@ -12,14 +12,15 @@ import logging
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vqvideo.data.episode import Episode, EpisodeReader, episode_to_bytes
+from vqvideo.data.episode import Episode, EpisodeReader
+from vqvideo.data.episode_writer import WrittenEpisode, write_episode
 from vqvideo.data.index import (
     EPISODES,
     MANIFEST,
@@ -83,34 +84,46 @@ class StoreWriter:
         path = Path(path)
         files.make_folder(path / EPISODES)
         with FolderLock(path):
-            yield cls(path, *_settle_meta(path, meta))
+            writer = cls(path, *_settle_meta(path, meta))
+            try:
+                yield writer
+            finally:
+                with suppress(OSError):
+                    files.clean_temporaries(writer.folder)  # episodes that were written and not added
 
-    def add(self, index: int, episode: Episode, split: str) -> EpisodeEntry:
-        """Records an episode; it is durable when this returns.
+    @property
+    def folder(self) -> Path:
+        """Where the episodes are. An `EpisodeWriter` for this store writes there."""
+        return self.path / EPISODES
+
+    def add(self, index: int, episode: Episode | WrittenEpisode, split: str) -> EpisodeEntry:
+        """Records an episode, whole or as an `EpisodeWriter` has written it; it is durable when this returns.
 
         Raises:
             InputError: the episode does not fit the store, the number is taken, or an unknown split.
         """
         self._check(index, episode, split)
-        data = episode_to_bytes(episode)
-        files.write_file(self.path / episode_file(index), data)
+        written = write_episode(self.folder, episode) if isinstance(episode, Episode) else episode
         entry = EpisodeEntry(
             index=index,
             file=episode_file(index),
-            length=episode.length,
+            length=written.length,
             split=split,
-            seed=int(episode.seed),
-            total_reward=float(episode.rewards.sum(dtype=np.float64)),
-            terminated=bool(episode.terminated[-1]),
-            sha256=hashlib.sha256(data).hexdigest(),
-            bytes=len(data),
+            seed=written.seed,
+            total_reward=float(written.steps.rewards.sum(dtype=np.float64)),
+            terminated=bool(written.steps.terminated[-1]),
+            sha256=written.sha256,
+            bytes=written.bytes,
             meta=self._digest,
         )
+        with files.disk_errors(self.path / entry.file):
+            os.replace(written.path, self.path / entry.file)
+            files.sync_folder(self.folder)
         self._append(to_line(entry))
         self.indices.add(index)
         return entry
 
-    def _check(self, index: int, episode: Episode, split: str) -> None:
+    def _check(self, index: int, episode: Episode | WrittenEpisode, split: str) -> None:
         where = f"{self.path}, episode {index}"
         if index in self.indices or not 0 <= index <= MAX_INDEX:
             raise InputError(f"{where}: the number is taken or negative; choose another")

@@ -19,8 +19,8 @@ from typing import Any
 
 import cloudpickle
 
-from vqvideo.data.episode import Episode
-from vqvideo.data.playing import Job, episode_seeds, play
+from vqvideo.data.episode_writer import WrittenEpisode
+from vqvideo.data.playing import WRITING, Job, episode_seeds, play
 from vqvideo.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -29,11 +29,16 @@ ATTEMPTS = 4
 """How often an episode is tried before the recording gives up: once, and three more times."""
 POLL_SECONDS = 0.1
 
-# Messages of a worker: (READY, None), (DONE, Episode), (REFUSED, message of an InputError), (CRASHED, traceback).
+# Messages of a worker: (READY, None), (DONE, WrittenEpisode), (REFUSED, an InputError's message), (CRASHED, traceback).
 READY, DONE, REFUSED, CRASHED = "ready", "done", "refused", "crashed"
 # What a worker does, where other numbers are the steps that it has done.
-IMPORTING, MAKING, RESETTING = -3, -2, -1
-_PLACES = {IMPORTING: "while it started", MAKING: "while it made its environment", RESETTING: "in the reset"}
+IMPORTING, MAKING, RESETTING = -4, -3, -2
+_PLACES = {
+    IMPORTING: "while it started",
+    MAKING: "while it made its environment",
+    RESETTING: "in the reset",
+    WRITING: "while it wrote the episode",
+}
 _IMPORT_TIMEOUT = 600.0
 """Seconds for a worker's imports, at least: an environment that is to be made in a second does not make them faster."""
 
@@ -135,7 +140,7 @@ class Pool:
         self.workers: list[Worker] = []
         self.size = workers
 
-    def play(self) -> Generator[tuple[int, Episode], None, None]:
+    def play(self) -> Generator[tuple[int, WrittenEpisode], None, None]:
         """Yields the episodes; stops the workers when it is closed."""
         try:
             self.workers = [Worker(number, self.pickled) for number in range(self.size)]
@@ -145,7 +150,7 @@ class Pool:
         finally:
             self._stop()
 
-    def _results(self) -> Iterator[tuple[int, Episode]]:
+    def _results(self) -> Iterator[tuple[int, WrittenEpisode]]:
         """Waits a moment for messages and yields the episodes among them."""
         connection.wait([worker.pipe for worker in self.workers], timeout=POLL_SECONDS)
         for worker in list(self.workers):
@@ -158,7 +163,7 @@ class Pool:
             if message is not None:
                 yield from self._handle(worker, *message)
 
-    def _handle(self, worker: Worker, kind: str, body: Any) -> Iterator[tuple[int, Episode]]:
+    def _handle(self, worker: Worker, kind: str, body: Any) -> Iterator[tuple[int, WrittenEpisode]]:
         if kind == REFUSED:
             raise InputError(body)
         if kind == CRASHED:
