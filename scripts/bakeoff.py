@@ -97,7 +97,7 @@ def main() -> None:
 
     suite = Suite.read(cfg.suite)
     variants = {name: suite.experiment(cfg, name) for name in suite.chosen(cfg.only)}
-    store = open_store(cfg)
+    store = open_store(cfg, "vqvae", variants=variants.values())
     results = Results(cfg.folder / suite.name / "results.json")
     for seed in cfg.seeds:
         for name, variant in variants.items():

@@ -130,14 +130,16 @@ def curves(by_seed: Mapping[int, Row]) -> HorizonCurves:
 def prepared(cfg: PriorBakeoffOptions, suite: Suite) -> tuple[dict[str, Experiment], Bench]:
     """All variants of the suite, and what they share."""
     from vqvideo.models.tokenizer.vqvae import VQVAE
-    from vqvideo.scripts.benchmarks.prior_trial import Trial
+    from vqvideo.scripts.benchmarks.prior_trial import Trial, check_comparable
     from vqvideo.scripts.train_vqvae import open_store
     from vqvideo.training.hardware import default_device
 
     variants: dict[str, Experiment] = {name: suite.experiment(cfg, name) for name in suite.variants}
-    store = open_store(cfg)
-    vqvae = VQVAE.from_pretrained(cfg.tokenizer).to(default_device())
     stages = [variant.prior for variant in variants.values()]
+    check_comparable(cfg.trial, stages, cfg.prior.model.window)
+    vqvae = VQVAE.from_pretrained(cfg.tokenizer).to(default_device())
+    dreams = (cfg.trial.context, cfg.trial.horizon)
+    store = open_store(cfg, "prior", variants=variants.values(), tokenizer=vqvae, dreams=dreams)
     trial = Trial(cfg.trial, vqvae, store, stages, cfg.prior.model.window)
     return variants, Bench(cfg.folder / suite.name, cfg.tokenizer, store, trial)
 

@@ -27,8 +27,12 @@ from vqvideo.scripts.train_agent import CONFIG, load, play, random_actions, real
 if TYPE_CHECKING:
     from vqvideo.data.playing import Policy
     from vqvideo.data.store import Store
+    from vqvideo.experiment.checks import Stage
     from vqvideo.experiment.config import Experiment
     from vqvideo.experiment.rounds import Figures, Round
+
+TRAINED: tuple[Stage, ...] = ("vqvae", "prior", "agent")
+"""What each round trains."""
 
 
 def improve(cfg: Experiment, how: ImproveConfig) -> list[Figures]:
@@ -41,10 +45,12 @@ def improve(cfg: Experiment, how: ImproveConfig) -> list[Figures]:
         InputError: actions that agents cannot choose, a run that is under way or began with other settings, a store
             with episodes of someone else's.
     """
+    from vqvideo.experiment.checks import check_settings
     from vqvideo.experiment.rounds import RoundLog, nth_round, round_line
     from vqvideo.storage.locks import FolderLock
 
     refuse_untrainable(cfg)
+    check_settings(nth_round(cfg, how, 0).cfg, *TRAINED)
     cfg.folder.mkdir(parents=True, exist_ok=True)
     with FolderLock(cfg.folder):
         log = RoundLog.open(cfg.folder / "rounds.json", cfg, how)
@@ -80,12 +86,14 @@ def collect_episodes(turn: Round) -> Figures:
     """Records the round's episodes: by the config's policy in round 0, later by the agent of the round before."""
     from vqvideo.data.store import Store
     from vqvideo.envs.recording import record
+    from vqvideo.experiment.checks import check_store
 
     options = turn.cfg.record
     first = turn.before.record.episodes if turn.before else 0
     player = play_on(turn) if turn.before else {"player": Store.open(record(options)).meta.policy}
     store = Store.open(options.folder)
-    refuse_useless(store, options.episodes)
+    refuse_others(store, options.episodes)
+    check_store(turn.cfg, store, *TRAINED)
     new = store.entries[first:]
     return {
         **player,
@@ -96,20 +104,14 @@ def collect_episodes(turn: Round) -> Figures:
     }
 
 
-def refuse_useless(store: Store, episodes: int) -> None:
-    """InputError if the store holds other episodes than those of this run, or nothing that an agent could learn."""
+def refuse_others(store: Store, episodes: int) -> None:
+    """InputError if the store holds other episodes than those of this run."""
     from vqvideo.errors import InputError
 
     if len(store.entries) != episodes:
         raise InputError(
             f"{store.path} holds {len(store.entries)} episodes, expected {episodes}: not all are of this run. Leave "
             "--record.out away, or name a folder that nothing else is recorded into"
-        )
-    train = store.split("train")
-    if not any(store.reader(entry).steps.rewards.any() for entry in train):
-        raise InputError(
-            f"no reward in the {len(train)} training episodes of {store.path}: nothing to learn. Record more or longer "
-            "ones, or with another --record.policy"
         )
 
 

@@ -27,14 +27,19 @@ def quickstart(cfg: Experiment) -> dict[str, Any]:
     """Runs all stages and returns what is written to results.json."""
     from vqvideo.data.store import Store
     from vqvideo.envs.recording import record
+    from vqvideo.experiment.checks import check_settings, check_store
     from vqvideo.experiment.config import world_folder
     from vqvideo.experiment.prior import train_prior
     from vqvideo.experiment.tokenizer import train_vqvae
     from vqvideo.scripts.rollout import Options, rollout
 
+    # What the last part would refuse is refused before the first.
+    dreams = (Options.context, Options.length)
+    check_settings(cfg, "vqvae", "prior", dreams=dreams)
     began, earlier = time.perf_counter(), trained_seconds(cfg)
     headline(1, f"recording {cfg.record.episodes} episodes of {cfg.record.env}")
     store = Store.open(record(cfg.record))
+    check_store(cfg, store, "vqvae", "prior", dreams=dreams)
     headline(2, "training the tokenizer: video to codes")
     tokenizer = train_vqvae(cfg, store, resume=True)
     headline(3, "training the prior: what comes next, given the actions")

@@ -40,8 +40,10 @@ def train_agent(cfg: Experiment, *, direct: bool = True) -> dict[str, Any]:
     """
     from vqvideo.agents.learning import learn_directly, learn_in_dream
     from vqvideo.imagined_env.starts import check_same_spaces
+    from vqvideo.storage.files import check_writable
     from vqvideo.training.hardware import configure_threads
 
+    check_writable(cfg.folder / "agent")
     threads = configure_threads(None)
     world, store = load(cfg)
     make_env = partial(real_env, store, world.stride)

@@ -1,43 +1,70 @@
 """Trains the tokenizer, a causal 3-D convolutional VQ-VAE. Records the episodes first if there are none.
 
+What tokenizer or prior would refuse of settings and episodes is refused before anything is recorded or trained.
+
 accelerate launch scripts/train_vqvae.py
 accelerate launch scripts/train_vqvae.py --config configs/car_racing.yaml --resume
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from vqvideo import cli
 
 if TYPE_CHECKING:
     from vqvideo.data.store import Store
+    from vqvideo.experiment.checks import Known, Stage
     from vqvideo.experiment.config import Experiment
 
 CONFIG = Path(__file__).parents[1] / "configs" / "car_racing.yaml"
 
 
-def open_store(cfg: Experiment) -> Store:
+def open_store(cfg: Experiment, *stages: Stage, variants: Iterable[Experiment] = (), **known: Unpack[Known]) -> Store:
     """The experiment's episodes, recorded now if there are none yet: by the first process of each machine, for which
-    the others wait.
+    the others wait. What the stages to come would refuse is refused before.
+
+    Args:
+        cfg: the settings.
+        stages: those to come, the next one first.
+        variants: what is going to be trained in place of `cfg`, on its episodes.
+        known: what else is known of them.
     """
     from vqvideo.data.store import Store
     from vqvideo.envs.recording import record
+    from vqvideo.experiment.checks import check_settings, check_store
     from vqvideo.training.launch import join_processes
-    from vqvideo.training.processes import on_main_process
+    from vqvideo.training.processes import on_main_process, together
 
     folder = cfg.record.folder
     manifest = folder / "manifest.jsonl"
+    trained = [replace(variant, record=cfg.record) for variant in variants] or [cfg]
+    known["processes"] = join_processes().num_processes
+
+    def is_empty() -> bool:
+        return not manifest.exists() or not manifest.stat().st_size
+
+    def check_first() -> None:
+        for one in trained if is_empty() else ():
+            check_settings(one, *stages, **known)
 
     def record_first() -> None:
-        if not manifest.exists() or not manifest.stat().st_size:
+        if is_empty():
             print(f"no episodes in {folder}: recording {cfg.record.episodes} of {cfg.record.env} first", flush=True)
             record(cfg.record)
 
-    join_processes()
+    def opened() -> Store:
+        store = Store.open(folder)
+        for one in trained:
+            check_store(one, store, *stages, **known)
+        return store
+
+    together(check_first)
     on_main_process(record_first, of_each_machine=True)
-    store = Store.open(folder)
+    store = together(opened)
     if len(store.entries) < cfg.record.episodes:
         print(
             f"note: {folder} holds {len(store.entries)} of {cfg.record.episodes} episodes. Record the others: "
@@ -56,7 +83,8 @@ def main() -> None:
     from vqvideo.experiment.tokenizer import train_vqvae
     from vqvideo.training.launch import join_processes
 
-    figures = train_vqvae(cfg, open_store(cfg), resume=cfg.resume, any_world_size=cfg.any_world_size)
+    store = open_store(cfg, "vqvae", "prior", resume=cfg.resume)
+    figures = train_vqvae(cfg, store, resume=cfg.resume, any_world_size=cfg.any_world_size)
     if join_processes().is_main_process:
         cli.report(f"tokenizer in {vqvae_folder(cfg)}", figures)
 

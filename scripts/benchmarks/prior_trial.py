@@ -35,6 +35,20 @@ SPEED_STEPS = 15
 """Latent steps of a trial of the speed; a slow head takes seconds for each."""
 
 
+def check_comparable(cfg: TrialConfig, stages: Sequence[PriorStage], window: int) -> None:
+    """Raises InputError if priors do not share their codes or cannot read the context, or if the horizon is shorter
+    than the window.
+    """
+    segments = stages[0].segments
+    if any(stage.segments != segments for stage in stages):
+        raise InputError("the variants have different prior.segments, so they would not train on the same codes")
+    shortest = min(stage.model.window for stage in stages)
+    if cfg.context > shortest:
+        raise InputError(f"--context is {cfg.context}, expected at most the smallest window, {shortest}")
+    if window > cfg.horizon:
+        raise InputError(f"--horizon is {cfg.horizon}, expected at least the window of {window} latent steps")
+
+
 class Trial:
     """The held-out clips of one store, and what is measured on them.
 
@@ -51,17 +65,10 @@ class Trial:
     """
 
     def __init__(self, cfg: TrialConfig, vqvae: VQVAE, store: Store, stages: Sequence[PriorStage], window: int) -> None:
-        segments = stages[0].segments
-        if any(stage.segments != segments for stage in stages):
-            raise InputError("the variants have different prior.segments, so they would not train on the same codes")
-        shortest = min(stage.model.window for stage in stages)
-        if cfg.context > shortest:
-            raise InputError(f"--context is {cfg.context}, expected at most the smallest window, {shortest}")
-        if window > cfg.horizon:
-            raise InputError(f"--horizon is {cfg.horizon}, expected at least the window of {window} latent steps")
+        check_comparable(cfg, stages, window)
         self.cfg, self.window = cfg, window
         self.clips = Clips(store, "held_out", vqvae.clip_length(cfg.context + cfg.horizon))
-        cache = CodeCache(vqvae, vqvae.fingerprint(), store, "held_out", segments)
+        cache = CodeCache(vqvae, vqvae.fingerprint(), store, "held_out", stages[0].segments)
         cache.encode_share(vqvae.device)
         self.codes = CodeClips(cache.read(), max(stage.latent_steps for stage in stages))
 

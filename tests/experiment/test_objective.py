@@ -17,7 +17,8 @@ from torch import Tensor
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
 from vqvideo.experiment.config import Experiment, vqvae_folder
-from vqvideo.experiment.tokenizer import TokenizerObjective, train_vqvae
+from vqvideo.experiment.objective import TokenizerObjective
+from vqvideo.experiment.tokenizer import train_vqvae
 from vqvideo.models.pixels import to_signed
 from vqvideo.models.tokenizer import NoAdversary, PatchDiscriminator3D
 from vqvideo.models.tokenizer.discriminator import AdversarialTerm, hinge, lecam

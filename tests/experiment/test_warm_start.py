@@ -24,8 +24,10 @@ from tiny_models import (
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
 from vqvideo.experiment.config import Experiment, vqvae_folder, world_folder
-from vqvideo.experiment.prior import train_prior, warm_start
-from vqvideo.experiment.tokenizer import continue_tokenizer, train_vqvae
+from vqvideo.experiment.objective import continue_tokenizer
+from vqvideo.experiment.prior import train_prior
+from vqvideo.experiment.tokenizer import train_vqvae
+from vqvideo.experiment.warm_start import warm_start
 from vqvideo.models.prior import AutoregressiveHeadConfig, MaskedHeadConfig, ParallelHeadConfig, Prior
 from vqvideo.models.tokenizer.vqvae import VQVAE
 from vqvideo.storage.checkpoint import latest_training, model_tensors, save_training

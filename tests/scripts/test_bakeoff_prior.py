@@ -161,6 +161,18 @@ def compare(monkeypatch: pytest.MonkeyPatch, called: Callable[..., tuple[int, st
     return lambda *arguments: called(bakeoff_prior.main, *fixed.split(), *arguments)
 
 
+def test_a_variant_that_does_not_fit_is_refused_before_the_first_one_is_trained(
+    compare: Callable[..., Any], home: Path
+) -> None:
+    (home / "misfits.yaml").write_text("fits: {}\nlater: {prior: {model: {patch: 4}}}\n")
+    code, shown = compare("--suite", "misfits.yaml", "--name", "misfits")
+    assert code == 2
+    assert "--prior.model.patch 4 does not divide" in shown
+    code, shown = compare("--name", "misfits", "--horizon", "30")
+    assert "2 latent steps to see and 30 to dream on take 63" in shown
+    assert not (home / "runs" / "misfits").exists()
+
+
 def test_variants_are_trained_measured_and_drawn_and_a_second_call_measures_nothing_again(
     compare: Callable[..., Any], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

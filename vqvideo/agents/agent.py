@@ -171,6 +171,8 @@ class AgentPolicy:
 def trainable_space(space: ActionSpace) -> Space:
     """The Gymnasium space; InputError for one that Stable-Baselines3 cannot choose from."""
     native = space.native()
+    if not space.size:
+        raise InputError("there are no actions, so nothing that an agent could choose: record an environment")
     if isinstance(native, spaces.Dict | spaces.Tuple):
         raise InputError(f"actions in {space}: agents choose from Box, Discrete, MultiDiscrete or MultiBinary")
     return native

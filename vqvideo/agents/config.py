@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from vqvideo.errors import at_least
+from vqvideo.errors import InputError, at_least
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,14 @@ class PPOConfig:
     """Weight of the entropy bonus."""
     clip: float = 0.2
     """How far the probability of an action may move in an update."""
+
+    def __post_init__(self) -> None:
+        at_least(self, "agent.ppo.", learning_rate=0, rollout=1, batch=2, epochs=1)
+        for name in ("discount", "gae_lambda"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"agent.ppo.{name} is {getattr(self, name)}, expected 0 .. 1")
+        if not self.clip > 0:
+            raise InputError(f"agent.ppo.clip is {self.clip}, expected more than 0")
 
 
 @dataclass(frozen=True)
@@ -57,3 +65,5 @@ class AgentStage:
     def __post_init__(self) -> None:
         at_least(self, "agent.", steps=1, num_envs=1, horizon=1, context=1, starts=1, direct_envs=1, longest=1)
         at_least(self, "agent.", episodes=2)
+        if self.num_envs * self.ppo.rollout < 2:
+            raise InputError("agent.num_envs and agent.ppo.rollout are 1: an update needs at least 2 steps")

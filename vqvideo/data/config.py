@@ -71,6 +71,16 @@ class RecordConfig:
         return self.out or Path("data") / snake_case(self.env)
 
 
+def check_name(name: str, runs: Path) -> None:
+    """Raises InputError unless the name of a run is that of a folder inside of the folder of all runs."""
+    parts = Path(name).parts
+    if not parts or Path(name).is_absolute() or ".." in parts or not name.isprintable():
+        raise InputError(
+            f"--name {name!r} is no folder inside of {runs}: take a name such as car_racing, and --runs for another "
+            "place of all runs"
+        )
+
+
 def snake_case(name: str) -> str:
     """A folder name: CarRacing becomes car_racing, ALE/Pong-v5 ale_pong_v5."""
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)

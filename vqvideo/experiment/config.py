@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from vqvideo.agents.config import AgentStage
-from vqvideo.data.config import RecordConfig, SegmentConfig, StillsConfig
+from vqvideo.data.config import RecordConfig, SegmentConfig, StillsConfig, check_name
 from vqvideo.errors import InputError, at_least
 from vqvideo.models.prior import PriorConfig, Sampling
 from vqvideo.models.tokenizer import AdversarialConfig, NoAdversary, NoPerceptual, PerceptualConfig, VQVAEConfig
@@ -77,7 +77,7 @@ class Experiment:
     """An experiment: what to record, the tokenizer, the prior, an agent."""
 
     name: str = "car_racing"
-    """Name of the run: results are in runs/<name>."""
+    """Name of the run: results are in runs/<name>. Of a/b, in the folder b inside of runs/a."""
     runs: Path = Path("runs")
     """Folder of all runs."""
     record: RecordConfig = field(default_factory=RecordConfig)
@@ -90,6 +90,9 @@ class Experiment:
     """The agent that learns in dreams."""
     sampling: Sampling = field(default_factory=Sampling)
     """How dreams are drawn."""
+
+    def __post_init__(self) -> None:
+        check_name(self.name, self.runs)
 
     @property
     def folder(self) -> Path:

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vqvideo.data.config import snake_case
+from vqvideo.data.config import check_name, snake_case
 from vqvideo.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,7 +35,10 @@ class Source:
     @property
     def run(self) -> Path:
         """Folder of the run."""
-        return Path("runs") / (self.name or snake_case(self.env))
+        runs = Path("runs")
+        if self.name is not None:
+            check_name(self.name, runs)
+        return runs / (self.name or snake_case(self.env))
 
     @property
     def results(self) -> Path:

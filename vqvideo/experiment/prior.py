@@ -1,15 +1,10 @@
-"""The prior's training: from a store and a tokenizer to a world model.
-
-A prior may start from the weights of another one and takes what agrees in name and shape, so that heads can be compared
-on one trained backbone, or a slower head be trained where a fast one has shown the way.
-"""
+"""The prior's training: from a store and a tokenizer to a world model."""
 
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,84 +18,23 @@ from vqvideo.data.clips import Clips, stack_frames
 from vqvideo.data.code_cache import CodeCache
 from vqvideo.data.codes import CodeArrays, CodeClips
 from vqvideo.data.store import Store
-from vqvideo.errors import InputError
 from vqvideo.evaluation.pictures import Frames, dream_rows
 from vqvideo.evaluation.prior import evaluate_prior
+from vqvideo.experiment.checks import Known, check_store
 from vqvideo.experiment.config import MAY_CHANGE, Experiment, PriorStage, vqvae_folder, world_folder
 from vqvideo.experiment.stage import Training, run_training, show_clips
+from vqvideo.experiment.warm_start import warm_start
 from vqvideo.models.prior import ActionStats, Prior, PriorSpec
 from vqvideo.models.tokenizer.vqvae import VQVAE
 from vqvideo.storage.checkpoint import newest_progress
 from vqvideo.training.config import Identity
-from vqvideo.training.launch import make_accelerator
+from vqvideo.training.launch import join_processes, make_accelerator
 from vqvideo.training.loader import Loader
 from vqvideo.training.processes import together
 from vqvideo.world import EnvFacts, WorldModel
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-
-@dataclass(frozen=True)
-class WarmStart:
-    """Where the first weights of a prior come from."""
-
-    source: Path
-    """Folder of the world model."""
-    world: str
-    """Its fingerprint."""
-    taken: tuple[str, ...]
-    """Parameters that start from there."""
-    fresh: tuple[str, ...]
-    """Parameters that start anew."""
-
-    def __str__(self) -> str:
-        return f"from the prior of {self.source}: {_parts(self.taken)}; fresh: {_parts(self.fresh)}"
-
-
-@torch.no_grad()
-def warm_start(prior: Prior, folder: Path, *, continued: str | None = None) -> WarmStart:
-    """Copies the parameters of another world's prior into `prior` where name and shape are the same.
-
-    Nothing is taken of a head of another kind: some names might happen to agree, and heads that are compared would not
-    start alike. Buffers stay: they are facts of the tokenizer and of the store.
-
-    Args:
-        prior: changed in place.
-        folder: the other world model's.
-        continued: fingerprint of the tokenizer that the prior's one was continued from, if it was: most of its codes
-            still mean the same.
-
-    Raises:
-        InputError: no world model there, one of another tokenizer, or nothing agrees; `prior` is as before.
-    """
-    world = WorldModel.from_pretrained(folder)
-    other = world.prior
-    if other.spec.tokenizer not in (prior.spec.tokenizer, continued):
-        raise InputError(
-            f"prior.init: the prior of {folder} speaks the codes of tokenizer {other.spec.tokenizer[:16]}, this one "
-            f"those of {prior.spec.tokenizer[:16]}: name a world of the same tokenizer, or of the one that this one "
-            "was continued from (vqvae.init)"
-        )
-    same_head = type(other.cfg.head) is type(prior.cfg.head)
-    known = {n: p for n, p in other.named_parameters() if same_head or not n.startswith("head.")}
-    own = dict(prior.named_parameters())
-    taken = tuple(name for name, value in own.items() if name in known and known[name].shape == value.shape)
-    # Of two priors of different width, some biases still agree: that is no start.
-    if not any(own[name].ndim > 1 for name in taken):
-        raise InputError(
-            f"prior.init: no matrix of the prior of {folder} (dim {other.cfg.dim}, {other.cfg.layers} layers) has name "
-            f"and shape of one here (dim {prior.cfg.dim}, {prior.cfg.layers} layers): name a world of the same shape"
-        )
-    for name in taken:
-        own[name].copy_(known[name])
-    return WarmStart(folder, world.fingerprint(), taken, tuple(name for name in own if name not in taken))
-
-
-def _parts(names: tuple[str, ...]) -> str:
-    """How many tensors of each part of the model."""
-    counts = Counter(name.split(".")[0] for name in names)
-    return ", ".join(f"{part} ({count})" for part, count in counts.items()) or "nothing"
 
 
 def train_prior(
@@ -122,13 +56,18 @@ def train_prior(
     """
     stage = as_begun(cfg.prior, cfg.folder / "prior") if resume else cfg.prior
     cfg, train = replace(cfg, prior=stage), stage.train
+    processes = join_processes().num_processes
+    vqvae = VQVAE.from_pretrained(tokenizer or vqvae_folder(cfg))
+    ancestor = None if tokenizer else _ancestor(cfg)
+    known: Known = {"processes": processes, "resume": resume, "tokenizer": vqvae, "continued": ancestor}
+    together(lambda: check_store(cfg, store, "prior", **known))
     accelerator = make_accelerator(train, cfg.folder / "prior", resume=resume)
-    vqvae = VQVAE.from_pretrained(tokenizer or vqvae_folder(cfg)).to(accelerator.device)
+    vqvae.to(accelerator.device)
     codes, held_out_codes = (_encoded(vqvae, store, split, cfg, accelerator) for split in ("train", "held_out"))
     clips, held_out = CodeClips(codes, stage.latent_steps), CodeClips(held_out_codes, stage.latent_steps)
     torch.manual_seed(train.seed)
     prior = Prior(stage.model, prior_spec(vqvae, store, codes), vqvae.codebook)
-    start = warm_start(prior, stage.init, continued=None if tokenizer else _ancestor(cfg)) if stage.init else None
+    start = warm_start(prior, stage.init, continued=ancestor) if stage.init else None
     world = WorldModel(vqvae, prior, EnvFacts(store.meta.env_id, store.meta.fps, store.meta.action_repeat))
     pictured = Clips(store, "held_out", vqvae.clip_length(stage.latent_steps), cache_gib=0.0)
     facts = {"store": store.digest, "tokenizer": prior.spec.tokenizer, **({"init": start.world} if start else {})}
@@ -140,7 +79,7 @@ def train_prior(
     def dreamt() -> list[list[Frames]]:
         picks = pictured.spread(4).tolist()
         actions = torch.stack([pictured[i]["actions"] for i in picks])
-        context = max(1, stage.latent_steps // 3)
+        context = min(stage.model.window, max(1, stage.latent_steps // 3))
         return dream_rows(world, stack_frames(pictured, picks), actions, context, cfg.sampling, seed=0)
 
     def evaluate(averaged: nn.Module, step: int) -> dict[str, float]:

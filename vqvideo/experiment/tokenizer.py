@@ -1,12 +1,10 @@
-"""The training of the tokenizer, with optional terms that judge its reconstructions: from a store to a model."""
+"""The training of the tokenizer: from a store to a model."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
 from math import ceil
-from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,106 +12,16 @@ from torch import Tensor, nn
 from vqvideo.data.clips import Clip, Clips, stack_frames
 from vqvideo.data.images import Images
 from vqvideo.data.store import Store
-from vqvideo.errors import InputError
 from vqvideo.evaluation.pictures import Frames, reconstruction_rows
 from vqvideo.evaluation.tokenizer import evaluate_tokenizer
+from vqvideo.experiment.checks import check_store
 from vqvideo.experiment.config import MAY_CHANGE, Experiment, vqvae_folder
+from vqvideo.experiment.objective import TokenizerObjective, continue_tokenizer
 from vqvideo.experiment.stage import Training, run_training, show_clips
-from vqvideo.models.pixels import to_signed
-from vqvideo.models.tokenizer import AdversarialConfig, NoAdversary, NoPerceptual, PerceptualConfig
-from vqvideo.models.tokenizer.vqvae import VQVAE
-from vqvideo.storage.checkpoint import load_into, model_tensors
-from vqvideo.storage.records import flat_settings
 from vqvideo.training.config import Identity
-from vqvideo.training.launch import make_accelerator
+from vqvideo.training.launch import join_processes, make_accelerator
 from vqvideo.training.loader import Loader, WithStills
-from vqvideo.training.optimizers import ParameterGroup
-
-
-class ObjectiveOutput(NamedTuple):
-    """What a training pass returns."""
-
-    loss: Tensor
-    """Scalar to minimise."""
-    metrics: dict[str, Tensor]
-    """Scalars to log."""
-
-
-class TokenizerObjective(nn.Module):
-    """A tokenizer with the terms of its training. Without optional terms it trains as the tokenizer alone does."""
-
-    def __init__(
-        self,
-        vqvae: VQVAE,
-        perceptual: PerceptualConfig | None = None,
-        adversarial: AdversarialConfig | None = None,
-    ) -> None:
-        super().__init__()
-        self.vqvae = vqvae
-        self.perceptual = (perceptual or NoPerceptual()).build()
-        self.adversary = (adversarial or NoAdversary()).build()
-
-    def forward(self, **batch: Tensor) -> ObjectiveOutput:
-        """One training pass over a batch of the tokenizer's; the further terms look at its clips, not at its stills."""
-        output = self.vqvae(**batch)
-        loss, metrics = output.loss, dict(output.metrics)
-        for term in (self.perceptual, self.adversary):
-            if term is not None:
-                added = term(output.reconstruction, to_signed(batch["frames"]))
-                loss, metrics = loss + added.loss, metrics | added.metrics
-        return ObjectiveOutput(loss, metrics)
-
-    def parameter_groups(self) -> dict[str, ParameterGroup]:
-        """The discriminator has an optimizer of its own, and is not averaged."""
-        if self.adversary is None:
-            return {}
-        prefix, cfg = "adversary.discriminator.", self.adversary.cfg
-        parameters = {name: p for name, p in self.named_parameters() if name.startswith(prefix)}
-        return {"discriminator": ParameterGroup(parameters, cfg.learning_rate, cfg.betas, averaged=False)}
-
-    def after_step(self) -> None:
-        """Called by the training loop after each optimizer step, on every rank."""
-        self.vqvae.after_step()
-        if self.adversary is not None:
-            self.adversary.after_step()
-
-    def interval_metrics(self) -> dict[str, float]:
-        """Usage of the codes since the last call, over all ranks. Collective."""
-        return self.vqvae.take_usage()
-
-
-def continue_tokenizer(vqvae: VQVAE, folder: Path) -> str:
-    """Copies weights, codebook and data statistics of another tokenizer into `vqvae`, in place of `initialize`.
-    Returns the other one's fingerprint.
-
-    Args:
-        vqvae: changed in place.
-        folder: the other tokenizer's.
-
-    Raises:
-        InputError: no tokenizer there, or one that is made or quantizes differently; `vqvae` is as before.
-    """
-    other = VQVAE.from_pretrained(folder)
-    # Not by shapes alone: with other strides or levels the same weights can mean something else.
-    there, here = _make(other), _make(vqvae)
-    differing = [f"{name} {there.get(name)} -> {value}" for name, value in here.items() if there.get(name) != value]
-    if differing:
-        raise InputError(
-            f"vqvae.init: the tokenizer of {folder} is made otherwise than the one here ({', '.join(differing)}): name "
-            "one with the same settings of vqvae.model and the same frame size, or train anew without vqvae.init"
-        )
-    load_into(vqvae, model_tensors(other), folder)
-    return other.fingerprint()
-
-
-def _make(vqvae: VQVAE) -> dict[str, str | int | float | bool]:
-    """What its weights mean something for, by dotted name. The loss that they were trained with is no part of it."""
-    settings = flat_settings(vqvae.config())
-    return {
-        name.removeprefix("model."): value
-        for name, value in settings.items()
-        if not name.startswith("model.reconstruction.")
-    }
+from vqvideo.training.processes import together
 
 
 def train_vqvae(
@@ -128,6 +36,8 @@ def train_vqvae(
         any_world_size: also if it was written by another number of processes.
     """
     stage, train = cfg.vqvae, cfg.vqvae.train
+    processes = join_processes().num_processes
+    together(lambda: check_store(cfg, store, "vqvae", processes=processes, resume=resume))
     accelerator = make_accelerator(train, cfg.folder / "vqvae", resume=resume)
     torch.manual_seed(train.seed)
     model = stage.model.build(store.meta.frame_size)

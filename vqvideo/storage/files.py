@@ -170,6 +170,17 @@ def make_folder(path: AnyPath) -> None:
             sync_folder(made.parent)
 
 
+def check_writable(path: AnyPath) -> None:
+    """Raises DiskError unless files can be made in a folder; where there is none yet, in the nearest one above it."""
+    path = Path(path).absolute()
+    there = next(place for place in (path, *path.parents) if os.path.lexists(place))
+    with disk_errors(path):
+        # Tried, and not asked: permissions tell nothing of a disk that is mounted read-only.
+        probe = aside(there / "probe")
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        probe.unlink(missing_ok=True)
+
+
 def sync_folder(path: AnyPath) -> None:
     """Makes the names in a folder durable: a rename is only safe after this."""
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

@@ -64,6 +64,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         at_least(self, "train.", steps=1, batch=1, accumulate=1, validate_every=1, checkpoint_every=1, log_every=1)
         at_least(self, "train.", seed=0, workers=0, warmup=0, threads=1)
+        at_least(self, "train.", learning_rate=0, final_rate=0, weight_decay=0, clip_norm=0)
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise InputError(f"train.betas are {self.betas}, expected 0 <= beta < 1")
         if self.max_seconds is not None and not self.max_seconds > 0:
             raise InputError(f"train.max_seconds is {self.max_seconds}, expected more than 0, or none for no limit")
         if self.keep < 2:

@@ -65,14 +65,26 @@ class RunFolder:
             checkpoint_bytes: size of one.
             keep: how many stay. One more is there while it is written; those of an earlier run are there already.
         """
-        more = max(1, keep + 1 - len(training_checkpoints(self.checkpoints)))
-        free = shutil.disk_usage(self.path).free
+        more, free = self._more(keep), shutil.disk_usage(self.path).free
         if free < more * checkpoint_bytes:
             raise DiskError(
                 f"{self.path}: {more} more checkpoint(s) of {checkpoint_bytes / 2**20:.1f} MiB must fit, "
                 f"{free / 2**20:.1f} MiB are free: make room, keep fewer (train.keep is {keep}), or choose another "
                 "place with --runs"
             )
+
+    def refuse_run(self) -> None:
+        """Raises InputError if there are checkpoints, which a new run would overwrite."""
+        if training_checkpoints(self.checkpoints):
+            raise InputError(f"{self.path} holds a run already: go on with --resume, or name a new one with --name")
+
+    def missing_room(self, checkpoint_bytes: int, keep: int) -> int:
+        """Bytes that checkpoints are still going to take."""
+        return self._more(keep) * checkpoint_bytes
+
+    def _more(self, keep: int) -> int:
+        """Checkpoints that are still to be written before an older one goes."""
+        return max(1, keep + 1 - len(training_checkpoints(self.checkpoints)))
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Adds a line to metrics.jsonl. DiskError if it cannot be written."""
@@ -123,8 +135,8 @@ def prepare_run(path: Path, *, resume: bool, settings: object, accelerator: Acce
     run = RunFolder(path)
 
     def prepare() -> None:
-        if not resume and training_checkpoints(run.checkpoints):
-            raise InputError(f"{path} holds a run already: go on with --resume, or name a new one with --name")
+        if not resume:
+            run.refuse_run()
         run.lock()
         if not resume:
             run.metrics.unlink(missing_ok=True)

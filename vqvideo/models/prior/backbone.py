@@ -33,6 +33,7 @@ class Backbone(nn.Module):
 
     def __init__(self, cfg: PriorConfig, spec: PriorSpec, codebook: Tensor) -> None:
         super().__init__()
+        self.grid = cfg.places(spec.grid)
         self.embed = TokenEmbedding(codebook, cfg.token_dim, spec.tokens)
         # Saved worlds know it by this name.
         self.squares = Patches(cfg.dim, cfg.patch, spec.grid) if cfg.patch > 1 else Unpatched()
@@ -43,7 +44,6 @@ class Backbone(nn.Module):
             else NoActions(cfg.dim)
         )
         self.conditioning: Conditioning = class_of(cfg.conditioning, "prior")(cfg.dim)
-        self.grid = (spec.grid[0] // cfg.patch, spec.grid[1] // cfg.patch)
         self.blocks = nn.ModuleList(self._block(cfg, layer) for layer in range(cfg.layers))
 
     def _block(self, cfg: PriorConfig, layer: int) -> SpaceBlock | TimeBlock:

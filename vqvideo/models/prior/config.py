@@ -6,7 +6,7 @@ name (less Config) in its file, and that file in the list of the package.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from vqvideo.errors import InputError, at_least
@@ -38,7 +38,7 @@ class MaskedHeadConfig:
     """Size of its feed-forward."""
 
     def __post_init__(self) -> None:
-        at_least(self, "head.", passes=1, layers=1)
+        at_least(self, "head.", passes=1, layers=1, heads=1, mlp_ratio=0)
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class AutoregressiveHeadConfig:
     """Size of its feed-forward."""
 
     def __post_init__(self) -> None:
-        at_least(self, "head.", layers=1)
+        at_least(self, "head.", layers=1, heads=1, mlp_ratio=0)
 
 
 HeadConfig = ParallelHeadConfig | MaskedHeadConfig | AutoregressiveHeadConfig
@@ -134,6 +134,7 @@ class PriorConfig:
     """Weight of the termination loss."""
 
     def __post_init__(self) -> None:
+        at_least(self, "prior.", dim=1, heads=1, mlp_ratio=0)
         if self.dim % (4 * self.heads):
             raise InputError(f"prior.dim {self.dim} with {self.heads} heads: dim must be a multiple of 4 x heads")
         at_least(self, "prior.", window=1, time_every=1)
@@ -155,6 +156,55 @@ class PriorConfig:
                 f"prior.head.heads is {own} and tokens are {self.token_dim} wide (prior.dim / prior.patch): expected a "
                 "multiple of 4 x heads"
             )
+
+        queries = getattr(self.pooling, "queries", 1)
+        if queries < 1 or self.dim % queries:
+            raise InputError(f"prior.pooling.queries is {queries}, expected a divisor of prior.dim {self.dim}")
+
+    def places(self, grid: tuple[int, int]) -> tuple[int, int]:
+        """Places of the backbone in height and width for a grid of tokens.
+
+        Raises:
+            InputError: the patch does not divide the grid; it names the patches that do.
+        """
+        if any(side % self.patch for side in grid):
+            fitting = " or ".join(map(str, self.patches_for(grid)))
+            raise InputError(
+                f"prior.patch is {self.patch}, expected a divisor of the tokenizer's grid {grid}: {fitting}"
+            )
+        return grid[0] // self.patch, grid[1] // self.patch
+
+    def patches_for(self, grid: tuple[int, int]) -> list[int]:
+        """All values of `patch` with which these settings suit a grid."""
+        return [p for p in range(1, min(grid) + 1) if not (grid[0] % p or grid[1] % p) and self._takes(p)]
+
+    def _takes(self, patch: int) -> bool:
+        try:
+            replace(self, patch=patch)
+        except InputError:
+            return False
+        return True
+
+    def check_context(self, steps: int) -> None:
+        """Raises InputError if a context of so many latent steps is more than the prior looks back over."""
+        if steps > self.window:
+            raise InputError(
+                f"a context of {steps} latent steps, the prior looks back over {self.window}: give it the last "
+                f"{self.window} or fewer"
+            )
+
+    def check_sampling(self, how: Sampling, action_columns: int) -> None:
+        """Raises InputError if a prior of such actions cannot be drawn from like that."""
+        if how.guidance == 1 or (action_columns and self.action_dropout > 0):
+            return
+        if not action_columns:
+            raise InputError(
+                f"guidance is {how.guidance}, but this prior has no actions to be guided by: leave it at 1"
+            )
+        raise InputError(
+            f"guidance is {how.guidance}, but this prior has never been without its actions: train it with "
+            "prior.model.action_dropout above 0, or leave guidance at 1"
+        )
 
     def build(self, spec: PriorSpec, codebook: Tensor) -> Prior:
         """A prior for what `spec` says, which begins with the tokenizer's code vectors (k, c)."""

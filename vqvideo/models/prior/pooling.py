@@ -5,7 +5,6 @@ from __future__ import annotations
 from einops import einsum, rearrange
 from torch import Tensor, nn
 
-from vqvideo.errors import InputError
 from vqvideo.models.prior.config import AttentionPoolingConfig, MeanPoolingConfig
 
 
@@ -25,8 +24,6 @@ class AttentionPooling(nn.Module):
     def __init__(self, cfg: AttentionPoolingConfig, dim: int) -> None:
         super().__init__()
         self.queries = queries = cfg.queries
-        if queries < 1 or dim % queries:
-            raise InputError(f"prior.pooling.queries is {queries}, expected a divisor of prior.dim {dim}")
         self.norm = nn.LayerNorm(dim, bias=False)
         self.score = nn.Linear(dim, queries, bias=False)
         self.value = nn.Linear(dim, dim, bias=False)

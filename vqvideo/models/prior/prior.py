@@ -88,8 +88,6 @@ class Prior(nn.Module):
             raise InputError(
                 f"codebook of shape {tuple(codebook.shape)}, expected ({spec.codebook_size}, {spec.code_dim})"
             )
-        if any(side % cfg.patch for side in spec.grid):
-            raise InputError(f"prior.patch is {cfg.patch}, expected a divisor of the tokenizer's grid {spec.grid}")
         self.cfg, self.spec = cfg, spec
         self.backbone = Backbone(cfg, spec, codebook)
         self.head: Head = class_of(cfg.head, "prior")(cfg.head, cfg.token_dim, spec.grid, codebook)
@@ -168,11 +166,7 @@ class Prior(nn.Module):
         """
         self.check_codes(codes)
         self.check_actions(actions, len(codes), codes.shape[1] - 1)
-        if codes.shape[1] > self.cfg.window:
-            raise InputError(
-                f"a context of {codes.shape[1]} latent steps, the prior looks back over {self.cfg.window}: give it the "
-                f"last {self.cfg.window} or fewer"
-            )
+        self.cfg.check_context(codes.shape[1])
         seen = torch.zeros(len(codes), dtype=torch.int64, device=codes.device)
         state = PriorState(self.backbone.init_caches(len(codes)), codes[:, 0], 0, seen)
         for k in range(1, codes.shape[1]):
@@ -193,15 +187,7 @@ class Prior(nn.Module):
             generator: source of randomness, on the device of the model.
         """
         self.check_actions(action[:, None], len(state.codes), 1)
-        if how.guidance != 1 and not self.can_guide:
-            if not self.spec.action_space.size:
-                raise InputError(
-                    f"guidance is {how.guidance}, but this prior has no actions to be guided by: leave it at 1"
-                )
-            raise InputError(
-                f"guidance is {how.guidance}, but this prior has never been without its actions: train it with "
-                "prior.model.action_dropout above 0, or leave guidance at 1"
-            )
+        self.cfg.check_sampling(how, self.spec.action_space.size)
         hidden, after = self._advance(state, action, blind=how.guidance == 0)
         tokens = hidden.tokens[:, 0]
         if how.compares:

@@ -53,6 +53,11 @@ class Quantizer(SinglePrecision, ABC):
         return 0
 
     @property
+    def least_latents(self) -> int:
+        """How few latents `initialize` refuses to start from: fewer than this. None by default."""
+        return 0
+
+    @property
     def bits(self) -> float:
         """Bits per token: log2 k."""
         return log2(self.codebook_size)

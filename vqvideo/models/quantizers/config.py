@@ -55,6 +55,8 @@ class EMAVQConfig(_Built):
             raise InputError(f"quantizer: codebook_size {self.codebook_size} and dim {self.dim}: too small")
         if not 0 <= self.decay < 1:
             raise InputError(f"quantizer.decay is {self.decay}, expected 0 <= decay < 1")
+        if not 0 <= self.revive_at_most <= 1:
+            raise InputError(f"quantizer.revive_at_most is {self.revive_at_most}, expected 0 .. 1")
 
 
 @dataclass(frozen=True)

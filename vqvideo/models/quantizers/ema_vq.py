@@ -61,6 +61,10 @@ class EMAVQ(Quantizer):
     def latents_to_start(self) -> int:
         return LATENTS_PER_CODE * self.codebook_size
 
+    @property
+    def least_latents(self) -> int:
+        return self.codebook_size
+
     def project(self, x: Tensor) -> Tensor:
         """Where latents and code vectors (..., d) live: here anywhere."""
         return x
@@ -86,7 +90,7 @@ class EMAVQ(Quantizer):
     @torch.no_grad()
     def initialize(self, z: Tensor) -> None:
         """K-means start. Every rank must pass the same latents; those of rank 0 decide."""
-        enough_latents(z, self.codebook_size)
+        enough_latents(z, self.least_latents)
         z = self.project(single(z))
         centroids = k_means(z, self.codebook_size, rounds=10, generator=self._generator())
         centroids = broadcast_from_first(self.project(centroids))

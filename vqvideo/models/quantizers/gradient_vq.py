@@ -67,6 +67,10 @@ class GradientVQ(LearntVQ):
     def latents_to_start(self) -> int:
         return LATENTS_PER_CODE * self.codebook_size
 
+    @property
+    def least_latents(self) -> int:
+        return self.codebook_size
+
     def codes(self) -> Tensor:
         return self.codebook
 
@@ -77,6 +81,6 @@ class GradientVQ(LearntVQ):
     @torch.no_grad()
     def initialize(self, z: Tensor) -> None:
         """K-means start. Every rank must pass the same latents; those of rank 0 decide."""
-        enough_latents(z, self.codebook_size)
+        enough_latents(z, self.least_latents)
         generator = torch.Generator().manual_seed(self.cfg.seed)
         self.codebook.copy_(broadcast_from_first(k_means(single(z), self.codebook_size, 10, generator)))

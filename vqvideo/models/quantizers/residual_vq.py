@@ -26,6 +26,10 @@ class ResidualVQ(Quantizer):
     def latents_to_start(self) -> int:
         return max(stage.latents_to_start for stage in self._stages)
 
+    @property
+    def least_latents(self) -> int:
+        return max(stage.least_latents for stage in self._stages)
+
     def forward(self, z: Tensor) -> Quantized:
         with fp32(z):
             z = single(z)

@@ -23,6 +23,16 @@ if TYPE_CHECKING:
 Stride = tuple[int, int, int]
 
 
+def fitting_sizes(size: tuple[int, int], cell: tuple[int, int]) -> str:
+    """The nearest frame sizes below and above `size` whose height and width are multiples of those of `cell`, to be
+    shown: "80 or 88", or "80x96 or 88x104" where height and width differ.
+    """
+    below = tuple(side // c * c for side, c in zip(size, cell, strict=True))
+    above = tuple(-(-side // c) * c for side, c in zip(size, cell, strict=True))
+    fitting = dict.fromkeys(sides for sides in (below, above) if min(sides) > 0)
+    return " or ".join(f"{h}" if h == w else f"{h}x{w}" for h, w in fitting)
+
+
 @dataclass(frozen=True)
 class ConvConfig:
     """What the convolutional backbones share."""
@@ -63,6 +73,22 @@ class ConvConfig:
                 f"backbone.widths {self.widths}: strides {self.strides} with patch {self.patch} make "
                 f"{len(self.level_strides)} levels, give one width for each"
             )
+        if min(self.widths) < 1:
+            raise InputError(f"backbone.widths {self.widths}: expected at least 1 channel per level")
+
+    def grid_of(self, frame_size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of tokens that frames of (h, w) pixels make.
+
+        Raises:
+            InputError: a side is no multiple of its stride; it names the nearest sizes that fit.
+        """
+        (h, w), (_, sh, sw) = frame_size, self.strides
+        if h % sh or w % sw:
+            raise InputError(
+                f"frames of {h}x{w} cannot be cut into cells of {sh}x{sw}: record with --frame-size "
+                f"{fitting_sizes(frame_size, (sh, sw))}, or change backbone.strides"
+            )
+        return h // sh, w // sw
 
     @property
     @abstractmethod
@@ -218,6 +244,9 @@ class NoAdversary:
 class PatchDiscriminator3D:
     """A 3-D patch discriminator with hinge loss and an optimizer of its own."""
 
+    least_side: ClassVar[int] = 8
+    """Height and width of the smallest frames that its convolutions take."""
+
     weight: float = 0.01
     """Weight of the generator's term beside the reconstruction loss. Its gradient grows while the discriminator learns,
     and that of the reconstruction loss shrinks.
@@ -240,6 +269,8 @@ class PatchDiscriminator3D:
             if not getattr(self, name) > 0:
                 raise InputError(f"adversarial.{name} is {getattr(self, name)}, expected more than 0")
         at_least(self, "adversarial.", start_step=0, width=1, lecam_weight=0)
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise InputError(f"adversarial.betas are {self.betas}, expected 0 <= beta < 1")
         if not 0 <= self.lecam_decay < 1:
             raise InputError(f"adversarial.lecam_decay is {self.lecam_decay}, expected 0 <= decay < 1")
 
@@ -262,6 +293,18 @@ class VQVAEConfig:
     """Codebook."""
     reconstruction: ReconstructionConfig = field(default_factory=ReconstructionConfig)
     """Terms of the reconstruction loss."""
+
+    def grid_of(self, frame_size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of tokens that frames of (h, w) pixels make. InputError if they cannot be cut so."""
+        return self.backbone.grid_of(frame_size)
+
+    def clip_length(self, latent_steps: int) -> int:
+        """Frames of a clip of `latent_steps` latent steps."""
+        return 1 + self.backbone.strides[0] * (latent_steps - 1)
+
+    def latent_steps(self, frames: int) -> int:
+        """Whole latent steps of an episode of `frames` frames."""
+        return 1 + (frames - 1) // self.backbone.strides[0]
 
     def build(self, frame_size: tuple[int, int]) -> VQVAE:
         """A tokenizer for frames of (h, w) pixels."""

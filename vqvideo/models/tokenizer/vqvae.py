@@ -75,13 +75,7 @@ class VQVAE(HubModel):
             self.quantizer = checked(quantizer, recorded)
             cfg = replace(cfg, quantizer=outside_config(self.quantizer))
         self.cfg, self.frame_size = cfg, (frame_size[0], frame_size[1])
-        self.stride, sh, sw = cfg.backbone.strides
-        if frame_size[0] % sh or frame_size[1] % sw:
-            raise InputError(
-                f"frames of {frame_size[0]}x{frame_size[1]} cannot be cut into cells of {sh}x{sw}: "
-                "change backbone.strides or record with another --frame-size"
-            )
-        self.grid = (frame_size[0] // sh, frame_size[1] // sw)
+        self.stride, self.grid = cfg.backbone.strides[0], cfg.grid_of(frame_size)
         self.encoder = make_encoder(cfg.backbone, self.quantizer.dim)
         self.decoder = make_decoder(cfg.backbone, self.quantizer.dim)
         self.register_buffer("variance", torch.ones(()))
@@ -149,7 +143,7 @@ class VQVAE(HubModel):
 
     def clip_length(self, latent_steps: int) -> int:
         """Frames of a clip of `latent_steps` latent steps."""
-        return 1 + self.stride * (latent_steps - 1)
+        return self.cfg.clip_length(latent_steps)
 
     def forward(self, frames: Tensor, stills: Tensor | None = None) -> VQVAEOutput:
         """One training pass over clips (b, 1 + s k, c, h, w), and over images beside them.
