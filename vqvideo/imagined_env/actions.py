@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vqvideo.errors import InputError
 from vqvideo.imagined_env.rows import Rows
+from vqvideo.models.device import has_float64
 from vqvideo.spaces import ActionSpace, Leaf, Limits
 
 
@@ -26,8 +27,10 @@ class NativeActions:
     def __init__(self, space: ActionSpace, count: int, device: torch.device) -> None:
         self.space, self.count, self.device = space, count, device
         low, high = (np.array([getattr(column, end) for column in space.columns]) for end in ("low", "high"))
-        self._limits = Limits(*(torch.as_tensor(limit, device=device) for limit in space.limits))
-        self._valid = torch.as_tensor(np.zeros(space.size).clip(low, high), device=device)
+        # Looked at in double precision: on the host where the device has none.
+        where = device if has_float64(device) else torch.device("cpu")
+        self._limits = Limits(*(torch.as_tensor(limit, device=where) for limit in space.limits))
+        self._valid = torch.as_tensor(np.zeros(space.size).clip(low, high), dtype=torch.float32, device=device)
 
     def flat(self, actions: Any, going: Rows) -> Tensor:
         """Flat actions (n, a) float32 on the device.
@@ -49,7 +52,7 @@ class NativeActions:
         if not self._hold(flat, going):
             for i in np.flatnonzero(going.host):
                 self.space.validate(flat[i].cpu().numpy(), f"env {i}: action")
-        return torch.where(going.mask[:, None], flat.to(self.device), self._valid).float()
+        return torch.where(going.mask[:, None], flat.float().to(self.device), self._valid)
 
     def _columns(self, leaf: Leaf, part: Any) -> Tensor:
         """A leaf's part of all actions as its columns, (n, columns) float64."""
@@ -64,7 +67,8 @@ class NativeActions:
                 f"actions{at}: found {part!r:.100}, {values.dtype} of shape {tuple(values.shape)}, expected one of "
                 f"{leaf.space} for each of {self.count} envs"
             )
-        return torch.as_tensor(values).detach().double().reshape(self.count, -1)
+        columns = torch.as_tensor(values).detach()
+        return (columns if has_float64(columns.device) else columns.cpu()).double().reshape(self.count, -1)
 
     def _hold(self, flat: Tensor, going: Rows) -> bool:
         """Whether all actions that count are in the space."""

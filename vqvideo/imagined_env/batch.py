@@ -83,6 +83,8 @@ class DreamBatch:
         """
         self.random.begin_event(rows.mask)
         index = (self.random.uniform((len(rows.mask),)) * len(self.starts)).long()
+        # Of float32, where a device has no float64, the largest number below 1 can round up to all of them.
+        index = index.clamp(max=len(self.starts) - 1)
         numbers = rows.numbers()
         starts = self.starts.rows(index[numbers]) if starts is None else starts
         self._state = starts.state if self._state is None else self._state.with_rows(numbers, starts.state)

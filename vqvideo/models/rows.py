@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor
 
+from vqvideo.models.device import has_float64
+
 
 def _wrapped(number: int) -> int:
     """The int64 of the same 64 bits."""
@@ -26,8 +28,9 @@ class RowStreams:
     """One stream of uniform numbers per row, as a pure function of (key of the row, its event, call, place).
 
     Counter-based: nothing has to be drawn in order, so all rows are drawn at once on any device, and on every device
-    come the same numbers. The hash is the finaliser of SplitMix64 (Steele, Lea & Flood 2014, "Fast splittable
-    pseudorandom number generators"), applied once per coordinate.
+    come the same numbers (where there is no float64, without their last digits). The hash is the finaliser of
+    SplitMix64 (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators"), applied once per
+    coordinate.
 
     Args:
         rows: b, how many.
@@ -55,7 +58,7 @@ class RowStreams:
         self._calls = self._again = 0
 
     def uniform(self, shape: tuple[int, ...], *, again: Tensor | None = None) -> Tensor:
-        """(b, ...) float64 in 0 <= u < 1, other numbers at each call.
+        """(b, ...) float64 in 0 <= u < 1, other numbers at each call; float32 where the device has no float64.
 
         Args:
             shape: whose first number is b.
@@ -82,15 +85,22 @@ Randomness = torch.Generator | RowStreams | None
 
 
 def uniform(shape: tuple[int, ...], source: Randomness, device: torch.device, at: Tensor | None = None) -> Tensor:
-    """Uniform numbers of `shape` in 0 <= u < 1 as float64; with `at` (r,), new ones for these flat places, as (r,)."""
+    """Uniform numbers of `shape` in 0 <= u < 1 as float64, or as float32 where the device has none; with `at` (r,), new
+    ones for these flat places, as (r,).
+    """
     if isinstance(source, RowStreams):
         return source.uniform(shape, again=at)
     shape = shape if at is None else tuple(at.shape)
-    return torch.rand(shape, generator=source, device=device, dtype=torch.float64)
+    dtype = torch.float64 if has_float64(device) else torch.float32
+    return torch.rand(shape, generator=source, device=device, dtype=dtype)
 
 
 def _unit(bits: Tensor) -> Tensor:
-    """The upper 53 of 64 bits as float64 in 0 <= u < 1. The shift keeps the sign, which the mask removes."""
+    """The upper 53 of 64 bits as float64 in 0 <= u < 1, or the upper 24 as float32 where the device has no float64. The
+    shift keeps the sign, which the mask removes.
+    """
+    if not has_float64(bits.device):
+        return ((bits >> 40) & (2**24 - 1)).float().mul_(2.0**-24)
     return ((bits >> 11) & (2**53 - 1)).double().mul_(2.0**-53)
 
 

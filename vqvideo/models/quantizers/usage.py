@@ -36,7 +36,9 @@ class CodeUsage:
         """codes_used (share of the codes that occur), effective_bits (entropy of a code: what a token carries without
         context) and perplexity, 2 to that power. Of nothing counted: 0 and twice nan.
         """
-        p = self.counts.double() / self.counts.sum()
+        # On the host, which waits for the figures anyway, and has float64.
+        counts = self.counts.cpu()
+        p = counts.double() / counts.sum()
         bits = (p * -p.clamp(min=1e-12).log2()).sum().item()
-        used = (self.counts > 0).double().mean().item()
+        used = (counts > 0).double().mean().item()
         return {"codes_used": used, "effective_bits": bits, "perplexity": 2**bits}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from vqvideo.models.device import has_float64
 from vqvideo.models.precision import single
 from vqvideo.models.quantizers.base import Quantizer
 from vqvideo.models.quantizers.ranks import broadcast_from_first, sum_over_ranks
@@ -114,8 +115,10 @@ def inverse_root(covariance: Tensor) -> Tensor:
     """C^(-1/2) of a covariance (d, d) with a little variance added in every direction, in double precision.
 
     By the coupled Newton-Schulz iteration (Higham 2008, "Functions of Matrices", eq. 6.35), which takes products alone:
-    a GPU's solver for eigenvalues would be waited for in every step.
+    a GPU's solver for eigenvalues would be waited for in every step. On the CPU where the device has no float64.
     """
+    if not has_float64(covariance.device):
+        return inverse_root(covariance.cpu())
     size = covariance.double().norm().clamp(min=1e-3)
     one = torch.eye(len(covariance), dtype=torch.float64, device=covariance.device)
     # At most 1 in every direction, so that the iteration converges.
