@@ -63,7 +63,7 @@ def measure(cfg: Experiment, variant: Experiment, bench: Bench) -> Row:
     from vqvideo.training.run_folder import RunFolder
     from vqvideo.world import WorldModel
 
-    train_prior(cfg, bench.store, resume=True, tokenizer=bench.tokenizer)
+    train_prior(cfg, bench.store, resume=True, tokenizer=bench.tokenizer, codes=bench.folder / "codes")
     last = RunFolder(cfg.folder / "prior").records()[-1]
     world = as_drawn(WorldModel.from_pretrained(world_folder(cfg)), variant.prior.model).to(default_device())
     return {
@@ -140,8 +140,9 @@ def prepared(cfg: PriorBakeoffOptions, suite: Suite) -> tuple[dict[str, Experime
     vqvae = VQVAE.from_pretrained(cfg.tokenizer).to(default_device())
     dreams = (cfg.trial.context, cfg.trial.horizon)
     store = open_store(cfg, "prior", variants=variants.values(), tokenizer=vqvae, dreams=dreams)
-    trial = Trial(cfg.trial, vqvae, store, stages, cfg.prior.model.window)
-    return variants, Bench(cfg.folder / suite.name, cfg.tokenizer, store, trial)
+    folder = cfg.folder / suite.name
+    trial = Trial(cfg.trial, vqvae, store, stages, cfg.prior.model.window, folder / "codes")
+    return variants, Bench(folder, cfg.tokenizer, store, trial)
 
 
 def main() -> None:

@@ -2,6 +2,9 @@
 
 accelerate launch scripts/train_prior.py
 accelerate launch scripts/train_prior.py --config configs/car_racing.yaml --resume
+
+The codes of the episodes are kept beside these for the next prior; of a store that cannot be written, such as a shared
+one, in runs/<name>/prior/codes.
 """
 
 from __future__ import annotations

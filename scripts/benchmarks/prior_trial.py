@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from math import log
+from pathlib import Path
 from statistics import mean
 
 from vqvideo.data.clips import Clips
@@ -59,16 +60,25 @@ class Trial:
         stages: all priors that are compared. Their clips of codes get one length, the longest of them, because a token
             is likelier the more past there is.
         window: latent steps after which the near figures are taken.
+        codes: folder for the codes where the store cannot be written.
 
     Raises:
         InputError: the priors do not share their codes, cannot read the context, or the episodes are too short.
     """
 
-    def __init__(self, cfg: TrialConfig, vqvae: VQVAE, store: Store, stages: Sequence[PriorStage], window: int) -> None:
+    def __init__(
+        self,
+        cfg: TrialConfig,
+        vqvae: VQVAE,
+        store: Store,
+        stages: Sequence[PriorStage],
+        window: int,
+        codes: Path | None = None,
+    ) -> None:
         check_comparable(cfg, stages, window)
         self.cfg, self.window = cfg, window
         self.clips = Clips(store, "held_out", vqvae.clip_length(cfg.context + cfg.horizon))
-        cache = CodeCache(vqvae, vqvae.fingerprint(), store, "held_out", stages[0].segments)
+        cache = CodeCache(vqvae, vqvae.fingerprint(), store, "held_out", stages[0].segments, codes)
         cache.encode_share(vqvae.device)
         self.codes = CodeClips(cache.read(), max(stage.latent_steps for stage in stages))
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pickle
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from read_only import read_only
 from stores import IndexTokenizer, cached_codes, flip, make_episode, make_meta, make_store
 
 from vqvideo.data import code_cache
@@ -17,6 +19,7 @@ from vqvideo.data.config import SegmentConfig
 from vqvideo.data.store import Store, StoreWriter
 from vqvideo.errors import InputError
 from vqvideo.storage import files
+from vqvideo.storage.files import DiskError
 
 CPU = torch.device("cpu")
 SEGMENTS = SegmentConfig(5, 3)
@@ -146,3 +149,18 @@ def test_a_tokenizer_with_the_same_first_digits_is_told_apart(tmp_path: Path) ->
     from_cache(IndexTokenizer(2), store, "f" * 64)
     with pytest.raises(InputError, match=r"was made by another tokenizer\. It is only a cache: remove "):
         from_cache(IndexTokenizer(2), store, "f" * 63 + "0")
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_ranks_of_which_one_cannot_write_into_the_store_make_one_cache(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "data", [20] * 6)
+    make = partial(CodeCache, IndexTokenizer(2), "f" * 64, store, "train", SEGMENTS)
+    expected = from_cache(IndexTokenizer(2), make_store(tmp_path / "other", [20] * 6))
+    make(elsewhere=tmp_path / "codes").encode_share(CPU, rank=0, world=2)
+    with read_only(store.path):
+        with pytest.raises(DiskError, match="data/codes: cannot be written"):
+            make().encode_share(CPU)
+        make(elsewhere=tmp_path / "codes").encode_share(CPU, rank=1, world=2)
+        shards = make(elsewhere=tmp_path / "codes").read()
+    assert (len(caches(store)), len(list((tmp_path / "codes").iterdir()))) == (2, 1)
+    assert all(np.array_equal(a, b) for a, b in zip(joined(shards), expected, strict=True))

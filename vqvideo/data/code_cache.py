@@ -1,4 +1,5 @@
-"""The cache of codes beside a store: each split encoded once by one tokenizer, in shards that any rank can write.
+"""The cache of codes beside a store: each split encoded once by one tokenizer, in shards that any rank can write. Where
+the store is read-only, as shared ones are, new shards go to another folder.
 
 A shard is a folder of its own, complete or absent, and holds a few episodes. Which ones follows from the store alone:
 any number of ranks makes the same shards, and a cache that was interrupted is completed and not begun again.
@@ -6,7 +7,9 @@ any number of ranks makes the same shards, and a cache that was interrupted is c
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,9 @@ from vqvideo.data.index import EpisodeEntry
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
 from vqvideo.storage import files
+from vqvideo.storage.files import DiskError
 
+logger = logging.getLogger(__name__)
 _FORMAT = 3
 """Of the cache, in its name: a cache of another format is not found and made again."""
 _FILE = "codes.safetensors"
@@ -33,6 +38,8 @@ class CodeCache:
     """The codes of a split. It is named after the tokenizer's fingerprint, the store's content and the segments, so
     stale codes are never read: another tokenizer or a longer store makes another cache.
 
+    Shards are looked for in both places, so processes need not agree about where a shard is, nor who can write where.
+
     With several processes each one calls `encode_share`, waits until `missing_shards` finds none, and calls `read`.
 
     Args:
@@ -41,13 +48,23 @@ class CodeCache:
         store: the episodes.
         split: "train" or "held_out".
         cfg: how episodes are cut up.
+        elsewhere: folder for new shards where those of the store cannot be written; without one that is an error.
 
     Raises:
         InputError: no episode holds two latent steps.
     """
 
-    def __init__(self, tokenizer: Tokenizer, fingerprint: str, store: Store, split: str, cfg: SegmentConfig) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        fingerprint: str,
+        store: Store,
+        split: str,
+        cfg: SegmentConfig,
+        elsewhere: Path | None = None,
+    ) -> None:
         self.tokenizer, self.fingerprint = tokenizer, fingerprint
+        self._beside, self._elsewhere = Path(store.path) / "codes", elsewhere
         self.store, self.split, self.cfg = store, split, cfg
         self._shards = list(_shards(store.long_enough(split, 1 + tokenizer.stride)))
 
@@ -66,6 +83,8 @@ class CodeCache:
         mine = [number for number in self.missing_shards() if number % world == rank]
         episodes = [entry for number in mine for entry in self._shards[number]]
         self.store.check_sizes(episodes)
+        if mine:
+            files.check_writable(self._home)
         with tqdm(total=len(episodes), desc="encoding", unit="episode", leave=False, disable=rank > 0) as bar:
             for number in mine:
                 parts = []
@@ -84,10 +103,26 @@ class CodeCache:
         """
         return [self._read(number) for number in range(len(self._shards))]
 
-    def _folder(self, number: int) -> Path:
+    @cached_property
+    def _home(self) -> Path:
+        """Where new shards go."""
+        try:
+            files.check_writable(self._beside)
+        except DiskError:
+            if self._elsewhere is None:
+                raise
+            logger.info("%s cannot be written: codes go to %s", self._beside, self._elsewhere)
+            return self._elsewhere
+        return self._beside
+
+    def _name(self, number: int) -> str:
         cut = f"{self.cfg.latent_steps}x{self.cfg.every}"
-        name = f"{self.fingerprint[:16]}-{self.store.digest[:8]}-{self.split}-{cut}-v{_FORMAT}-{number:05d}"
-        return Path(self.store.path) / "codes" / name
+        return f"{self.fingerprint[:16]}-{self.store.digest[:8]}-{self.split}-{cut}-v{_FORMAT}-{number:05d}"
+
+    def _folder(self, number: int) -> Path:
+        """Where a shard is; beside the store if it is nowhere."""
+        places = [home / self._name(number) for home in (self._beside, self._elsewhere) if home is not None]
+        return next((place for place in places if (place / files.MANIFEST).is_file()), places[0])
 
     def _is_there(self, number: int) -> bool:
         return (self._folder(number) / files.MANIFEST).is_file()
@@ -97,9 +132,9 @@ class CodeCache:
         return {"tokenizer": self.fingerprint, "store": self.store.digest, "split": self.split, "episodes": episodes}
 
     def _write(self, number: int, arrays: CodeArrays) -> None:
-        folder = self._folder(number)
-        files.make_folder(folder.parent)
-        files.commit_folder(folder, {_FILE: save_arrays(arrays._asdict())}, self._info(number), replace=True)
+        files.make_folder(self._home)
+        contents = {_FILE: save_arrays(arrays._asdict())}
+        files.commit_folder(self._home / self._name(number), contents, self._info(number), replace=True)
 
     def _read(self, number: int) -> CodeArrays:
         folder, info = self._folder(number), self._info(number)

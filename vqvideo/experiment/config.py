@@ -115,6 +115,11 @@ def vqvae_folder(cfg: Experiment) -> Path:
     return cfg.folder / "vqvae" / "model"
 
 
+def codes_folder(cfg: Experiment) -> Path:
+    """Where the codes of an experiment are if its store cannot be written; else they are beside the episodes."""
+    return cfg.folder / "prior" / "codes"
+
+
 def world_folder(cfg: Experiment) -> Path:
     """Where the exported world model of an experiment is."""
     return cfg.folder / "world"

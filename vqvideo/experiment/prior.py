@@ -21,7 +21,7 @@ from vqvideo.data.store import Store
 from vqvideo.evaluation.pictures import Frames, dream_rows
 from vqvideo.evaluation.prior import evaluate_prior
 from vqvideo.experiment.checks import Known, check_store
-from vqvideo.experiment.config import MAY_CHANGE, Experiment, PriorStage, vqvae_folder, world_folder
+from vqvideo.experiment.config import MAY_CHANGE, Experiment, PriorStage, codes_folder, vqvae_folder, world_folder
 from vqvideo.experiment.stage import Training, run_training, show_clips
 from vqvideo.experiment.warm_start import warm_start
 from vqvideo.models.prior import ActionStats, Prior, PriorSpec
@@ -44,8 +44,11 @@ def train_prior(
     resume: bool = False,
     any_world_size: bool = False,
     tokenizer: Path | None = None,
+    codes: Path | None = None,
 ) -> dict[str, float]:
     """Encodes the store, trains the prior and exports the world model. Returns the held-out figures.
+
+    Codes are kept beside the episodes, for all priors on the same tokenizer.
 
     Args:
         cfg: the settings.
@@ -53,6 +56,7 @@ def train_prior(
         resume: as for `train_vqvae`.
         any_world_size: as for `train_vqvae`.
         tokenizer: folder of the trained tokenizer; by default the experiment's own.
+        codes: folder for the codes where the store cannot be written; by default in the run's folder.
     """
     stage = as_begun(cfg.prior, cfg.folder / "prior") if resume else cfg.prior
     cfg, train = replace(cfg, prior=stage), stage.train
@@ -63,10 +67,11 @@ def train_prior(
     together(lambda: check_store(cfg, store, "prior", **known))
     accelerator = make_accelerator(train, cfg.folder / "prior", resume=resume)
     vqvae.to(accelerator.device)
-    codes, held_out_codes = (_encoded(vqvae, store, split, cfg, accelerator) for split in ("train", "held_out"))
-    clips, held_out = CodeClips(codes, stage.latent_steps), CodeClips(held_out_codes, stage.latent_steps)
+    encoded = partial(_encoded, vqvae, store, cfg=cfg, accelerator=accelerator, elsewhere=codes or codes_folder(cfg))
+    train_codes, held_out_codes = encoded("train"), encoded("held_out")
+    clips, held_out = CodeClips(train_codes, stage.latent_steps), CodeClips(held_out_codes, stage.latent_steps)
     torch.manual_seed(train.seed)
-    prior = Prior(stage.model, prior_spec(vqvae, store, codes), vqvae.codebook)
+    prior = Prior(stage.model, prior_spec(vqvae, store, train_codes), vqvae.codebook)
     start = warm_start(prior, stage.init, continued=ancestor) if stage.init else None
     world = WorldModel(vqvae, prior, EnvFacts(store.meta.env_id, store.meta.fps, store.meta.action_repeat))
     pictured = Clips(store, "held_out", vqvae.clip_length(stage.latent_steps), cache_gib=0.0)
@@ -98,9 +103,11 @@ def as_begun(stage: PriorStage, run: Path) -> PriorStage:
     return stage if "model.two_hot" in before else replace(stage, model=replace(stage.model, two_hot="symlog"))
 
 
-def _encoded(vqvae: VQVAE, store: Store, split: str, cfg: Experiment, accelerator: Accelerator) -> list[CodeArrays]:
+def _encoded(
+    vqvae: VQVAE, store: Store, split: str, cfg: Experiment, accelerator: Accelerator, elsewhere: Path
+) -> list[CodeArrays]:
     """The codes of a split, encoded by all ranks together, each its share. Collective."""
-    cache = CodeCache(vqvae, vqvae.fingerprint(), store, split, cfg.prior.segments)
+    cache = CodeCache(vqvae, vqvae.fingerprint(), store, split, cfg.prior.segments, elsewhere)
     share = partial(cache.encode_share, accelerator.device)
     together(lambda: share(accelerator.process_index, accelerator.num_processes))
     # Machines with disks of their own lack what the others encoded.
