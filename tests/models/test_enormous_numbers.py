@@ -149,7 +149,7 @@ def test_a_column_that_was_hardly_varied_is_put_to_the_scale_of_its_bounds() -> 
     assert ActionEncoder(STEERING, stats, stride=1, dim=8).std.tolist() == pytest.approx([1e-3, 1e-3])
 
 
-@pytest.mark.parametrize("space", SPACES.values(), ids=list(SPACES))
+@pytest.mark.parametrize("space", [space for space in SPACES.values() if space.size], ids=str)
 def test_usual_actions_are_put_to_scale_as_in_worlds_that_are_saved(space: ActionSpace) -> None:
     stats = ActionStats((0.3,) * space.size, (0.7,) * space.size, 0.0, 1.0)
     encoder = ActionEncoder(space, stats, stride=1, dim=8)

@@ -8,7 +8,7 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from imagined import dreams, same, some_world
+from imagined import SPACES, dreams, same, some_world
 from tiny_models import FIVE, STEERING, make_spec, noise_frames, tiny_prior, tiny_vqvae, tiny_world
 from tiny_tokenizers import QUANTIZERS, name_of, noise, small_vqvae
 
@@ -97,7 +97,7 @@ def test_a_foreign_quantizer_is_taken_to_any_precision_with_its_tokenizer(dtype:
 
 
 @dtypes
-@pytest.mark.parametrize("space", [FIVE, STEERING], ids=str)
+@pytest.mark.parametrize("space", [FIVE, STEERING, SPACES["none"]], ids=str)
 @pytest.mark.parametrize("pooling", get_args(PoolingConfig), ids=name_of)
 @pytest.mark.parametrize("conditioning", get_args(ConditioningConfig), ids=name_of)
 @pytest.mark.parametrize("head", get_args(HeadConfig), ids=name_of)
@@ -107,7 +107,8 @@ def test_a_prior_of_any_precision_trains_and_dreams(
     kinds = {"head": head(), "conditioning": conditioning(), "pooling": pooling()}
     prior = tiny_prior(make_spec(space), dim=16, heads=1, layers=2, **kinds).to(dtype)  # type: ignore[arg-type]
     codes, actions = torch.randint(16, (2, 3, 2, 2)), torch.ones(2, 2, 2, prior.spec.action_space.size)
-    step, _ = prior.step(prior.start(codes, actions), actions[:, 0], HOW, torch.Generator().manual_seed(0))
+    how = HOW if prior.can_guide else Sampling()
+    step, _ = prior.step(prior.start(codes, actions), actions[:, 0], how, torch.Generator().manual_seed(0))
     assert step.reward.isfinite().all()
     assert step.entropy.isfinite().all()
     assert prior.likelihood(codes, actions).nats.isfinite().all()
