@@ -157,9 +157,11 @@ def main() -> None:
     from vqvideo.scripts.benchmarks.results import Results
     from vqvideo.scripts.benchmarks.suites import Suite
     from vqvideo.scripts.fidelity_plot import require_matplotlib
+    from vqvideo.storage.files import check_writable
 
     if cfg.plot:
         require_matplotlib(cfg.plot)
+        check_writable(cfg.plot.parent)
     if not cfg.tokenizer.is_dir():
         raise InputError(f"no tokenizer in {cfg.tokenizer}: train one (scripts/train_vqvae.py), or name it --tokenizer")
     suite = Suite.read(cfg.suite)

@@ -38,7 +38,10 @@ def main() -> None:
     }
     benchmark = tyro.extras.subcommand_cli_from_dict(subjects, description=__doc__)
     from vqvideo.scripts.benchmarks.results import write_figures
+    from vqvideo.storage.files import check_writable
 
+    if benchmark.json is not None:
+        check_writable(benchmark.json.parent)
     report = benchmark.measure()
     print(report)
     if benchmark.json is not None:

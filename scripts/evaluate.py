@@ -40,6 +40,8 @@ def main() -> None:
     from vqvideo.training.launch import join_processes
 
     at_least(cfg, "--", clips=1)
+    out = vqvae_folder(cfg).parent / "evaluation.json"
+    files.check_writable(out.parent)
     processes = join_processes()
     vqvae = VQVAE.from_pretrained(vqvae_folder(cfg)).to(processes.device)
     clips = Clips(Store.open(cfg.record.folder), "held_out", vqvae.clip_length(cfg.vqvae.latent_steps))
@@ -48,7 +50,6 @@ def main() -> None:
     figures = evaluate_tokenizer(vqvae, clips, count, rank=rank, world=world)
     figures = {**figures, "bits_per_pixel": vqvae.bits_per_pixel, "clips": count, "frames": count * clips.length}
     if processes.is_main_process:
-        out = vqvae_folder(cfg).parent / "evaluation.json"
         files.write_file(out, (json.dumps(without_nan(figures), indent=2) + "\n").encode())
         cli.report(f"held-out figures of {vqvae_folder(cfg)}, also in {out}", figures)
 

@@ -58,10 +58,14 @@ def evaluate(options: Options) -> dict[str, Any]:
     """Measures, prints, draws and writes; returns what is written."""
     from vqvideo.evaluation.fidelity import evaluate_fidelity
     from vqvideo.scripts.fidelity_plot import require_matplotlib
+    from vqvideo.storage.files import check_writable
     from vqvideo.training.hardware import configure_threads
 
+    out = options.json or options.results / "fidelity.json"
+    check_writable(out.parent)
     if options.plot:
         require_matplotlib(options.plot)
+        check_writable(options.plot.parent)
     configure_threads(options.threads)
     world, store = options.find()
     began = time.perf_counter()
@@ -76,7 +80,6 @@ def evaluate(options: Options) -> dict[str, Any]:
         seed=options.seed,
     )
     print(report.table())
-    out = options.json or options.results / "fidelity.json"
     record = options.write_figures(out, world, store, time.perf_counter() - began, fidelity=report.to_json())
     if options.plot:
         draw(report, f"Dreams of {world.env.env_id}, {options.horizon} latent steps", options.plot)

@@ -65,8 +65,11 @@ def evaluate(options: Options) -> dict[str, Any]:
     """Measures, prints and writes; returns what is written."""
     from vqvideo.evaluation.frame_sets import FrechetConfig
     from vqvideo.evaluation.world import evaluate_world
+    from vqvideo.storage.files import check_writable
     from vqvideo.training.hardware import configure_threads
 
+    out = options.json or options.results / "evaluation.json"
+    check_writable(out.parent)
     configure_threads(options.threads)
     world, store = options.find()
     began = time.perf_counter()
@@ -77,7 +80,6 @@ def evaluate(options: Options) -> dict[str, Any]:
     told = teacher_forced(options, world, store)
     cli.report(f"teacher-forced on the whole held-out split ({told['likelihood_kind']} likelihood)", numbers(told))
     print(f"\n{report.tables()}\n{summary(report, told)}")
-    out = options.json or options.results / "evaluation.json"
     seconds = time.perf_counter() - began
     return options.write_figures(out, world, store, seconds, teacher_forced=told, dreams=report.to_json())
 

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from vqvideo import cli
 
 if TYPE_CHECKING:
+    from vqvideo.data.config import RecordConfig
+    from vqvideo.data.store import Store
     from vqvideo.evaluation.horizon import HorizonReport
     from vqvideo.experiment.config import Experiment
 
@@ -25,8 +27,6 @@ CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 
 def quickstart(cfg: Experiment) -> dict[str, Any]:
     """Runs all stages and returns what is written to results.json."""
-    from vqvideo.data.store import Store
-    from vqvideo.envs.recording import record
     from vqvideo.experiment.checks import check_settings, check_store
     from vqvideo.experiment.config import world_folder
     from vqvideo.experiment.prior import train_prior
@@ -38,7 +38,7 @@ def quickstart(cfg: Experiment) -> dict[str, Any]:
     check_settings(cfg, "vqvae", "prior", dreams=dreams)
     began, earlier = time.perf_counter(), trained_seconds(cfg)
     headline(1, f"recording {cfg.record.episodes} episodes of {cfg.record.env}")
-    store = Store.open(record(cfg.record))
+    store = recorded(cfg.record)
     check_store(cfg, store, "vqvae", "prior", dreams=dreams)
     headline(2, "training the tokenizer: video to codes")
     tokenizer = train_vqvae(cfg, store, resume=True)
@@ -62,6 +62,22 @@ def quickstart(cfg: Experiment) -> dict[str, Any]:
         "video": str(result.video),
         "picture": str(result.picture),
     }
+
+
+def recorded(options: RecordConfig) -> Store:
+    """The episodes, those recorded now that are missing; of a store that cannot be written, those that it holds."""
+    from vqvideo.data.store import Store
+    from vqvideo.envs.recording import record
+    from vqvideo.storage.files import DiskError, check_writable
+
+    try:
+        check_writable(options.folder)
+    except DiskError as error:
+        if not (options.folder / "manifest.jsonl").is_file():
+            raise
+        print(f"taking the episodes that are there: {error}")
+        return Store.open(options.folder)
+    return Store.open(record(options))
 
 
 def trained_seconds(cfg: Experiment) -> float:

@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from read_only import read_only
+from tiny_models import tiny_store
 
-from vqvideo.scripts import bakeoff, improve, quickstart, train_agent, train_vqvae
+from vqvideo.data.config import RecordConfig
+from vqvideo.scripts import (
+    bakeoff,
+    bakeoff_prior,
+    benchmark,
+    evaluate,
+    evaluate_dreams,
+    evaluate_world,
+    improve,
+    quickstart,
+    train_agent,
+    train_vqvae,
+)
+from vqvideo.storage.files import DiskError
 
 
 @pytest.mark.parametrize(
@@ -48,3 +64,38 @@ def test_scripts_refuse_before_the_first_stage_what_the_last_would(
     assert code == 2, shown
     assert re.search(message, shown), shown
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+@pytest.mark.parametrize(
+    ("main", "words"),
+    [
+        (evaluate.main, "--runs taken"),
+        (evaluate_dreams.main, "--json taken/figures.json"),
+        (evaluate_world.main, "--json taken/figures.json"),
+        (benchmark.main, "tokenizer --json taken/figures.json"),
+        (bakeoff_prior.main, "--plot taken/plot.png"),
+    ],
+)
+def test_a_place_for_figures_that_cannot_be_written_is_known_before_they_are_measured(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    called: Callable[..., tuple[int, str]],
+    main: Callable[[], None],
+    words: str,
+) -> None:
+    if main is bakeoff_prior.main:
+        pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").touch()
+    code, shown = called(main, *words.split())
+    assert code == 2, shown
+    assert re.search(r"taken.*: cannot be written .Not a directory", shown), shown
+
+
+def test_the_quickstart_takes_the_episodes_of_a_store_that_it_cannot_write(tmp_path: Path) -> None:
+    store = tiny_store(tmp_path / "data")
+    record = RecordConfig(env="TinyWorld", out=store.path, episodes=48)
+    with read_only(tmp_path):
+        assert quickstart.recorded(record).digest == store.digest
+        with pytest.raises(DiskError, match="none: cannot be written"):
+            quickstart.recorded(replace(record, out=tmp_path / "none"))
