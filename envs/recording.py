@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Callable
 from functools import partial
@@ -11,6 +12,7 @@ from itertools import product
 from pathlib import Path
 
 import gymnasium
+from gymnasium.envs.registration import EnvSpec
 
 from vqvideo import envs
 from vqvideo.data.collect import CollectReport, collect
@@ -18,6 +20,7 @@ from vqvideo.data.config import RecordConfig
 from vqvideo.data.index import StoreMeta
 from vqvideo.data.playing import Policy
 from vqvideo.data.store import StoreWriter
+from vqvideo.envs.pixels import UNSAID, PixelFrames, choose
 from vqvideo.envs.policies import make_policy
 from vqvideo.spaces import ActionSpace
 
@@ -31,18 +34,18 @@ def record(options: RecordConfig) -> Path:
     Raises:
         InputError: an unknown environment, policy or setting, or an environment that keeps failing.
     """
-    preset, out = chosen_preset(options), options.folder
+    out, preset = options.folder, chosen_preset(options)
     make_policy(preset.policy)  # a misspelt name fails here, before anything is made
     env = envs.make(preset)
     try:
         meta = _describe(env, preset, options)
-        source = (env.observation_space.shape or ())[:2]
+        notes = notes_on(env, meta)
     finally:
         env.close()
     with StoreWriter.open(out, meta) as writer:
         before = len(writer.indices)
-        if before < options.episodes and (note := squashed(source, meta.frame_size)):
-            print(note, flush=True)
+        if before < options.episodes:
+            print("".join(f"note: {note}\n" for note in notes), end="", flush=True)
         report = collect_episodes(writer, options, partial(make_policy, preset.policy))
     if report.episodes == 0:
         print(f"{out} holds {before} episodes already; nothing to record.")
@@ -57,8 +60,9 @@ def record(options: RecordConfig) -> Path:
 
 def collect_episodes(writer: StoreWriter, options: RecordConfig, make_player: Callable[[], Policy]) -> CollectReport:
     """Plays the episodes that the store lacks of those that `options` ask for, with a policy of the caller's."""
+    preset = chosen_preset(options)
     return collect(
-        partial(envs.make, chosen_preset(options)),
+        partial(_make, preset, envs.find_spec(preset.env_id)),
         make_player,
         writer,
         episodes=options.episodes,
@@ -74,9 +78,23 @@ def collect_episodes(writer: StoreWriter, options: RecordConfig, make_player: Ca
 
 def chosen_preset(options: RecordConfig) -> envs.Preset:
     """The environment's preset with the options that replace its own."""
-    asked = {name: getattr(options, name) for name in ("policy", "action_repeat", "skip_first")}
+    asked = {name: getattr(options, name) for name in ("policy", "action_repeat", "skip_first", "pixels")}
     given = {name: value for name, value in asked.items() if value is not None}
-    return dataclasses.replace(envs.resolve(options.env), **given)
+    preset = envs.resolve(options.env)
+    return dataclasses.replace(preset, **given, kwargs={**preset.kwargs, **options.env_kwargs})
+
+
+def _make(preset: envs.Preset, spec: EnvSpec) -> gymnasium.Env:
+    """Makes the environment in a worker, which does not know what the main process registered by hand."""
+    if ":" not in preset.env_id:
+        gymnasium.registry.setdefault(spec.id, spec)
+    return envs.make(preset)
+
+
+def notes_on(env: PixelFrames, meta: StoreMeta) -> list[str]:
+    """What a user should know about the frames before they are recorded."""
+    shape = env.observation_space.shape or ()
+    return [note for note in (env.source.note, squashed(shape[:2], meta.frame_size)) if note]
 
 
 def squashed(source: tuple[int, ...], stored: tuple[int, int]) -> str:
@@ -90,13 +108,15 @@ def squashed(source: tuple[int, ...], stored: tuple[int, int]) -> str:
     kept.sort(key=lambda size: abs(math.log(math.prod(size) / math.prod(stored))))
     names = " or ".join(f"{h}x{w}" for h, w in kept[:2])
     keeps = f"; --frame-size {names} keeps their shape" if names else ""
-    return f"note: the frames are {source[0]}x{source[1]}, stored at {stored[0]}x{stored[1]}: squashed{keeps}"
+    return f"the frames are {source[0]}x{source[1]}, stored at {stored[0]}x{stored[1]}: squashed{keeps}"
 
 
-def _describe(env: gymnasium.Env, preset: envs.Preset, options: RecordConfig) -> StoreMeta:
+def _describe(env: PixelFrames, preset: envs.Preset, options: RecordConfig) -> StoreMeta:
+    known = envs.resolve(options.env)
+    source, unsaid = env.source.name, choose(env.env, known.pixels or UNSAID).name
     fps = preset.fps or env.metadata.get("render_fps") or 30.0
     return StoreMeta(
-        env_id=envs.name_of(preset),
+        env_id=envs.name_of(known),
         env_spec=_spec_json(preset),
         action_space=ActionSpace.from_gymnasium(env.action_space),
         frame_size=options.size,
@@ -107,6 +127,9 @@ def _describe(env: gymnasium.Env, preset: envs.Preset, options: RecordConfig) ->
         seed=options.seed,
         held_out_every=options.held_out_every,
         versions=_versions(type(env.unwrapped).__module__),
+        # As they are read back: tuples become lists.
+        env_kwargs=json.loads(json.dumps(options.env_kwargs)),
+        pixels=None if source == unsaid else source,
     )
 
 

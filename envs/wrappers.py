@@ -1,4 +1,4 @@
-"""Wrappers that turn any Gymnasium environment into frames: pixels, action repeat, skipped first steps."""
+"""Wrappers of any environment: action repeat, skipped first steps, frames at the stored size."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ from numpy.typing import NDArray
 
 from vqvideo.data.playing import resize
 from vqvideo.errors import InputError
-
-# Symbolic grids (MiniGrid's 7x7x3) are uint8 arrays of three channels too, and are no pictures.
-SMALLEST_SIDE = 16
 
 
 class SkipFirst(gymnasium.Wrapper):
@@ -65,61 +62,6 @@ class ResizedFrames(gymnasium.ObservationWrapper):
         return resize(observation[None], self.size)[0]
 
 
-class PixelFrames(gymnasium.Wrapper):
-    """Makes the observation the frame, (h, w, 3) uint8: the env's own picture, or what it renders.
-
-    Grey pictures, (h, w) or (h, w, 1), get three equal channels. Nothing else is converted: the range
-    of float pixels, or the order of unusual channels, would be a guess.
-
-    Raises:
-        InputError: the env observes pixels of another kind, or renders none.
-    """
-
-    def __init__(self, env: gymnasium.Env, key: str | None = None) -> None:
-        super().__init__(env)
-        self.key = key
-        self.rendered = not observes_pixels(env, key)
-        if self.rendered:
-            self.env.reset()
-            height, width = self._frame(None).shape[:2]
-        else:
-            height, width = (_picture_space(env, key).shape or ())[:2]
-        self.observation_space = spaces.Box(0, 255, (height, width, 3), np.uint8)
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
-        observation, info = self.env.reset(seed=seed, options=options)
-        return self._frame(observation), info
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict]:
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        return self._frame(observation), reward, terminated, truncated, info
-
-    def _frame(self, observation: Any) -> NDArray[np.uint8]:
-        if self.rendered:
-            picture = self.env.render()
-        else:
-            picture = observation if self.key is None else observation[self.key]
-        return _three_channels(picture, self.unwrapped)
-
-
-def observes_pixels(env: gymnasium.Env, key: str | None) -> bool:
-    """Whether the observation, or its `key`, is a picture; if not, the env must render.
-
-    Raises:
-        InputError: it is a picture of a kind that would need guessing, or has no such key.
-    """
-    space = _picture_space(env, key)
-    if not isinstance(space, spaces.Box):
-        return False
-    problem = _problem(space)
-    if problem is not None:
-        raise InputError(
-            f"{_name(env)} observes {space}: {problem}. Frames are (h, w, 3), (h, w, 1) or (h, w), uint8 in "
-            "0..255. Wrap the environment so that it observes those."
-        )
-    return space.dtype == np.uint8 and _looks_like_picture(space.shape)
-
-
 def idle_action(space: spaces.Space) -> Any:
     """The action that does least: zero where it is allowed, else the allowed value next to zero."""
     if isinstance(space, spaces.Box):
@@ -135,59 +77,3 @@ def idle_action(space: spaces.Space) -> Any:
     if isinstance(space, spaces.Tuple):
         return tuple(idle_action(child) for child in space)
     raise InputError(f"no idle action is known for {space}. Record with --skip-first 0.")
-
-
-def _picture_space(env: gymnasium.Env, key: str | None) -> spaces.Space:
-    space = env.observation_space
-    if key is None:
-        return space
-    if not isinstance(space, spaces.Dict) or key not in space.spaces:
-        has = f"the keys {sorted(space.spaces)}" if isinstance(space, spaces.Dict) else "no keys"
-        raise InputError(f"{_name(env)} has no observation {key!r}: it has {has}.")
-    if not observes_pixels_box(space[key]):
-        raise InputError(f"the observation {key!r} of {_name(env)} is {space[key]}, which is no picture.")
-    return space[key]
-
-
-def observes_pixels_box(space: spaces.Space) -> bool:
-    """Whether a leaf space could hold a picture at all, of whatever dtype."""
-    return isinstance(space, spaces.Box) and len(space.shape) in (2, 3)
-
-
-def _looks_like_picture(shape: tuple[int, ...]) -> bool:
-    if len(shape) not in (2, 3) or min(shape[:2]) < SMALLEST_SIDE:
-        return False
-    return len(shape) == 2 or shape[2] in (1, 3)
-
-
-def _problem(space: spaces.Box) -> str | None:
-    """Why a space that is surely a picture cannot be taken as it is; None when it can, or is no picture."""
-    shape = space.shape
-    if len(shape) != 3:
-        return None
-    if _looks_like_picture(shape):
-        return None if space.dtype == np.uint8 else f"pixels as {space.dtype}, whose range would be a guess"
-    if space.dtype != np.uint8:
-        return None
-    if shape[2] == 4 and min(shape[:2]) >= SMALLEST_SIDE:
-        return "four channels; whether the fourth is transparency would be a guess"
-    if shape[0] in (1, 3, 4) and min(shape[1:]) >= SMALLEST_SIDE:
-        return "channels come first"
-    return None
-
-
-def _three_channels(picture: Any, env: gymnasium.Env) -> NDArray[np.uint8]:
-    if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8:
-        got = getattr(picture, "dtype", type(picture).__name__)
-        raise InputError(f"{_name(env)} gave a frame of {got}; a frame is a numpy array of uint8 in 0..255.")
-    if picture.ndim == 2:
-        picture = picture[:, :, None]
-    if picture.ndim != 3 or picture.shape[2] not in (1, 3):
-        raise InputError(
-            f"{_name(env)} gave a frame of shape {picture.shape}; a frame is (h, w, 3), (h, w, 1) or (h, w)."
-        )
-    return picture if picture.shape[2] == 3 else np.repeat(picture, 3, axis=2)
-
-
-def _name(env: gymnasium.Env) -> str:
-    return env.unwrapped.spec.id if env.unwrapped.spec is not None else type(env.unwrapped).__name__

@@ -2,6 +2,7 @@
 
     python scripts/record.py                                   CarRacing, 120 episodes
     python scripts/record.py --env CartPole-v1 --policy random  any Gymnasium id
+    python scripts/record.py --env my_env:My-v0                what my_env.py in the working directory registers
 
 The same command continues a recording that was interrupted, and does nothing when all episodes exist.
 """

@@ -137,6 +137,27 @@ class OddFrames(StubEnv):
         }[self.kind]
 
 
+class Observes(StubEnv):
+    """Observes samples of any space, and draws squares of 17 pixels."""
+
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+
+    def __init__(self, space: spaces.Space, render_mode: str | None = None) -> None:
+        super().__init__()
+        self.observation_space, self.render_mode = space, render_mode
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+        self.observation_space.seed(seed)
+        return super().reset(seed=seed)
+
+    def frame(self) -> Any:
+        self.seen = self.observation_space.sample()
+        return self.seen
+
+    def render(self) -> Any:
+        return np.full((17, 17, 3), 70, np.uint8)
+
+
 class Blank(StubEnv):
     """Always shows the same brightness."""
 

@@ -14,7 +14,7 @@ import pytest
 from stores import flip, lines_of, make_episode, make_meta, make_store, reopen, write_lines
 
 from vqvideo.data import store as store_module
-from vqvideo.data.index import EpisodeEntry, to_line
+from vqvideo.data.index import EpisodeEntry, lasting, to_line
 from vqvideo.data.store import Store, StoreWriter
 from vqvideo.errors import InputError
 from vqvideo.spaces import ActionSpace
@@ -67,7 +67,16 @@ def test_the_digest_identifies_the_content_and_not_the_order_of_recording(tmp_pa
         return Store.open(tmp_path / name).digest
 
     assert digest("a", [0, 1, 2]) == digest("b", [2, 0, 1], versions={"numpy": "2"})
-    assert len({digest("a", []), digest("c", [0, 1]), digest("d", [0, 1, 3]), digest("e", [0, 1, 2], fps=9.0)}) == 4
+    settings: tuple[dict[str, Any], ...] = ({"fps": 9.0}, {"env_kwargs": {"size": 3}}, {"pixels": "render"})
+    others = {digest(f"other {i}", [0, 1, 2], **changes) for i, changes in enumerate(settings)}
+    assert len({digest("a", []), digest("c", [0, 1]), digest("d", [0, 1, 3]), *others}) == 6
+
+
+def test_settings_that_came_later_leave_older_stores_the_same() -> None:
+    """Otherwise all runs would forget their stores: only what is set may count."""
+    first = "env_id env_spec action_space frame_size fps action_repeat skip_first policy seed held_out_every"
+    assert lasting(make_meta()).keys() == {*first.split(), "format_version"}
+    assert lasting(make_meta(pixels="render")).keys() == {*first.split(), "format_version", "pixels"}
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,13 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 from stub_envs import StubEnv, every_action_space
 
 from vqvideo import envs
 from vqvideo.envs import tiny_world
 from vqvideo.envs.car_racing import DrawOnDemand
-from vqvideo.envs.wrappers import ActionRepeat, PixelFrames, SkipFirst, idle_action
+from vqvideo.envs.wrappers import ActionRepeat, SkipFirst, idle_action
 from vqvideo.errors import InputError
 from vqvideo.spaces import ActionSpace
 
@@ -216,73 +215,6 @@ def test_skipping_more_steps_than_an_episode_has_is_an_error() -> None:
 def test_the_idle_action_is_valid_in_every_action_space(action_kind: str) -> None:
     env = StubEnv(action_kind)
     assert env.action_space.contains(idle_action(env.action_space))
-
-
-class Observes(StubEnv):
-    """Observes a sample of any space."""
-
-    def __init__(self, space: spaces.Space) -> None:
-        super().__init__()
-        self.observation_space = space
-
-    def frame(self) -> Any:
-        return self.observation_space.sample()
-
-
-def box(shape: tuple[int, ...], dtype: Any = np.uint8, high: float = 255) -> spaces.Box:
-    return spaces.Box(0, high, shape, dtype)
-
-
-@pytest.mark.parametrize("shape", [(20, 30), (20, 30, 1), (20, 30, 3)])
-def test_gray_and_colour_pictures_become_three_channels(shape: tuple[int, ...]) -> None:
-    env = PixelFrames(Observes(box(shape)))
-    frame, _ = env.reset(seed=0)
-    assert frame.shape == env.observation_space.shape == (20, 30, 3)
-    if shape != (20, 30, 3):
-        assert (frame[..., 0] == frame[..., 2]).all()
-
-
-def test_the_picture_of_a_dict_observation_is_found_by_its_key() -> None:
-    space = spaces.Dict(screen=box((20, 30, 3)), health=box((1,), np.float32))
-    frame, _ = PixelFrames(Observes(space), "screen").reset(seed=0)
-    assert frame.shape == (20, 30, 3)
-    with pytest.raises(InputError, match=r"no observation 'scren'.*health"):
-        PixelFrames(Observes(space), "scren")
-    with pytest.raises(InputError, match="no picture"):
-        PixelFrames(Observes(space), "health")
-
-
-@pytest.mark.parametrize(
-    "space, problem",
-    [
-        (box((20, 30, 3), np.float32, 1.0), "float32, whose range"),
-        (box((20, 30, 3), np.float64), "float64, whose range"),
-        (box((20, 30, 3), np.uint16), "uint16, whose range"),
-        (box((20, 30, 3), np.int64), "int64, whose range"),
-        (box((20, 30, 4)), "four channels"),
-        (box((3, 20, 30)), "channels come first"),
-    ],
-)
-def test_pixels_that_would_need_guessing_are_refused(space: spaces.Box, problem: str) -> None:
-    with pytest.raises(InputError, match=problem):
-        PixelFrames(Observes(space))
-
-
-def test_an_environment_that_shows_nothing_is_refused() -> None:
-    gymnasium.register("stub/Invisible-v0", entry_point="stub_envs:Invisible")
-    try:
-        with pytest.raises(InputError, match=r"no picture, and cannot draw one.*'rgb_array' is needed"):
-            envs.make(envs.resolve("stub/Invisible-v0"))
-    finally:
-        del gymnasium.registry["stub/Invisible-v0"]
-
-
-@pytest.mark.parametrize("picture", [None, [1, 2], np.zeros((9, 9, 3), np.float32), np.zeros((9,), np.uint8)])
-def test_a_render_that_is_no_frame_is_refused(picture: Any) -> None:
-    env = Observes(box((4,), np.float32))
-    env.render = lambda: picture  # type: ignore[method-assign]
-    with pytest.raises(InputError, match="gave a frame of"):
-        PixelFrames(env)
 
 
 # --- the tiny world ---

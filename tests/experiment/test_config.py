@@ -88,6 +88,31 @@ def test_a_frame_size_that_is_none_is_named_with_its_line(
         parsed(monkeypatch, config)
 
 
+def test_arguments_of_the_environment_come_from_the_file_or_from_flags(
+    monkeypatch: pytest.MonkeyPatch, config: Path
+) -> None:
+    config.write_text("record:\n  env_kwargs: {difficulty: 2, gain: 1e-3, size: [4, 5]}\n")
+    written = parsed(monkeypatch, config).record
+    assert written.env_kwargs == {"difficulty": 2, "gain": 0.001, "size": [4, 5]}
+    config.with_name("again.yaml").write_text(write_yaml(written))
+    assert typed(RecordConfig, read_yaml(config.with_name("again.yaml"))) == written
+    flags = ("difficulty=3", "map=a=b", "gain=1e-3", "size=[4, 5]", "fast=true", "none=")
+    cfg = parsed(monkeypatch, config, "--record.env-kwargs", *flags, "--record.pixels", "rgb")
+    given = {"difficulty": 3, "map": "a=b", "gain": 0.001, "size": [4, 5], "fast": True, "none": None}
+    assert (cfg.record.env_kwargs, cfg.record.pixels) == (given, "rgb")
+
+
+@pytest.mark.parametrize(
+    ("written", "message"), [("difficulty", "NAME=VALUE, as in"), ("size=[4", "is not valid YAML")]
+)
+def test_an_argument_that_is_none_is_named(
+    monkeypatch: pytest.MonkeyPatch, config: Path, capsys: pytest.CaptureFixture[str], written: str, message: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        parsed(monkeypatch, config, "--record.env-kwargs", written)
+    assert message in capsys.readouterr().err
+
+
 def test_another_file_is_named_by_config(monkeypatch: pytest.MonkeyPatch, config: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.yaml"
     other.write_text("name: other\nresume: true\n")

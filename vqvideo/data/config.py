@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
+from tyro.constructors import PrimitiveConstructorSpec
 
 from vqvideo.errors import InputError, at_least
+from vqvideo.storage.records import parse_yaml
+
+
+def _arguments(words: list[str]) -> dict[str, Any]:
+    """Of `NAME=VALUE ...`, with values in YAML."""
+    pairs = [word.partition("=") for word in words]
+    for name, equals, _ in pairs:
+        if not (name and equals):
+            raise ValueError(f"{name!r} is not NAME=VALUE, as in difficulty=2")
+    return {name: parse_yaml(value, name) for name, _, value in pairs}
+
 
 Size = Annotated[int | str | tuple[int, int], tyro.conf.arg(metavar="N|HxW")]
+Pixels = Annotated[str | None, tyro.conf.arg(metavar="KEY|observation|render")]
+Arguments = Annotated[
+    dict[str, Any],
+    PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[NAME=VALUE ...]",
+        instance_from_str=_arguments,
+        is_instance=lambda value: isinstance(value, Mapping),
+        str_from_instance=lambda value: [f"{name}={json.dumps(item)}" for name, item in value.items()],
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -19,7 +44,7 @@ class RecordConfig:
     """What to record."""
 
     env: str = "CarRacing"
-    """A preset (CarRacing, CarRacingAnywhere, Doom, DynamicObstacles, TinyWorld) or any Gymnasium id, or package:id."""
+    """A preset (CarRacing, CarRacingAnywhere, Doom, DynamicObstacles, TinyWorld), a Gymnasium id, or module:id."""
     out: Path | None = None
     """Folder of the store; by default data/<environment>, such as data/car_racing."""
     episodes: int = 120
@@ -28,6 +53,10 @@ class RecordConfig:
     """Longest episode, in stored steps."""
     frame_size: Size = 64
     """Of the stored frames in pixels: 64 for squares, 48x96 for a height of 48 and a width of 96."""
+    pixels: Pixels = None
+    """Where the frames come from; by default from a picture that is observed, else from what the environment draws."""
+    env_kwargs: Arguments = field(default_factory=dict)
+    """Arguments of the environment's constructor, such as difficulty=2 map=maze1, with values as in YAML."""
     held_out_every: int = 6
     """Every n-th episode is held out for evaluation; 0 for none."""
     policy: str | None = None
@@ -48,6 +77,15 @@ class RecordConfig:
     def __post_init__(self) -> None:
         at_least(self, "--", episodes=1, steps=1, seed=0, held_out_every=0, workers=0, step_timeout=0, reset_timeout=0)
         _ = self.size
+        if "render_mode" in self.env_kwargs:
+            raise InputError("--env-kwargs: render_mode is set by the recorder; --pixels render records what is drawn")
+        try:
+            json.dumps(dict(self.env_kwargs), allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InputError(
+                f"--env-kwargs: {error}; expected numbers, texts, true, false, null, lists and mappings of them: only "
+                "those can be kept with the episodes"
+            ) from error
 
     @property
     def size(self) -> tuple[int, int]:

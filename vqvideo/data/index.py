@@ -16,8 +16,9 @@ import math
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from vqvideo.data.episode import MAX_STEPS, check_frame_size
 from vqvideo.errors import InputError, at_least
@@ -67,12 +68,27 @@ class StoreMeta:
     versions: dict[str, str]
     """Versions of the packages that recorded the store."""
     format_version: int = STORE_FORMAT
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the environment's constructor beside those of its preset."""
+    pixels: str | None = None
+    """What the frames show: "observation", one of its keys, or "render"; None: the key of the preset, an observation
+    that is a picture (h, w) or (h, w, c) of bytes, or else what is rendered.
+    """
 
     def __post_init__(self) -> None:
         check_frame_size(self.frame_size, "frame_size")
         if not (math.isfinite(self.fps) and self.fps > 0):
             raise InputError(f"fps: {self.fps}, expected a positive number")
         at_least(self, "", action_repeat=1, skip_first=0, held_out_every=0)
+
+
+def lasting(meta: StoreMeta) -> dict[str, Any]:
+    """What of a meta tells one store from another: all but the versions. Settings that came later do not count while
+    they are at their defaults, so that older stores stay the same.
+    """
+    plain = to_plain(meta)
+    later = ("env_kwargs", "pixels")
+    return {name: value for name, value in plain.items() if name != "versions" and not (name in later and not value)}
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from vqvideo.data.index import (
     StoreMeta,
     check_entries,
     episode_file,
+    lasting,
     named,
     read_manifest,
     read_meta,
@@ -44,7 +45,6 @@ from vqvideo.spaces import ActionSpace
 from vqvideo.storage import files
 from vqvideo.storage.files import AnyPath
 from vqvideo.storage.locks import FolderLock
-from vqvideo.storage.records import to_plain
 
 MAX_READERS = 4096
 """Episodes whose actions, rewards and ends stay in memory, a few KiB each. Clips are drawn at random: with fewer, most
@@ -171,6 +171,8 @@ def _settle_meta(path: Path, meta: StoreMeta) -> tuple[StoreMeta, str]:
     recorded, digest = read_meta(path)
     names = [field.name for field in dataclasses.fields(StoreMeta) if field.name != "versions"]
     different = [name for name in names if getattr(recorded, name) != getattr(meta, name)]
+    if "env_kwargs" in different and "env_spec" in different:
+        different.remove("env_spec")  # it holds them too, in a long line
     if different:
         listed = "\n".join(f"  {name}: {getattr(recorded, name)} -> {getattr(meta, name)}" for name in different)
         raise InputError(
@@ -228,7 +230,7 @@ class Store:
     @cached_property
     def digest(self) -> str:
         """SHA-256 that identifies the content: equal for equal episodes, in whatever order recorded."""
-        meta = {name: value for name, value in to_plain(self.meta).items() if name != "versions"}
+        meta = lasting(self.meta)
         # The digest of the meta follows from it and from the versions.
         entries = [{name: value for name, value in vars(e).items() if name != "meta"} for e in self.entries]
         return hashlib.sha256(files.canonical_json([meta, *entries])).hexdigest()

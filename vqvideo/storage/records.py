@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import reprlib
 import types
 import typing
@@ -233,6 +234,8 @@ def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> _Lines:
     return plain
 
 
+# YAML 1.1 knows no number without a point but with an exponent, such as 1e-3.
+_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), "-+0123456789")
 _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
 
 
@@ -252,6 +255,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(plain, dict):
         raise InputError(f"{path}: expected keys and values, found {type(plain).__name__}")
     return plain
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """One value of YAML text, such as a number or a list. InputError, which names `where`, if it is none."""
+    try:
+        return _StrictLoader(text).get_single_data()
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise InputError(f"{where}: {text!r:.80} is not valid YAML: {error!s:.200}") from error
 
 
 def write_yaml(value: Any) -> str:
