@@ -68,8 +68,7 @@ def open_store(cfg: Experiment, *stages: Stage, variants: Iterable[Experiment] =
     if len(store.entries) < cfg.record.episodes:
         print(
             f"note: {folder} holds {len(store.entries)} of {cfg.record.episodes} episodes. Record the others: "
-            f"python scripts/record.py --env {cfg.record.env} --out {folder} --episodes {cfg.record.episodes} "
-            f"--steps {cfg.record.steps} --frame-size {'x'.join(map(str, cfg.record.size))}"
+            f"{cfg.record.command}"
         )
     return store
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tyro
 
 from vqvideo import cli
 from vqvideo.data.config import RecordConfig, snake_case
@@ -90,6 +93,24 @@ def test_a_frame_size_is_a_side_or_height_and_width(given: Any, size: tuple[int,
 def test_an_impossible_frame_size_is_answered_with_how_one_is_written(given: Any) -> None:
     with pytest.raises(InputError, match=r"--frame-size is .*as in 64, or height x width, as in 48x96"):
         RecordConfig(frame_size=given)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"env": "my env:My-v0", "out": Path("some where"), "frame_size": (8, 9), "pixels": "arm/camera", "seed": 3},
+        {"frame_size": "48X96", "env_kwargs": {"map": "a b", "size": [1, "x"], "gain": 1e-3, "on": True, "none": None}},
+        {"env_kwargs": {"text": "true", "number": "3"}, "policy": "random", "step_timeout": 5.0},
+    ],
+)
+def test_the_command_of_a_recording_repeats_its_settings(settings: dict[str, Any]) -> None:
+    wanted = RecordConfig(**settings)
+    python, name, *words = shlex.split(wanted.command)
+    assert (python, name) == ("python", "scripts/record.py")
+    typed = tyro.cli(RecordConfig, args=words)
+    assert typed.size == wanted.size
+    assert dataclasses.replace(typed, frame_size=1) == dataclasses.replace(wanted, frame_size=1)
 
 
 def test_frames_that_are_no_squares_are_recorded_in_their_shape(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,10 @@ def _arguments(words: list[str]) -> dict[str, Any]:
     return {name: parse_yaml(value, name) for name, _, value in pairs}
 
 
+def _pairs(arguments: Mapping[str, Any]) -> list[str]:
+    return [f"{name}={json.dumps(value)}" for name, value in arguments.items()]
+
+
 Size = Annotated[int | str | tuple[int, int], tyro.conf.arg(metavar="N|HxW")]
 Pixels = Annotated[str | None, tyro.conf.arg(metavar="KEY|observation|render")]
 Arguments = Annotated[
@@ -34,7 +39,7 @@ Arguments = Annotated[
         metavar="[NAME=VALUE ...]",
         instance_from_str=_arguments,
         is_instance=lambda value: isinstance(value, Mapping),
-        str_from_instance=lambda value: [f"{name}={json.dumps(item)}" for name, item in value.items()],
+        str_from_instance=_pairs,
     ),
 ]
 
@@ -107,6 +112,19 @@ class RecordConfig:
     def folder(self) -> Path:
         """Where the store is."""
         return self.out or Path("data") / snake_case(self.env)
+
+    @property
+    def command(self) -> str:
+        """What records this at a shell: all settings that are not at their defaults."""
+        words = ["python", "scripts/record.py"]
+        default = RecordConfig()
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            if value != getattr(default, setting.name):
+                words.append(f"--{setting.name.replace('_', '-')}")
+                value = "x".join(map(str, self.size)) if setting.name == "frame_size" else value
+                words += _pairs(value) if isinstance(value, Mapping) else [str(value)]
+        return shlex.join(words)
 
 
 def check_name(name: str, runs: Path) -> None:
