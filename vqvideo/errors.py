@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import operator
 from collections.abc import Iterable
 
 
@@ -49,6 +50,23 @@ def at_least(settings: object, prefix: str, **least: float) -> None:
         if value is not None and not value >= low:
             shown = name.replace("_", "-") if prefix == "--" else name
             raise InputError(f"{prefix}{shown} is {value}, expected at least {low}")
+
+
+def whole(value: object, name: str, least: int = 1, most: int = 2**63 - 1) -> int:
+    """A whole number as a Python int: numpy's and PyTorch's are ones, while 2.0, "2" and True are mistakes.
+
+    Raises:
+        InputError: something else, or a number outside `least` .. `most`.
+    """
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None or number < least:
+        raise InputError(f"{name} is {value!r:.100}, expected a whole number of at least {least}")
+    if number > most:
+        raise InputError(f"{name} is {value!r:.100}, expected at most {most}")
+    return number
 
 
 class RunStoppedError(RuntimeError):

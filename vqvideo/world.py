@@ -19,7 +19,7 @@ from vqvideo.storage.files import standing
 from vqvideo.storage.formats import SavedModel
 from vqvideo.storage.hub import HubModel
 from vqvideo.storage.records import to_plain, typed
-from vqvideo.training.hardware import default_device
+from vqvideo.training.hardware import device_named
 
 if TYPE_CHECKING:
     from vqvideo.imagined_env import ImaginedEnv, ImaginedVectorEnv, StartsLike
@@ -151,5 +151,7 @@ def _loaded(
             )
         starts = pretrained.start_store(str(world))
     if not isinstance(world, WorldModel):
-        world = WorldModel.from_pretrained(world).to(torch.device(device) if device else default_device())
+        world = WorldModel.from_pretrained(world).to(device_named(device))
+    elif device is not None and device_named(device) != world.device:
+        raise InputError(f"device is {device!r}, but this model is on {world.device}: move it, world.to({device!r})")
     return world, starts

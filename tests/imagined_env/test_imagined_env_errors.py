@@ -32,7 +32,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("discrete", [0, 1, 9], r"env 2: action: column 0 is 9\.0"),
     ("discrete", np.array([[0], [1], [2]]), r"of shape \(3, 1\), expected one of Discrete\(5\) for each of 3 envs"),
     ("discrete", np.array([0, 1]), r"of shape \(2,\), expected one of Discrete\(5\) for each of 3 envs"),
-    ("discrete", None, r"found None, object of shape \(\), expected"),
+    ("discrete", None, r"actions: found None of type object, expected 3 of Discrete\(5\)"),
     ("box", np.array([[0, 0], [0, 0], [0, 2.5]]), r"env 2: action: column 1 is 2\.5, .*0\.0 to 2.*Box\("),
     ("box", np.array([[np.nan, 0], [0, 0], [0, 0]]), r"env 0: action: column 0 is nan"),
     ("box", np.zeros((3, 3)), r"float64 of shape \(3, 3\), expected one of Box\("),
@@ -143,11 +143,11 @@ def test_without_autoreset_an_env_that_is_over_takes_no_step() -> None:
         ({"reset_mask": np.ones((3, 1), bool)}, r"of shape \(3, 1\)"),
         ({"reset_mask": np.ones(3)}, r"is torch.float64 of shape \(3,\) .* expected bool of shape \(3,\)"),
         ({"reset_mask": np.zeros(3, bool)}, "with 0 True, .*at least one True"),
-        ({"reset_mask": "all"}, "options\\['reset_mask'\\] is 'all'"),
+        ({"reset_mask": "all"}, "options\\['reset_mask'\\]: found 'all'"),
         ({"actions": np.zeros((3, 2, 1))}, "'actions' without 'frames'"),
         ({"frames": np.zeros((2, 1, SIZE, SIZE, 3), np.uint8)}, r"\(2, 1, 16, 16, 3\), expected \(3, t, h, w, 3\)"),
         ({"frames": np.zeros((SIZE, SIZE, 3), np.uint8)}, r"of shape \(16, 16, 3\), expected \(3, t, h, w, 3\)"),
-        ({"frames": np.zeros((3, 1, 8, 8, 3), np.uint8)}, r"expected \(b, t, 3, 16, 16\)"),
+        ({"frames": np.zeros((3, 1, 8, 8, 3), np.uint8)}, r"expected \(3, t, 16, 16, 3\)"),
         ({"frames": np.zeros((3, 1, SIZE, SIZE, 3), int)}, "frames of type torch.int64"),
         ({"frames": np.zeros((3, 2, SIZE, SIZE, 3), np.uint8)}, "a clip of 2 frames, expected 1 \\+ 2 k"),
         ({"frames": np.zeros((3, 3, SIZE, SIZE, 3), np.uint8)}, r"\(3, 0\) context actions, expected \(3, 2\)"),
@@ -195,8 +195,8 @@ def test_another_number_of_seeds_is_refused() -> None:
         ({"autoreset_mode": "same"}, "autoreset_mode is 'same', expected one of 'NextStep', 'SameStep', 'Disabled'"),
         ({"output": "jax"}, "output is 'jax', expected one of numpy, torch"),
         ({"render_mode": "human"}, "render_mode is 'human', expected None or 'rgb_array'"),
-        ({"horizon": 0}, "num_envs is 3 and horizon is 0, expected at least 1"),
-        ({"num_envs": 0}, "num_envs is 0 and horizon is 5, expected at least 1"),
+        ({"horizon": 0}, "horizon is 0, expected a whole number of at least 1"),
+        ({"num_envs": 0}, "num_envs is 0, expected a whole number of at least 1"),
     ],
 )
 def test_unknown_settings_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -230,7 +230,7 @@ def test_episodes_shorter_than_the_context_are_refused(tmp_path: Path) -> None:
 
 def test_clips_shorter_than_the_context_are_refused() -> None:
     clips = StartClips(noise_frames(4, 3), torch.ones(4, 2, 1), torch.zeros(4, 2))
-    with pytest.raises(InputError, match=r"start clips of shape \(4, 3, 3, 16, 16\), expected .* with t >= 5: longer"):
+    with pytest.raises(InputError, match=r"start clips of shape \(4, 3, 3, 16, 16\) with .*expected .* t >= 5: longer"):
         read_starts(tiny_world(), clips, 3, 9)
 
 
@@ -241,7 +241,7 @@ def test_a_context_longer_than_the_window_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("context", "count"), [(0, 5), (1, 0)])
 def test_a_context_of_nothing_is_refused(tmp_path: Path, context: int, count: int) -> None:
-    with pytest.raises(InputError, match=f"context is {context} and starts are {count}, expected at least 1"):
+    with pytest.raises(InputError, match=r"(context|max_starts) is 0, expected a whole number of at least 1"):
         read_starts(tiny_world(), tiny_store(tmp_path), context, count)
 
 

@@ -363,7 +363,7 @@ def test_codes_do_not_depend_on_autocast() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
 def test_frames_of_an_unsupported_type_are_refused(dtype: torch.dtype) -> None:
-    with pytest.raises(InputError, match=r"frames of type torch\.\w+, expected uint8 in 0\.\.255 or float in 0\.\.1"):
+    with pytest.raises(InputError, match=r"frames.* of type [\w.]+, expected uint8 .*or float"):
         small_vqvae().encode(torch.zeros(1, 1, 3, 16, 16, dtype=dtype))
 
 

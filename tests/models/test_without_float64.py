@@ -38,6 +38,7 @@ def test_a_world_dreams(head: type, how: Sampling) -> None:
     dream = world.to(GPU).imagine(noise_frames(2, 5), np.ones((2, 12, 2)), sampling=how, seed=1)
     assert dream.codes.shape == (2, 4, 2, 2)
     assert dream.rewards.isfinite().all()
+    assert world.vqvae.encode(np.zeros((1, 3, 3, 16, 16))).shape == (1, 2, 2, 2)
 
 
 @pytest.mark.parametrize("tensors", [False, True])

@@ -12,6 +12,7 @@ from torch import Tensor
 from vqvideo.errors import InputError
 from vqvideo.imagined_env.rows import Rows
 from vqvideo.models.device import has_float64
+from vqvideo.models.given import as_tensor
 from vqvideo.spaces import ActionSpace, Leaf, Limits
 
 
@@ -57,17 +58,14 @@ class NativeActions:
     def _columns(self, leaf: Leaf, part: Any) -> Tensor:
         """A leaf's part of all actions as its columns, (n, columns) float64."""
         at = f" (leaf {leaf.name!r})" if leaf.name else ""
-        try:
-            values = part if isinstance(part, Tensor) else np.asarray(part)
-        except ValueError as error:
-            raise InputError(f"actions{at}: {error}; expected {self.count} of {leaf.space}") from error
-        kind = values.dtype.kind if isinstance(values, np.ndarray) else "f" if values.is_floating_point() else "i"
+        values = as_tensor(part, f"actions{at}", f"{self.count} of {leaf.space}")
+        kind = "f" if values.is_floating_point() else "i"
         if tuple(values.shape) != (self.count, *leaf.space.shape) or kind not in leaf.number_kinds:
             raise InputError(
                 f"actions{at}: found {part!r:.100}, {values.dtype} of shape {tuple(values.shape)}, expected one of "
                 f"{leaf.space} for each of {self.count} envs"
             )
-        columns = torch.as_tensor(values).detach()
+        columns = values.detach()
         return (columns if has_float64(columns.device) else columns.cpu()).double().reshape(self.count, -1)
 
     def _hold(self, flat: Tensor, going: Rows) -> bool:

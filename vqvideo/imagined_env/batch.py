@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
@@ -10,7 +11,7 @@ import torch
 from einops import repeat
 from torch import Tensor
 
-from vqvideo.errors import InputError
+from vqvideo.errors import InputError, whole
 from vqvideo.imagined_env.rows import Rows
 from vqvideo.imagined_env.starts import Starts
 from vqvideo.models.imagination import Imaginer, WorldState, WorldStep
@@ -45,7 +46,7 @@ class DreamBatch:
         world: the model; it is put into eval mode.
         starts: where episodes begin.
         rows: b.
-        horizon: latent steps after which an episode is truncated.
+        horizon: latent steps after which an episode is truncated; math.inf for none.
         sampling: how codes are drawn.
         reward: replaces the model's own reward.
     """
@@ -55,13 +56,12 @@ class DreamBatch:
         world: Imaginer,
         starts: Starts,
         rows: int,
-        horizon: int,
+        horizon: float,
         sampling: Sampling,
         reward: RewardFunction | None,
     ) -> None:
-        if rows < 1 or horizon < 1:
-            raise InputError(f"num_envs is {rows} and horizon is {horizon}, expected at least 1")
-        self.world, self.starts, self.horizon = world.eval(), starts, horizon
+        self.world, self.starts = world.eval(), starts
+        self.horizon = horizon if horizon == math.inf else whole(horizon, "horizon")
         self.sampling, self.reward = sampling, _learnt_reward(world) if reward is None else _checked(reward)
         self.random = RowStreams(rows, world.device)
         self.steps = torch.zeros(rows, dtype=torch.int64, device=world.device)
@@ -129,6 +129,11 @@ def no_reward(step: WorldStep) -> Tensor:
 
 def _checked(reward: RewardFunction) -> RewardFunction:
     """The same reward, in the type and on the device of the model's own; InputError if it is not one for each row."""
+    if not callable(reward):
+        raise InputError(
+            f"reward is {reward!r:.100}, expected a function of a WorldStep that returns (b,), such as "
+            "lambda step: step.reward - 0.01"
+        )
 
     def checked(step: WorldStep) -> Tensor:
         values = torch.as_tensor(reward(step)).to(step.reward)

@@ -11,6 +11,7 @@ from gymnasium.vector import AutoresetMode
 from vqvideo.imagined_env.actions import in_numpy
 from vqvideo.imagined_env.starts import StartsLike
 from vqvideo.imagined_env.vector import ImaginedVectorEnv
+from vqvideo.models.given import checked_seed
 from vqvideo.models.imagination import Imaginer
 
 
@@ -38,6 +39,7 @@ class ImaginedEnv(gymnasium.Env[Any, Any]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begins an episode; see `ImaginedVectorEnv.reset`."""
+        seed = None if seed is None else checked_seed(seed)
         super().reset(seed=seed)
         observations, infos = self.vector.reset(seed=seed, options=options)
         return observations[0], _own(infos)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeAlias
+from os import PathLike
+from typing import Any, TypeAlias
 
 import gymnasium
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from vqvideo.data.clips import Clips, StartClips
 from vqvideo.data.store import Store
-from vqvideo.errors import InputError
+from vqvideo.errors import InputError, whole
+from vqvideo.models.given import as_tensor
 from vqvideo.models.imagination import Imaginer, WorldState
 from vqvideo.models.pixels import channels_first, channels_last
 from vqvideo.spaces import ActionSpace
@@ -55,6 +58,8 @@ class Starts:
         Raises:
             InputError: another shape or type, more latent steps than the prior looks back over.
         """
+        if not len(frames):
+            raise InputError("starts are empty, expected at least one clip of frames")
         pairs = zip(frames.split(_BATCH), actions.split(_BATCH), strict=True)
         # What is no tensor is the same in all: dreams that begin from equally long contexts have the same clock.
         state, newest = tree_map(
@@ -65,8 +70,10 @@ class Starts:
         return cls(state, channels_last(newest), source.to(world.device))
 
 
-StartsLike: TypeAlias = Store | StartClips | Starts | str | Path
-"""What imagined episodes can begin from: a store (or its folder), clips, or starts that were read before."""
+StartsLike: TypeAlias = Store | Clips | StartClips | Starts | str | PathLike[str] | ArrayLike | Sequence[Any] | Tensor
+"""What imagined episodes can begin from: a store (or its folder), clips, frames of one's own, a pair of frames and the
+actions between them, or starts that were read before.
+"""
 Beginnings = StartsLike
 """The former name of `StartsLike`."""
 
@@ -77,36 +84,64 @@ def read_starts(world: Imaginer, source: StartsLike, context: int, count: int) -
     Args:
         world: the model.
         source: a store, of whose training episodes clips are taken, evenly spread over the episodes and inside each;
-            or clips.
-        context: latent steps that each dream has seen when it begins.
+            clips; frames (r, t, h, w, 3), or a pair of them and the flat actions (r, t - 1, a) between them.
+        context: latent steps that each dream has seen when it begins: the first ones of a clip.
         count: at most so many.
 
     Raises:
-        InputError: the store or the clips are of other frames or actions, or too short for the context.
+        InputError: the store or the clips are of other frames or actions, or too short for the context; or there are
+            none.
     """
     if isinstance(source, Starts):
         return source
-    if context < 1 or count < 1:
-        raise InputError(f"context is {context} and starts are {count}, expected at least 1")
-    if isinstance(source, StartClips):
+    context, count = whole(context, "context"), whole(count, "max_starts")
+    if isinstance(source, str | PathLike | Store):
+        store = source if isinstance(source, Store) else Store.open(source)
+        return _from_clips(world, _clips_that_go_on(world, store, context), context, count)
+    if isinstance(source, Clips):
         return _from_clips(world, source, context, count)
-    return _from_store(world, source if isinstance(source, Store) else Store.open(source), context, count)
+    if isinstance(source, StartClips):
+        return _from_arrays(world, source.frames, source.actions, context, count)
+    if isinstance(source, tuple | list) and len(source) == 2:
+        return _from_arrays(world, source[0], source[1], context, count)
+    return _from_arrays(world, source, None, context, count)
 
 
-def _from_clips(world: Imaginer, clips: StartClips, context: int, count: int) -> Starts:
-    length = world.vqvae.clip_length(context)
-    if clips.frames.ndim != 5 or clips.frames.shape[1] < length or clips.actions.shape[1] < length - 1:
+def _from_arrays(world: Imaginer, frames: Any, actions: Any, context: int, count: int) -> Starts:
+    """Starts from the beginnings of clips; without actions, if there are none between the frames that are read."""
+    h, w = world.vqvae.frame_size
+    expected = f"a store, its folder, clips, or frames (r, t, {h}, {w}, 3) with or without actions: (frames, actions)"
+    frames = _channels_first(world, as_tensor(frames, "starts", expected), "starts", expected)
+    length, size = world.vqvae.clip_length(context), world.action_space.size
+    if actions is None and length > 1 and size:
+        raise InputError(f"actions between the {length} frames of a context are missing: starts=(frames, actions)")
+    actions = torch.zeros(len(frames), length - 1, size) if actions is None else actions
+    actions = as_tensor(actions, "actions of starts", f"numbers (r, t - 1, {size})")
+    if frames.shape[1] < length or actions.ndim != 3 or actions.shape[1] < length - 1 or len(actions) != len(frames):
         raise InputError(
-            f"start clips of shape {tuple(clips.frames.shape)}, expected (b, t, 3, h, w) with t >= {length}: longer "
-            "clips, or a shorter context"
+            f"start clips of shape {tuple(frames.shape)} with actions of shape {tuple(actions.shape)}, expected "
+            f"(r, t, 3, h, w) and (r, t - 1, {size}) with t >= {length}: longer clips, or a shorter context"
         )
-    return Starts.read(world, clips.frames[:count, :length], clips.actions[:count, : length - 1])
+    return Starts.read(world, frames[:count, :length], actions[:count, : length - 1])
 
 
-def _from_store(world: Imaginer, store: Store, context: int, count: int) -> Starts:
-    store.require(world.action_space, world.vqvae.frame_size)
+def _channels_first(world: Imaginer, frames: Tensor, name: str, expected: str) -> Tensor:
+    """Frames (r, t, h, w, 3), as environments show them, or (r, t, 3, h, w), as (r, t, 3, h, w)."""
+    h, w = world.vqvae.frame_size
+    if tuple(frames.shape[2:]) == (h, w, 3):
+        return channels_first(frames)
+    if tuple(frames.shape[2:]) != (3, h, w):
+        raise InputError(f"{name} of shape {tuple(frames.shape)}, expected {expected}")
+    return frames
+
+
+def _from_clips(world: Imaginer, clips: Clips, context: int, count: int) -> Starts:
+    clips.store.require(world.action_space, world.vqvae.frame_size)
     length = world.vqvae.clip_length(context)
-    clips = _clips_that_go_on(store, length, context)
+    if clips.length < length:
+        raise InputError(
+            f"clips of {clips.length} frames, expected at least {length} for a context of {context} latent steps"
+        )
     source = clips.spread(count)
     picked = [clips[index] for index in source.tolist()]
     frames = torch.stack([clip["frames"][:length] for clip in picked])
@@ -114,8 +149,10 @@ def _from_store(world: Imaginer, store: Store, context: int, count: int) -> Star
     return Starts.read(world, frames, actions, torch.from_numpy(source))
 
 
-def _clips_that_go_on(store: Store, length: int, context: int) -> Clips:
+def _clips_that_go_on(world: Imaginer, store: Store, context: int) -> Clips:
     """Clips of one frame more than is read: the episode goes on after the context, so that nothing begins at an end."""
+    store.require(world.action_space, world.vqvae.frame_size)
+    length = world.vqvae.clip_length(context)
     # The starts that come with a shipped world are held out from its training, and there are no others.
     split = "train" if store.split("train") else "held_out"
     longest = max((entry.length + 1 for entry in store.split(split)), default=0)
@@ -150,12 +187,14 @@ def given_starts(world: Imaginer, options: dict[str, object], rows: int) -> Star
     frames = _for_rows("frames", options["frames"], rows, "t, h, w, 3")
     actions = options.get("actions", np.zeros((rows, 0, world.action_space.size)))
     actions = _for_rows("actions", actions, rows, "t - 1, a")
-    return Starts.read(world, channels_first(frames), actions, torch.full((rows,), -1))
+    h, w = world.vqvae.frame_size
+    frames = _channels_first(world, frames, "options['frames']", f"({rows}, t, {h}, {w}, 3)")
+    return Starts.read(world, frames, actions, torch.full((rows,), -1))
 
 
 def _for_rows(name: str, value: object, rows: int, shape: str) -> Tensor:
     """An option of a reset as a tensor (r, ...): what has no first dimension is for all rows."""
-    tensor = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
+    tensor = as_tensor(value, f"options[{name!r}]", f"({rows}, {shape}), or ({shape}) for all")
     ndim = 1 + len(shape.split(","))
     tensor = tensor[None].expand(rows, *tensor.shape) if tensor.ndim == ndim - 1 else tensor
     if tensor.ndim != ndim or len(tensor) != rows:

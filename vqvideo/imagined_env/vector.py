@@ -6,6 +6,7 @@ does, the rewards add up, the observation is the last frame and all s frames are
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -17,14 +18,16 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vqvideo.errors import InputError
+from vqvideo.errors import InputError, whole
 from vqvideo.imagined_env.actions import NativeActions
 from vqvideo.imagined_env.batch import DreamBatch, RewardFunction
 from vqvideo.imagined_env.infos import as_arrays, final_infos_of, infos_of
 from vqvideo.imagined_env.rows import Rows
 from vqvideo.imagined_env.starts import StartsLike, given_starts, read_starts
-from vqvideo.models.imagination import Imaginer
+from vqvideo.models.given import as_tensor, checked_seed
+from vqvideo.models.imagination import Imaginer, checked_sampling
 from vqvideo.models.prior.sampling import Sampling
+from vqvideo.models.rows import wrapped
 
 _OPTIONS = ("reset_mask", "frames", "actions")
 
@@ -46,10 +49,10 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
 
     Args:
         world: the model.
-        starts: where episodes begin: a store (or its folder), of whose training episodes contexts are taken; clips;
-            or `Starts`.
+        starts: where episodes begin: a store (or its folder), of whose training episodes contexts are taken; `Clips`;
+            arrays of one's own, frames (r, t, h, w, 3) or a pair (frames, flat actions (r, t - 1, a)); or `Starts`.
         num_envs: n.
-        horizon: latent steps after which an episode is truncated.
+        horizon: latent steps after which an episode is truncated; math.inf for none.
         context: latent steps that a dream has seen when it begins.
         max_starts: how many contexts to take at most; they are read once and kept.
         autoreset_mode: what happens after an episode's end: NEXT_STEP, SAME_STEP or DISABLED.
@@ -74,7 +77,7 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         starts: StartsLike,
         num_envs: int = 1,
         *,
-        horizon: int = 64,
+        horizon: float = 64,
         context: int = 1,
         max_starts: int = 512,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
@@ -88,9 +91,10 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
             raise InputError(f"output is {output!r}, expected one of numpy, torch")
         if render_mode not in (None, "rgb_array"):
             raise InputError(f"render_mode is {render_mode!r}, expected None or 'rgb_array'")
+        num_envs = whole(num_envs, "num_envs")
         read = read_starts(world, starts, context, max_starts)
         self.world, self.num_envs, self.render_mode, self.output = world, num_envs, render_mode, output
-        self.dreams = DreamBatch(world, read, num_envs, horizon, sampling or Sampling(), reward)
+        self.dreams = DreamBatch(world, read, num_envs, horizon, checked_sampling(sampling), reward)
         h, w = world.vqvae.frame_size
         self.single_observation_space = spaces.Box(0, 255, (h, w, 3), np.uint8)
         self.single_action_space = world.action_space.native()
@@ -106,12 +110,13 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         """Episodes that have ended and not begun anew."""
 
     def reset(
-        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Begins episodes.
 
         Args:
-            seed: env i gets seed + i, or item i of a list; None goes on with the random numbers at hand.
+            seed: env i gets seed + i, or item i of a list, numbers of 64 bits; None goes on with the random numbers at
+                hand.
             options: `reset_mask` (n,) bool: only these; `frames` and `actions`: contexts of one's own instead of the
                 recorded ones, (r, t, h, w, 3) uint8 and flat (r, t - 1, a) for the r envs that begin, or one for all.
         """
@@ -216,11 +221,8 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         mask = options.get("reset_mask")
         if mask is None:
             return Rows.of(np.ones(self.num_envs, bool), self.world.device)
-        try:
-            rows = torch.as_tensor(mask)
-            host = rows.cpu().numpy().copy()
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise InputError(f"options['reset_mask'] is {mask!r:.100}, expected an array of bool") from error
+        rows = as_tensor(mask, "options['reset_mask']", f"bool of shape ({self.num_envs},)")
+        host = rows.cpu().numpy().copy()
         if rows.shape != (self.num_envs,) or rows.dtype != torch.bool or not host.any():
             raise InputError(
                 f"options['reset_mask'] is {rows.dtype} of shape {tuple(rows.shape)} with {np.count_nonzero(host)} "
@@ -230,17 +232,21 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
             raise NotResetError("reset with a reset_mask came first: reset all envs once before")
         return Rows(rows.to(self.world.device, copy=True), host)
 
-    def _seed(self, rows: Rows, seed: int | list[int | None] | None) -> None:
+    def _seed(self, rows: Rows, seed: int | Sequence[int | None] | None) -> None:
         """Seeds the rows: see `reset`."""
-        if isinstance(seed, int | np.integer):
-            super().reset(seed=int(seed))
-            seed = [int(seed) + i for i in range(self.num_envs)]
-        seeds: list[int | None] = [None] * self.num_envs if seed is None else seed
+        if seed is None:
+            seeds: list[int | None] = [None] * self.num_envs
+        elif isinstance(seed, Sequence) or np.ndim(seed):
+            seeds = [None if one is None else checked_seed(one, f"seeds[{i}]") for i, one in enumerate(seed)]  # type: ignore[arg-type]
+        else:
+            first = checked_seed(seed)
+            super().reset(seed=first)
+            seeds = [first + i for i in range(self.num_envs)]
         if len(seeds) != self.num_envs:
             raise InputError(f"{len(seeds)} seeds for {self.num_envs} envs, expected one number or one for each")
         if not self.dreams.begun:
             seeds = [int(self.np_random.integers(2**31)) if one is None else one for one in seeds]
-        pairs = [(i, int(one)) for i, one in enumerate(seeds) if rows.host[i] and one is not None]
+        pairs = [(i, wrapped(one)) for i, one in enumerate(seeds) if rows.host[i] and one is not None]
         if pairs:
             self.dreams.random.seed(*torch.tensor(pairs, device=self.world.device).T)
 

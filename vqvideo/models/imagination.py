@@ -11,7 +11,8 @@ from einops import rearrange
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from vqvideo.errors import InputError
+from vqvideo.errors import InputError, whole
+from vqvideo.models.given import as_tensor, checked_seed
 from vqvideo.models.pixels import to_uint8
 from vqvideo.models.prior import Prior, PriorState
 from vqvideo.models.prior.sampling import Sampling
@@ -143,9 +144,12 @@ class Imaginer(nn.Module):
         Raises:
             InputError: frames or actions of another shape, actions outside the space.
         """
-        frames = self.vqvae.checked(torch.as_tensor(frames))
+        # PyTorch takes negative ones too.
+        seed = None if seed is None else checked_seed(seed, least=-(2**63))
+        frames = self.vqvae.checked(frames)
         context = self.stride * (self.vqvae.latent_length(frames.shape[1]) - 1)
-        if (actions is None) == (steps is None) or (steps is not None and steps < 1):
+        steps = None if steps is None else whole(steps, "steps")
+        if (actions is None) == (steps is None):
             raise InputError(
                 f"actions are {'missing' if actions is None else 'given'} and steps is {steps}, expected one of them: "
                 "actions, or, for a world without actions, steps=1 or more latent steps to imagine"
@@ -174,8 +178,8 @@ class Imaginer(nn.Module):
 
     def begin(self, frames: Tensor | NDArray[Any], actions: ArrayLike | None = None) -> tuple[WorldState, Tensor]:
         """As `start`, and the newest frame of the context as the tokenizer shows it, (b, 3, h, w) uint8."""
-        frames = self.vqvae.checked(torch.as_tensor(frames))
-        codes = self.vqvae.encode(frames.to(self.device))
+        frames = self.vqvae.checked(frames)
+        codes = self.vqvae.encode(frames)
         expected = (len(frames), frames.shape[1] - 1)
         flat = self.checked_actions(self._given(actions, *expected))
         if tuple(flat.shape[:2]) != expected:
@@ -194,7 +198,7 @@ class Imaginer(nn.Module):
     ) -> tuple[WorldStep, WorldState]:
         """Imagines one latent step under the flat actions (b, s, a), which a world without actions does not need."""
         flat = self.checked_actions(self._given(action, len(state.prior.codes), self.stride))
-        return self.advance(state, flat, sampling or Sampling(), generator)
+        return self.advance(state, flat, checked_sampling(sampling), generator)
 
     def advance(
         self, state: WorldState, actions: Tensor, sampling: Sampling, generator: Randomness = None
@@ -221,12 +225,20 @@ class Imaginer(nn.Module):
         Raises:
             InputError: another shape, not finite, or outside their space.
         """
-        if np.ndim(actions) != 3:
-            raise InputError(f"actions of shape {tuple(np.shape(actions))}, expected (b, t, {self.action_space.size})")
+        given = as_tensor(actions, "actions", f"numbers (b, t, {self.action_space.size})")
+        if given.ndim != 3:
+            raise InputError(f"actions of shape {tuple(given.shape)}, expected (b, t, {self.action_space.size})")
         # On the CPU also when they come from a GPU: one bad index there would end the whole process.
-        values = np.asarray(actions.detach().cpu() if isinstance(actions, Tensor) else actions, dtype=np.float64)
+        values = given.detach().cpu().double().numpy()
         self.action_space.validate(values, "actions")
         return torch.as_tensor(as_float32(values), device=self.device)
+
+
+def checked_sampling(sampling: Sampling | None) -> Sampling:
+    """How codes are drawn; InputError for what does not say that."""
+    if isinstance(sampling, Sampling | None):
+        return sampling or Sampling()
+    raise InputError(f"sampling is {sampling!r:.100}, expected how to draw, such as vqvideo.Sampling(temperature=0.9)")
 
 
 def _facts(grid: tuple[int, int], codes: int, width: int, stride: int) -> str:

@@ -14,14 +14,14 @@ from torch import Tensor
 from vqvideo.models.device import has_float64
 
 
-def _wrapped(number: int) -> int:
+def wrapped(number: int) -> int:
     """The int64 of the same 64 bits."""
     return (number + 2**63) % 2**64 - 2**63
 
 
-_GOLDEN = _wrapped(0x9E3779B97F4A7C15)
-_CALLS = _wrapped(0xD1B54A32D192ED03)
-_MIX = (_wrapped(0xBF58476D1CE4E5B9), _wrapped(0x94D049BB133111EB))
+_GOLDEN = wrapped(0x9E3779B97F4A7C15)
+_CALLS = wrapped(0xD1B54A32D192ED03)
+_MIX = (wrapped(0xBF58476D1CE4E5B9), wrapped(0x94D049BB133111EB))
 
 
 class RowStreams:
@@ -77,7 +77,7 @@ class RowStreams:
 
     def _call(self) -> Tensor:
         """(b,): what the numbers of this call begin from."""
-        return _mixed(self._event + _wrapped(_CALLS * (self._calls + (self._again << 32))))
+        return _mixed(self._event + wrapped(_CALLS * (self._calls + (self._again << 32))))
 
 
 Randomness = torch.Generator | RowStreams | None

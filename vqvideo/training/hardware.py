@@ -15,6 +15,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from vqvideo.errors import InputError
+
 YES = ("1", "true", "yes", "on", "y", "t")
 """What Accelerate reads as true."""
 _PACKAGES = ("vqvideo", "torch", "numpy", "vector-quantize-pytorch")
@@ -72,6 +74,25 @@ def default_device() -> torch.device:
     if os.environ.get("ACCELERATE_USE_CPU", "").lower() in YES:
         return torch.device("cpu")
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+
+def device_named(name: str | torch.device | None) -> torch.device:
+    """The device of that name, such as "cpu" or "cuda:1"; None is the `default_device`.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name is None:
+        return default_device()
+    try:
+        something = torch.zeros(1, device=name)
+        something.cpu()  # what is on "meta" cannot be had back
+        return something.device
+    except (TypeError, ValueError, RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(
+            f"device is {name!r}: {str(error).splitlines()[0]:.200}. Expected one of this machine, such as 'cpu', "
+            "'cuda', 'cuda:1' or 'mps'; leave it out for the best there is"
+        ) from error
 
 
 def configure_threads(threads: int | None, local_world: int = 1, *, on_cpu: bool | None = None) -> int:

@@ -16,9 +16,12 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from einops import rearrange
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from vqvideo.errors import InputError
+from vqvideo.models.device import has_float64
+from vqvideo.models.given import as_tensor
 from vqvideo.models.pixels import from_signed, to_signed
 from vqvideo.models.quantizers import OutsideConfig, Quantizer
 from vqvideo.models.quantizers.base import fp32
@@ -183,15 +186,15 @@ class VQVAE(HubModel):
         return VQVAEOutput(reconstruction + quantized.loss, metrics, decoded, quantized.indices)
 
     @torch.no_grad()
-    def encode(self, frames: Tensor) -> Tensor:
+    def encode(self, frames: ArrayLike | Tensor) -> Tensor:
         """Codes (b, 1 + k, h, w) of clips (b, 1 + s k, c, h, w)."""
-        codes, _ = self.encode_step(frames, self.init_state(len(frames)))
-        return codes
+        checked = self.checked(frames)
+        return self._codes(checked, self.init_state(len(checked)))[0]
 
     @torch.no_grad()
-    def decode(self, codes: Tensor) -> Tensor:
+    def decode(self, codes: ArrayLike | Tensor) -> Tensor:
         """Clips (b, 1 + s k, c, h, w), float in 0 .. 1, of codes (b, 1 + k, h, w)."""
-        frames, _ = self.decode_step(codes, self.init_state(len(codes)))
+        frames, _ = self.decode_step(codes, self.init_state(len(codes)))  # type: ignore[arg-type]
         return frames[:, self.stride - 1 :]
 
     def init_state(self, batch: int) -> TimeState:
@@ -199,7 +202,7 @@ class VQVAE(HubModel):
         return TimeState((), torch.ones(batch, dtype=torch.bool, device=self.variance.device))
 
     @torch.no_grad()
-    def encode_step(self, frames: Tensor, state: TimeState) -> tuple[Tensor, TimeState]:
+    def encode_step(self, frames: ArrayLike | Tensor, state: TimeState) -> tuple[Tensor, TimeState]:
         """Goes on encoding streams.
 
         Args:
@@ -210,13 +213,10 @@ class VQVAE(HubModel):
         Returns:
             Codes (b, m, h, w) (1 + m for a start) and the new state.
         """
-        # Without autocast: an encoder in bf16 chose another code for a fifth of the tokens, and codes are kept.
-        with fp32(self.variance):
-            z, state = self._latents(self._signed(frames), state)
-            return self.quantizer.encode(z), state
+        return self._codes(self.checked(frames), state)
 
     @torch.no_grad()
-    def decode_step(self, codes: Tensor, state: TimeState) -> tuple[Tensor, TimeState]:
+    def decode_step(self, codes: ArrayLike | Tensor, state: TimeState) -> tuple[Tensor, TimeState]:
         """Goes on decoding streams.
 
         Args:
@@ -227,6 +227,7 @@ class VQVAE(HubModel):
             Frames (b, s m, c, h, w), float in 0 .. 1, and the new state. Of the first s frames of a fresh row
             only the last one belongs to the clip.
         """
+        codes = as_tensor(codes, "codes", f"whole numbers (b, t, {self.grid[0]}, {self.grid[1]})").to(self.device)
         if codes.ndim != 4 or tuple(codes.shape[2:]) != self.grid:
             raise InputError(f"codes of shape {tuple(codes.shape)}, expected (b, t, {self.grid[0]}, {self.grid[1]})")
         if codes.is_floating_point() or codes.dtype == torch.bool:
@@ -242,7 +243,7 @@ class VQVAE(HubModel):
         return from_signed(signed.float()), state
 
     @torch.no_grad()
-    def initialize(self, frames: Tensor) -> None:
+    def initialize(self, frames: ArrayLike | Tensor) -> None:
         """Fits data variance and codebook to first clips (b, 1 + s k, c, h, w), the same on every rank."""
         target = self._signed(frames)
         # In parts: a large codebook wants many clips, more than memory holds activations for.
@@ -261,27 +262,43 @@ class VQVAE(HubModel):
         usage, self._usage = self._counted(), None
         return usage.reduce().summary()
 
-    def checked(self, frames: Tensor) -> Tensor:
-        """The same frames (b, t, 3, h, w); InputError if they have another shape, type or range."""
+    def checked(self, frames: ArrayLike | Tensor) -> Tensor:
+        """Frames (b, t, 3, h, w), a tensor or an array or a list, as a tensor on the device of the model; InputError if
+        they have another shape, type or range.
+        """
+        h, w = self.frame_size
+        frames = as_tensor(frames, "frames", f"uint8 or float (b, t, 3, {h}, {w})")
         if frames.dtype != torch.uint8 and not frames.is_floating_point():
-            raise InputError(f"frames of type {frames.dtype}, expected uint8 in 0..255 or float in 0..1")
-        if frames.ndim != 5 or tuple(frames.shape[2:]) != (3, *self.frame_size):
-            h, w = self.frame_size
-            raise InputError(f"frames of shape {tuple(frames.shape)}, expected (b, t, 3, {h}, {w})")
+            raise InputError(
+                f"frames of type {frames.dtype}, expected uint8 in 0..255 or float in 0..1: convert them, an array by "
+                "frames.astype('uint8'), a tensor by frames.to(torch.uint8)"
+            )
+        if frames.ndim != 5 or tuple(frames.shape[2:]) != (3, h, w):
+            found = tuple(frames.shape)
+            raise InputError(f"frames of shape {found}, expected (b, t, 3, {h}, {w})" + _hint(found, h, w))
         # Not in training on a GPU, which should not wait for it. NaN fails both comparisons.
         seen = not self.training or frames.device.type == "cpu"
         if frames.is_floating_point() and frames.numel() and seen and not (frames.min() >= 0 and frames.max() <= 1):
             low, high = float(frames.min()), float(frames.max())
             raise InputError(f"float frames from {low:.4g} to {high:.4g}, expected 0..1 (or uint8 in 0..255)")
-        return frames
+        if frames.dtype == torch.float64 and not has_float64(self.device):
+            frames = frames.float()
+        return frames.to(self.device)
 
     def _counted(self) -> CodeUsage:
         if self._usage is None:
             self._usage = CodeUsage(self.quantizer.codebook_size, self.variance.device)
         return self._usage
 
-    def _signed(self, frames: Tensor) -> Tensor:
+    def _signed(self, frames: ArrayLike | Tensor) -> Tensor:
         return to_signed(self.checked(frames)).to(self.variance.dtype)
+
+    def _codes(self, frames: Tensor, state: TimeState) -> tuple[Tensor, TimeState]:
+        """Checked frames to codes (b, m, h, w)."""
+        # Without autocast: an encoder in bf16 chose another code for a fifth of the tokens, and codes are kept.
+        with fp32(self.variance):
+            z, state = self._latents(to_signed(frames).to(self.variance.dtype), state)
+            return self.quantizer.encode(z), state
 
     def _latents(self, frames: Tensor, state: TimeState) -> tuple[Tensor, TimeState]:
         """Signed frames to latents (b, t, h, w, d)."""
@@ -305,3 +322,10 @@ class VQVAE(HubModel):
         values = values.to(self.variance.dtype)
         x = self.decoder(rearrange(values, "b t h w d -> b d t h w"), walk)
         return rearrange(x, "b c t h w -> b t c h w"), walk.finish()
+
+
+def _hint(shape: tuple[int, ...], h: int, w: int) -> str:
+    """What to do about frames whose channels or whose batch are not where they should be."""
+    if shape[-3:] == (h, w, 3):
+        return ": their channels come last, np.moveaxis(frames, -1, -3) moves them"
+    return ": frames[None] makes a batch of one clip" if shape[1:] == (3, h, w) else ""
