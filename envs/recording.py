@@ -18,6 +18,7 @@ from vqvideo import envs
 from vqvideo.data.collect import CollectReport, collect
 from vqvideo.data.config import RecordConfig
 from vqvideo.data.index import StoreMeta
+from vqvideo.data.main_guard import end_second_recording
 from vqvideo.data.playing import Policy
 from vqvideo.data.store import StoreWriter
 from vqvideo.envs.pixels import UNSAID, PixelFrames, choose
@@ -34,6 +35,7 @@ def record(options: RecordConfig) -> Path:
     Raises:
         InputError: an unknown environment, policy or setting, or an environment that keeps failing.
     """
+    end_second_recording()  # before an environment is made, which may take its time
     out, preset = options.folder, chosen_preset(options)
     make_policy(preset.policy)  # a misspelt name fails here, before anything is made
     env = envs.make(preset)

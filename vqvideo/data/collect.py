@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tqdm import tqdm
 
 from vqvideo.data.episode_writer import WrittenEpisode
+from vqvideo.data.main_guard import end_second_recording
 from vqvideo.data.playing import Job, Policy, play
 from vqvideo.data.workers import Pool
 
@@ -56,8 +57,9 @@ def collect(
 ) -> CollectReport:
     """Records the episodes `0 .. episodes - 1` that `writer` does not hold yet.
 
-    A worker that hangs or dies is replaced and its episode is played again, up to three times. Ctrl-C
-    stops the workers and keeps the finished episodes; the same call continues.
+    A worker that hangs or dies is replaced and its episode is played again, up to three times; an error that comes
+    again in the same way ends the recording. Ctrl-C stops the workers and keeps the finished episodes; the same call
+    continues. A script calls this under `if __name__ == "__main__":`, since workers import it.
 
     Args:
         make_env: makes an env whose observation is the frame, (h, w, 3) uint8. It is called in the
@@ -73,9 +75,10 @@ def collect(
         reset_timeout: likewise for making the env (with a worker's imports) and for a reset.
 
     Raises:
-        InputError: the policy's action or the env's frame is not valid, so that no retry can help; or an
-            episode failed at every attempt. Names the episode and its seed.
+        InputError: the policy's action or the env's frame is not valid, or the env cannot be made, so that no retry
+            can help; or an episode failed at every attempt. Names the episode and its seed.
     """
+    end_second_recording()
     todo = [index for index in range(episodes) if index not in writer.indices]
     job = Job(make_env, make_policy, max_steps, frame_size, seed, writer.folder.absolute())
     workers = min(_cores() if workers is None else workers, len(todo))

@@ -40,6 +40,7 @@ from vqvideo.data.index import (
     to_line,
     write_meta,
 )
+from vqvideo.data.main_guard import end_second_recording
 from vqvideo.errors import InputError
 from vqvideo.spaces import ActionSpace
 from vqvideo.storage import files
@@ -81,6 +82,7 @@ class StoreWriter:
                 (versions aside), or is damaged. Several files that no line names are damage too: they are not
                 removed.
         """
+        end_second_recording()
         path = Path(path)
         files.make_folder(path / EPISODES)
         with FolderLock(path):
