@@ -143,6 +143,23 @@ def test_what_cannot_be_sent_to_workers_is_refused_with_what_to_do() -> None:
 
 # --- scripts that workers import ---
 
+
+def test_a_script_that_comes_through_a_pipe_records() -> None:
+    script = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from stub_envs import MemoryWriter, SamplePolicy, StubEnv
+from vqvideo.data.collect import collect
+
+class Own(StubEnv):
+    pass
+
+print(collect(Own, SamplePolicy, MemoryWriter(), episodes=1, max_steps=8, frame_size=(20, 20), workers=1))
+"""
+    ended = subprocess.run([sys.executable], input=script, capture_output=True, text=True, timeout=120)
+    assert "CollectReport(episodes=1, frames=9" in ended.stdout, ended.stderr
+
+
 UNGUARDED = {
     "collect": """
         collect(StubEnv, SamplePolicy, MemoryWriter(), episodes=2, max_steps=8, frame_size=(16, 16), workers=2)

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 
-from vqvideo.data.main_guard import IMPORTING_NAME
+from vqvideo.data.main_guard import IMPORTING_NAME, importable_main
 from vqvideo.data.playing import WRITING, Job, play
 from vqvideo.errors import InputError
 
@@ -124,7 +124,8 @@ class Worker:
         self._parent = os.getpid()
         # Before multiprocessing's own: it would end the worker and not its children, and wait for it.
         atexit.register(self.kill)
-        self.process.start()
+        with importable_main():
+            self.process.start()
         theirs.close()
         self.index: int | None = None
         """The episode that it plays."""
