@@ -59,8 +59,14 @@ def as_recorded(meta: StoreMeta, hold: int = 1) -> gymnasium.Env:
         hold: recorded steps for which an action is held: the time stride of the world model.
 
     Raises:
-        InputError: the environment is not installed, or has other actions than those that were recorded.
+        InputError: the environment is not installed, has other actions than those that were recorded, or there is none:
+            the episodes were imported.
     """
+    if meta.imported:
+        raise InputError(
+            f"the episodes of {meta.env_id} were imported from {meta.imported}: there is no environment that an agent "
+            "could play"
+        )
     known = resolve(meta.env_id)
     preset = replace(
         known,

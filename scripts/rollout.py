@@ -128,6 +128,8 @@ def chosen_actions(options: Options, world: WorldModel, true: Tensor) -> Tensor:
 
     if options.actions == "true":
         return true
+    if not world.action_space.size:
+        raise InputError(f"--actions {options.actions}: this world was trained without actions; leave the option away")
     start = world.vqvae.clip_length(options.context) - 1
     future = torch.as_tensor(other_actions(options, world, true.shape[1] - start), dtype=torch.float32)
     return torch.cat([true[:, :start], future.expand(len(true), -1, -1)], dim=1)

@@ -4,6 +4,7 @@ What tokenizer or prior would refuse of settings and episodes is refused before 
 
 accelerate launch scripts/train_vqvae.py
 accelerate launch scripts/train_vqvae.py --config configs/car_racing.yaml --resume
+accelerate launch scripts/train_vqvae.py --name my_videos --store data/my_videos    what import_data.py has imported
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def open_store(cfg: Experiment, *stages: Stage, variants: Iterable[Experiment] =
     together(check_first)
     on_main_process(record_first, of_each_machine=True)
     store = together(opened)
-    if len(store.entries) < cfg.record.episodes:
+    if len(store.entries) < cfg.record.episodes and recorded_as(cfg.record.env, store):
         print(
             f"note: {folder} holds {len(store.entries)} of {cfg.record.episodes} episodes. Record the others: "
             f"{cfg.record.command}"
@@ -73,11 +74,24 @@ def open_store(cfg: Experiment, *stages: Stage, variants: Iterable[Experiment] =
     return store
 
 
+def recorded_as(env: str, store: Store) -> bool:
+    """Whether a store holds episodes of this environment, and no other or imported ones."""
+    from vqvideo import envs
+    from vqvideo.errors import InputError
+
+    if store.meta.imported or store.meta.env_id == env:
+        return not store.meta.imported
+    try:
+        return store.meta.env_id == envs.name_of(envs.resolve(env))
+    except InputError:  # it is not installed here, and need not be
+        return False
+
+
 def main() -> None:
     """Reads the settings and trains."""
     from vqvideo.experiment.config import TrainingOptions, parse, vqvae_folder
 
-    cfg = parse(TrainingOptions, CONFIG, __doc__ or "")
+    cfg = parse(TrainingOptions, CONFIG, __doc__ or "").on_store()
     # After the settings: --help need not wait for torch.
     from vqvideo.experiment.tokenizer import train_vqvae
     from vqvideo.training.launch import join_processes

@@ -7,8 +7,9 @@ import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from math import inf
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
@@ -95,18 +96,7 @@ class RecordConfig:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the stored frames in pixels."""
-        given = self.frame_size
-        written = given.lower().replace("×", "x").split("x") if isinstance(given, str) else given
-        try:
-            sides = [int(side) for side in ([written] if isinstance(written, int) else written)]
-            h, w = sides * 2 if len(sides) == 1 else sides
-        except (TypeError, ValueError):
-            h = w = 0
-        if min(h, w) < 1:
-            raise InputError(
-                f"--frame-size is {given!r:.80}, expected a side in pixels, as in 64, or height x width, as in 48x96"
-            )
-        return h, w
+        return height_and_width(self.frame_size)
 
     @property
     def folder(self) -> Path:
@@ -135,6 +125,71 @@ def check_name(name: str, runs: Path) -> None:
             f"--name {name!r} is no folder inside of {runs}: take a name such as car_racing, and --runs for another "
             "place of all runs"
         )
+
+
+@dataclass(frozen=True)
+class ImportConfig:
+    """What to make a store of that was recorded elsewhere."""
+
+    source: tyro.conf.Positional[Path]
+    """A folder of recordings, searched in depth, or one file."""
+    format: Annotated[Literal["videos"], tyro.conf.arg(name="from")] = "videos"
+    """What they are. videos: films of any kind that FFmpeg reads (mp4, mkv, webm, avi, mov, gif, ...), which have no
+    actions and no rewards."""
+    out: Path | None = None
+    """Folder of the store; by default data/<source>, such as data/my_videos."""
+    frame_size: Size = 64
+    """Of the stored frames in pixels: 64 for squares, 48x96 for a height of 48 and a width of 96."""
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    """Where a recording has another shape: crop keeps the largest piece in its middle, pad keeps all and fills up with
+    black, stretch distorts."""
+    fps: float | None = None
+    """Frames per second to keep: every n-th frame, with the n that comes nearest; by default all of them."""
+    steps: int | None = None
+    """Longest episode: longer recordings are cut. By default 200, or less where else no episode could be held out."""
+    held_out_every: int | None = None
+    """Every n-th episode is held out for evaluation; 0 for none. By default 6, or the last one of fewer."""
+    skip_broken: bool = False
+    """Leave out what cannot be read, in place of an error before anything is written."""
+    dry_run: bool = False
+    """Say what would be done, and write nothing."""
+
+    def __post_init__(self) -> None:
+        at_least(self, "--", steps=1, held_out_every=0)
+        if self.fps is not None and not 0 < self.fps < inf:
+            raise InputError(f"--fps is {self.fps}, expected frames per second, more than 0")
+        _ = self.size
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the stored frames in pixels."""
+        return height_and_width(self.frame_size)
+
+    @property
+    def name(self) -> str:
+        """What the source is called: the name of the folder, or of the file without its ending."""
+        place = self.source.resolve()
+        return place.stem if place.is_file() else place.name
+
+    @property
+    def folder(self) -> Path:
+        """Where the store is."""
+        return self.out or Path("data") / (snake_case(self.name) or "imported")
+
+
+def height_and_width(given: int | str | tuple[int, int]) -> tuple[int, int]:
+    """What --frame-size says: 64 is (64, 64), "48x96" is (48, 96)."""
+    written = given.lower().replace("×", "x").split("x") if isinstance(given, str) else given
+    try:
+        sides = [int(side) for side in ([written] if isinstance(written, int) else written)]
+        h, w = sides * 2 if len(sides) == 1 else sides
+    except (TypeError, ValueError):
+        h = w = 0
+    if min(h, w) < 1:
+        raise InputError(
+            f"--frame-size is {given!r:.80}, expected a side in pixels, as in 64, or height x width, as in 48x96"
+        )
+    return h, w
 
 
 def snake_case(name: str) -> str:

@@ -46,9 +46,9 @@ class StoreMeta:
     """What all episodes of a store have in common."""
 
     env_id: str
-    """The Gymnasium id or preset that was recorded."""
+    """The Gymnasium id or preset that was recorded; of imported episodes the name of their source."""
     env_spec: str | None
-    """The environment's spec as JSON text, when it has one."""
+    """The environment's spec as JSON text, when it has one; of imported episodes the settings of the import."""
     action_space: ActionSpace
     """The space of the recorded actions."""
     frame_size: tuple[int, int]
@@ -81,6 +81,12 @@ class StoreMeta:
             raise InputError(f"fps: {self.fps}, expected a positive number")
         at_least(self, "", action_repeat=1, skip_first=0, held_out_every=0)
 
+    @property
+    def imported(self) -> str | None:
+        """The format from which the episodes were imported, such as videos; None where an environment was recorded."""
+        spec = parse_json(self.env_spec.encode(), "env_spec") if self.env_spec else None
+        return spec.get("imported") if isinstance(spec, dict) else None
+
 
 def lasting(meta: StoreMeta) -> dict[str, Any]:
     """What of a meta tells one store from another: all but the versions. Settings that came later do not count while
@@ -96,7 +102,7 @@ class EpisodeEntry:
     """One line of the manifest."""
 
     index: int
-    """Number of the episode; its seed follows from it."""
+    """Number of the episode; its seed follows from it, but for imported ones."""
     file: str
     """Path inside the store."""
     length: int
@@ -104,7 +110,7 @@ class EpisodeEntry:
     split: str
     """"train" or "held_out"."""
     seed: int
-    """What the environment was reset with."""
+    """What the environment was reset with; of imported episodes the frame of the source that they begin with."""
     total_reward: float
     """Sum of the rewards."""
     terminated: bool

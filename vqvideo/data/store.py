@@ -171,6 +171,10 @@ def _settle_meta(path: Path, meta: StoreMeta) -> tuple[StoreMeta, str]:
             raise InputError(f"{path} has a {MANIFEST} but no {META}: restore it or choose another folder")
         write_meta(path, meta)
     recorded, digest = read_meta(path)
+    if recorded.imported and not meta.imported:
+        raise InputError(
+            f"{path} holds episodes that were imported from {recorded.imported}: record into another folder"
+        )
     names = [field.name for field in dataclasses.fields(StoreMeta) if field.name != "versions"]
     different = [name for name in names if getattr(recorded, name) != getattr(meta, name)]
     if "env_kwargs" in different and "env_spec" in different:
@@ -215,7 +219,10 @@ class Store:
         unlisted = recorded - {entry.index for entry in entries}
         if not entries:
             refuse_lost_lines(path, unlisted)
-            raise InputError(f"no episodes in {path}. Record some: python scripts/record.py --env CarRacing")
+            raise InputError(
+                f"no episodes in {path}. Record some: python scripts/record.py --env CarRacing; or import videos: "
+                "python scripts/import_data.py my_videos"
+            )
         meta, digest = read_meta(path)
         check_entries(path, entries, digest)
         if unlisted:

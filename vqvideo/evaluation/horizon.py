@@ -132,7 +132,7 @@ class HorizonReport:
             _titled("SSIM", self.ssim, ".3f"),
             _titled("PSNR in dB of the pixels that changed", self.changed_psnr, ".2f"),
             _titled("share of steps that repeat the step before", self.repeat_rates, ".1%"),
-            _titled(nats, self.token_nats, ".3f", imagined="true actions"),
+            _titled(nats, self.token_nats, ".3f", "true actions" if "other_actions" in self.psnr else "world model"),
             _titled("entropy in nats per token of the dream", self.token_entropy, ".3f"),
             _titled("RMSE of the reward", self.reward_rmse, ".3f") if self.reward_rmse else "",
             self.fd_effnetlite0.table() if self.fd_effnetlite0 else "",

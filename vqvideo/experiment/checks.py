@@ -105,6 +105,8 @@ def recorded(store: Store) -> Episodes:
     every = store.meta.held_out_every
     found = f"{store.path}: of its {len(store.entries)} episodes"
     more = f"record {every} or more into it" if every > 1 else "record into another folder with --held-out-every 6"
+    if store.meta.imported:
+        more = "import into another folder with fewer --steps, or with --held-out-every 2"
     return Episodes(
         source=str(store.path),
         pictures=str(store.path),

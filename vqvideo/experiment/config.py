@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from vqvideo.agents.config import AgentStage
 from vqvideo.data.config import RecordConfig, SegmentConfig, StillsConfig, check_name
@@ -108,6 +108,20 @@ class TrainingOptions(Experiment):
     """Go on from the newest checkpoint."""
     any_world_size: bool = False
     """With --resume: also if another number of processes wrote it; same samples, other rounding and noise."""
+    store: Path | None = None
+    """Folder of episodes that are there, recorded or imported, in the place of --record.out: nothing is recorded."""
+
+    def on_store(self) -> Self:
+        """The same settings, which name the episodes of --store as those to train on. InputError if there are none."""
+        if self.store is None:
+            return self
+        manifest = self.store / "manifest.jsonl"
+        if not manifest.is_file() or not manifest.stat().st_size:
+            raise InputError(
+                f"--store: no episodes in {self.store}. Import videos: python scripts/import_data.py my_videos --out "
+                f"{self.store}; or record: python scripts/record.py --env CarRacing --out {self.store}"
+            )
+        return replace(self, record=replace(self.record, out=self.store))
 
 
 def vqvae_folder(cfg: Experiment) -> Path:

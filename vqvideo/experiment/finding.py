@@ -29,8 +29,8 @@ class Source:
     """Folder of the world model, or the name of a shipped one; by default runs/<name>/world, and where nothing was
     trained, the shipped one of the environment."""
     store: Path | None = None
-    """Folder of the episodes; by default data/<environment>, such as data/car_racing, and where nothing was recorded,
-    the shipped clips."""
+    """Folder of the episodes; by default data/<name> if there is one, or else data/<environment>, such as
+    data/car_racing, and where nothing was recorded, the shipped clips."""
 
     @property
     def run(self) -> Path:
@@ -79,7 +79,7 @@ class Source:
         from vqvideo import pretrained
         from vqvideo.data.store import Store
 
-        folder = self.store or Path("data") / snake_case(self.env)
+        folder = self.store or self._own_store or Path("data") / snake_case(self.env)
         shipped = self._shipped() or pretrained.find(self.env)
         if self.store is not None or folder.is_dir() or shipped is None:
             return Store.open(folder)
@@ -111,6 +111,12 @@ class Source:
         print(f"figures {path}")
         return record
 
+    @property
+    def _own_store(self) -> Path | None:
+        """The episodes that are called as the run is, if there are any."""
+        folder = Path("data") / (self.name or "")
+        return folder if self.name and folder.is_dir() else None
+
     def _shipped(self) -> Path | None:
         """The folder of the shipped world that stands in for one that is not there."""
         from vqvideo import pretrained
@@ -127,7 +133,9 @@ class Source:
         name = self.run.name
         # In a clone the configs lie beside the package, in a wheel inside it.
         known = resources.files("vqvideo.configs").joinpath(f"{name}.yaml").is_file()
-        settings = f"--config configs/{name}.yaml" if known else f"--name {name} --record.env {self.env}"
+        store = self.store or self._own_store
+        episodes = f"--store {store}" if store else f"--record.env {self.env}"
+        settings = f"--config configs/{name}.yaml" if known else f"--name {name} {episodes}"
         shipped = ", ".join(pretrained.worlds())
         return (
             f"no world model in {folder}. Train one:\n"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from einops import rearrange
 from numpy.typing import NDArray
 from torch import nn
 
@@ -155,4 +156,4 @@ def _following(part: CodeArrays) -> NDArray[np.bool_]:
 
 
 def _actions(part: CodeArrays) -> NDArray[np.float64]:
-    return part.actions[_following(part)].reshape(-1, part.actions.shape[-1]).astype(np.float64)
+    return rearrange(part.actions[_following(part)], "t s a -> (t s) a").astype(np.float64)

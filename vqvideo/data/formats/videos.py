@@ -1,0 +1,138 @@
+"""Films: whatever FFmpeg decodes, frame by frame. They have no actions and no rewards."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vqvideo.data.formats import Facts, Moment
+from vqvideo.errors import InputError
+from vqvideo.spaces import ActionSpace
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+    from av.container import InputContainer
+
+ENDINGS = frozenset(
+    {
+        *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".wmv"),
+        *(".flv", ".f4v", ".ogv", ".ogg", ".3gp", ".vob", ".y4m", ".mjpeg"),
+    }
+)
+"""Of the files in a folder that are taken for films. A file that is named itself may end in anything."""
+_CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpeg,mpegvideo,mpegts,asf,flv,ogg,yuv4mpegpipe,mjpeg,nut,h264,hevc"
+)
+"""What is opened, whatever a file is called: FFmpeg also knows lists of other files and addresses, and opens these."""
+_UNKNOWN_RATE = 25.0
+
+logger = logging.getLogger(__name__)
+
+
+class Videos:
+    """All films below a folder, in the order of their names; hidden ones (".name") are left out. Or one file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.action_space = path, ActionSpace.none()
+        if path.is_file():
+            self.names = [path.name]
+            return
+        # Files only: to open a pipe would wait for ever. Hidden ones are no films: a Mac puts "._x.mp4" beside x.mp4.
+        there = [found.relative_to(path) for found in path.rglob("*") if found.is_file()]
+        there = [found for found in there if not any(part.startswith(".") for part in found.parts)]
+        self.names = sorted(found.as_posix() for found in there if found.suffix.lower() in ENDINGS)
+        others = Counter(found.suffix.lower() or "no ending" for found in there if found.suffix.lower() not in ENDINGS)
+        listed = ", ".join(f"{count} {ending}" for ending, count in others.most_common(5))
+        if not self.names:
+            found = f"no videos in it ({listed or 'it is empty'})" if path.is_dir() else "no such file or folder"
+            raise InputError(f"{path}: {found}; videos end in {', '.join(sorted(ENDINGS))}")
+        if listed:
+            logger.info("%s: left out %s, which are no videos", path, listed)
+
+    def _place(self, name: str) -> Path:
+        return self.path if self.path.is_file() else self.path / name
+
+    def size_of(self, name: str) -> int:
+        return self._place(name).stat().st_size
+
+    def open(self, name: str) -> Film:
+        return Film(self._place(name))
+
+
+class Film:
+    """One file with a video stream, of which the first one counts. Opening it looks at every packet and decodes the
+    first frame.
+
+    Raises:
+        InputError: it has no video stream, or no frame can be decoded.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._opened() as container:
+            stream = container.streams.video[0]
+            # Counted, since many containers do not say how many there are, and some are wrong about it.
+            times = [packet.pts for packet in container.demux(stream) if packet.size]
+            rate, said, unit = stream.average_rate or stream.guessed_rate, stream.frames, stream.time_base
+        first = next(self.moments(), None)
+        if not times or first is None:
+            raise InputError(f"{path}: it has a video stream, but no frame that can be decoded")
+        notes = [] if said <= len(times) else [f"it says that it has {said} frames and holds {len(times)}: cut off?"]
+        if not rate:
+            notes.append(f"it does not say how fast it is: {_UNKNOWN_RATE:g} frames/s are assumed")
+        gaps = np.diff(sorted(time for time in times if time is not None)) * float(unit or 0)
+        if len(gaps) and gaps.max() > 2 * np.median(gaps):
+            notes.append(
+                f"its frame rate varies (from one frame to the next it is {1000 * gaps.min():.0f} to "
+                f"{1000 * gaps.max():.0f} ms): frames are taken as they follow each other"
+            )
+        self.facts = Facts(len(times), float(rate or _UNKNOWN_RATE), first.frame.shape[:2], tuple(notes))
+
+    def moments(self) -> Iterator[Moment]:
+        with self._opened() as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            for frame in container.decode(stream):
+                yield Moment(_upright(frame, stream.sample_aspect_ratio or Fraction(1)))
+
+    @contextmanager
+    def _opened(self) -> Iterator[InputContainer]:
+        import av
+
+        # Of a film in pieces, or of a list of addresses, nothing is fetched.
+        options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
+        try:
+            # The path with its folder: a bare name such as "http:x" would be an address.
+            with av.open(str(self.path.absolute()), options=options) as container:
+                if not container.streams.video:
+                    raise InputError(f"{self.path}: no video in it, only {_kinds(container) or 'nothing'}")
+                yield container
+        except (av.error.FFmpegError, OSError) as error:
+            raise InputError(f"{self.path}: not a video that can be read ({error.strerror or error})") from error
+
+
+def _kinds(container: InputContainer) -> str:
+    return ", ".join(sorted({stream.type for stream in container.streams}))
+
+
+def _upright(frame: VideoFrame, shape: Fraction) -> NDArray[np.uint8]:
+    """Any pixel format as 8-bit RGB: pixels of another `shape` (width to height) made square, turned as the camera was
+    held, transparent parts on white.
+    """
+    width = max(1, round(frame.width * shape))
+    if any(component.is_alpha for component in frame.format.components):
+        rgba = frame.reformat(width=width, format="rgba").to_ndarray().astype(np.uint16)
+        colour, alpha = rgba[..., :3], rgba[..., 3:]
+        pixels = ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    else:
+        pixels = frame.reformat(width=width, format="rgb24").to_ndarray().astype(np.uint8, copy=False)
+    # Degrees against the clock.
+    return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))

@@ -1,0 +1,137 @@
+"""Makes a store of recordings that others made.
+
+Frames are chosen by their number after decoding, never by timestamps, and decoded one by one. A recording that is
+longer than an episode may be is cut into several that do not overlap; only whole episodes are written.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+from vqvideo.data.collect import split_of
+from vqvideo.data.config import ImportConfig
+from vqvideo.data.episode_writer import EpisodeWriter
+from vqvideo.data.formats import Moment, reader_of
+from vqvideo.data.import_plan import SHOWN, SOURCES, Piece, Plan, Work, planned, sources, to_line, told
+from vqvideo.data.playing import StepBuffer
+from vqvideo.data.store import StoreWriter
+from vqvideo.errors import InputError
+from vqvideo.storage import files
+
+_FITS: dict[str, Callable[[Image.Image, tuple[int, int], Image.Resampling], Image.Image]] = {
+    "crop": ImageOps.fit,
+    "pad": ImageOps.pad,
+    "stretch": Image.Image.resize,
+}
+
+logger = logging.getLogger(__name__)
+
+
+def import_data(options: ImportConfig) -> Path:
+    """Says what there is to import, imports what the store lacks, and returns the folder of the store.
+
+    Raises:
+        InputError: nothing is there, something cannot be read, or the store was made with other settings.
+    """
+    plan = planned(options, reader_of(options.format, options.source))
+    print("\n".join(told(options, plan)), flush=True)
+    if plan.broken and not options.skip_broken:
+        raise InputError(
+            f"{len(plan.broken)} of {len(plan.broken) + len(plan.work)} recordings cannot be read:\n  "
+            + "\n  ".join(plan.broken[:SHOWN])
+            + "\nRepair them, move them away, or leave them out: --skip-broken"
+        )
+    if not plan.episodes and not plan.before:
+        raise InputError(f"{options.source}: no recording has two frames to make an episode of")
+    if not options.dry_run and plan.episodes:
+        with StoreWriter.open(options.folder, plan.meta) as writer:
+            importer = _Importer(writer, plan, options)
+            importer.run()
+        print(f"{options.folder}: {len(writer.indices) - plan.before} new episodes, {importer.frames} frames")
+    return options.folder
+
+
+class _Importer:
+    """Writes what a plan says into a store."""
+
+    def __init__(self, writer: StoreWriter, plan: Plan, options: ImportConfig) -> None:
+        self.writer, self.plan, self.options = writer, plan, options
+        self.frames = 0
+        """Stored so far."""
+
+    def run(self) -> None:
+        """Imports one recording after the other."""
+        known = sources(self.writer.path)
+        # Anew: without the line of an episode that was interrupted, and without half a line.
+        files.write_file(self.writer.path / SOURCES, b"".join(map(to_line, known)))
+        total = sum(work.kept for work in self.plan.work)
+        try:
+            with tqdm(total=total, unit="frame", leave=False) as bar:
+                for work in self.plan.work:
+                    bar.set_description(work.name)
+                    self._import(work, bar)
+        except KeyboardInterrupt:
+            logger.warning("stopped: %d episodes are imported. The same command continues.", len(self.writer.indices))
+            raise
+
+    def _import(self, work: Work, bar: tqdm) -> None:
+        moments, first = self._kept(work, bar), work.begin
+        try:
+            while count := self._episode(work, first, moments):
+                first += count * work.every
+        except InputError as error:
+            if not self.options.skip_broken:
+                raise
+            logger.warning("left out from frame %d on: %s", first, error)
+        self._note(Piece(None, work.name, work.bytes, first, first))
+
+    def _kept(self, work: Work, bar: tqdm) -> Iterator[Moment]:
+        """The moments to store, at the size of the store."""
+        count = 0
+        for number, moment in enumerate(work.recording.moments()):
+            count += 1
+            if number >= work.begin and (number - work.begin) % work.every == 0:
+                yield moment._replace(frame=self._fitted(moment.frame))
+                bar.update()
+        if count < work.recording.facts.frames:
+            logger.warning("%s: %d of %d frames could be decoded", work.name, count, work.recording.facts.frames)
+
+    def _fitted(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        h, w = self.plan.meta.frame_size
+        # Like the recorder: antialiased when it shrinks.
+        return np.array(_FITS[self.options.fit](Image.fromarray(frame), (w, h), Image.Resampling.BILINEAR))
+
+    def _episode(self, work: Work, first: int, moments: Iterator[Moment]) -> int:
+        """Writes the episode that begins with frame `first`; returns how many moments were taken, 0 at the end."""
+        count, terminated, steps = 0, False, StepBuffer(self.plan.meta.action_space)
+        with EpisodeWriter(self.writer.folder) as episode:
+            for moment in islice(moments, self.plan.steps + 1):
+                episode.add_frames(moment.frame[None])
+                if count:
+                    steps.add(np.array(moment.action, np.float64), moment.reward)
+                count, terminated = count + 1, moment.terminated
+                if terminated:
+                    break
+            # What is left of a recording may be a single frame, to which nothing leads.
+            if count > 1:
+                index = max(self.writer.indices, default=-1) + 1
+                written = episode.finish(steps.finish(terminated, not terminated), first)
+                self._note(Piece(index, work.name, work.bytes, first, first + count * work.every))
+                self.writer.add(index, written, split_of(index, self.plan.meta.held_out_every))
+                self.frames += count
+        return count
+
+    def _note(self, piece: Piece) -> None:
+        path = self.writer.path / SOURCES
+        with files.disk_errors(path), open(path, "ab", buffering=0) as file:
+            file.write(to_line(piece))
+            os.fsync(file.fileno())
