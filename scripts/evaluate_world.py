@@ -96,7 +96,7 @@ def teacher_forced(options: Options, world: WorldModel, store: Store) -> dict[st
     longest = max((1 + entry.length // s for entry in store.split("held_out")), default=0)
     steps = max(2, min(options.teacher_steps, longest))
     segments = SegmentConfig(steps, s * (steps - 1))
-    episodes = map(store.episode, store.long_enough("held_out", 1 + s))
+    episodes = map(store.reader, store.long_enough("held_out", 1 + s))
     clips = CodeClips([encode_episode(vqvae, episode, segments, vqvae.device) for episode in episodes], steps)
     figures = evaluate_prior(world.prior, clips, len(clips), frame_size=vqvae.frame_size)
     _, kind = code_bits(world.prior, clips, [0])

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from stores import IndexTokenizer, make_episode
+from stores import IndexTokenizer, make_episode, make_store
 
 from vqvideo.data.codes import CodeArrays, CodeClips, encode_episode, joined, segment_starts
 from vqvideo.data.config import SegmentConfig
-from vqvideo.data.episode import Episode
+from vqvideo.data.episode import Episode, EpisodeReader
 from vqvideo.errors import InputError
 
 CPU = torch.device("cpu")
@@ -26,6 +27,17 @@ def encoded(lengths: list[int], stride: int, cfg: SegmentConfig) -> list[CodeArr
 def counting_episode(length: int) -> Episode:
     """Action t is t, reward t is t, and the episode terminates."""
     return make_episode(length, actions=np.arange(length, dtype=np.float64)[:, None])
+
+
+def test_a_long_episode_is_read_a_few_segments_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (entry,) = (store := make_store(tmp_path, [1000])).entries
+    spans, frames = [], EpisodeReader.frames
+    monkeypatch.setattr(EpisodeReader, "frames", lambda self, *span: spans.append(span) or frames(self, *span))
+    parts = encode_episode(IndexTokenizer(2), store.reader(entry), SegmentConfig(6, 5), CPU)
+    assert max(stop - start for start, stop in spans) == 15 * 5 + 11
+    whole = encode_episode(IndexTokenizer(2), make_episode(1000), SegmentConfig(6, 5), CPU)
+    for name, values in whole._asdict().items():
+        np.testing.assert_array_equal(getattr(parts, name), values)
 
 
 # ---------------------------------------------------------------- alignment

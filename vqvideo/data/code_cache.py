@@ -89,7 +89,7 @@ class CodeCache:
             for number in mine:
                 parts = []
                 for entry in self._shards[number]:
-                    parts.append(encode_episode(self.tokenizer, self.store.episode(entry), self.cfg, device))
+                    parts.append(encode_episode(self.tokenizer, self.store.reader(entry), self.cfg, device))
                     bar.update()
                 # Another run may have made it meanwhile, and read it already.
                 if not self._is_there(number):

@@ -8,7 +8,7 @@ temporal stride.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from vqvideo.data.clips import to_video
 from vqvideo.data.config import SegmentConfig
-from vqvideo.data.episode import Episode
+from vqvideo.data.episode import Episode, EpisodeReader
 from vqvideo.errors import InputError
 from vqvideo.spaces import as_float32
 
@@ -63,14 +63,16 @@ def segment_starts(frames: int, length: int, every: int) -> list[int]:
     return sorted({*range(0, last + 1, every), last})
 
 
-def encode_episode(tokenizer: Tokenizer, episode: Episode, cfg: SegmentConfig, device: torch.device) -> CodeArrays:
-    """The segments of one episode of at least 1 + s frames."""
+def encode_episode(
+    tokenizer: Tokenizer, episode: Episode | EpisodeReader, cfg: SegmentConfig, device: torch.device
+) -> CodeArrays:
+    """The segments of one episode of at least 1 + s frames. Of a reader, the frames of a few segments are in memory."""
     s = tokenizer.stride
-    steps = min(cfg.latent_steps, 1 + (len(episode.frames) - 1) // s)
+    steps = min(cfg.latent_steps, 1 + episode.length // s)
     length = tokenizer.clip_length(steps)
-    firsts = segment_starts(len(episode.frames), length, cfg.every)
-    clips = to_video(np.stack([episode.frames[i : i + length] for i in firsts]))
-    codes = torch.cat([tokenizer.encode(part.to(device)).cpu() for part in clips.split(_BATCH)])
+    firsts = segment_starts(episode.length + 1, length, cfg.every)
+    codes = torch.cat([tokenizer.encode(part.to(device)).cpu() for part in _batches(episode, firsts, length)])
+    beside = episode.steps
 
     def grouped(values: NDArray, empty: NDArray) -> NDArray:
         """(T, ...) per frame to (segments * steps, s, ...) per latent step."""
@@ -80,15 +82,24 @@ def encode_episode(tokenizer: Tokenizer, episode: Episode, cfg: SegmentConfig, d
             parts += [empty[None], taken]
         return np.concatenate(parts)
 
-    a = episode.actions.shape[1]
+    a = beside.actions.shape[1]
     return CodeArrays(
         codes.flatten(0, 1).numpy().astype(np.int32),
-        grouped(as_float32(episode.actions), np.zeros((s, a), np.float32)),
-        _summed(grouped(episode.rewards, np.zeros(s, np.float32))),
-        np.asarray(grouped(episode.terminated, np.zeros(s, np.bool_)).any(axis=1)),
+        grouped(as_float32(beside.actions), np.zeros((s, a), np.float32)),
+        _summed(grouped(beside.rewards, np.zeros(s, np.float32))),
+        np.asarray(grouped(beside.terminated, np.zeros(s, np.bool_)).any(axis=1)),
         np.arange(len(firsts) + 1) * steps,
         np.array(firsts),
     )
+
+
+def _batches(episode: Episode | EpisodeReader, firsts: Sequence[int], length: int) -> Iterator[Tensor]:
+    """The frames of all segments, (b, t, c, h, w) uint8."""
+    for number in range(0, len(firsts), _BATCH):
+        batch = firsts[number : number + _BATCH]
+        begin, end = batch[0], batch[-1] + length
+        frames = episode.frames(begin, end) if isinstance(episode, EpisodeReader) else episode.frames[begin:end]
+        yield to_video(np.stack([frames[first - begin :][:length] for first in batch]))
 
 
 @np.errstate(over="ignore")
