@@ -127,6 +127,10 @@ def make_env(
     return ImaginedEnv(*_loaded(world, starts, device), **options)
 
 
+# What `gymnasium.make` looks for at a class: it then collects frames itself for "rgb_array_list".
+make_env.metadata = {"render_modes": ["human", "rgb_array"]}  # type: ignore[attr-defined]
+
+
 def make_vector_env(
     world: WorldModel | str | Path,
     starts: StartsLike | None = None,

@@ -257,7 +257,7 @@ def test_metadata_tell_the_mode_and_how_fast_steps_follow_each_other(stride: int
     envs = dreams(some_world(stride), autoreset_mode="SameStep")
     assert envs.metadata["autoreset_mode"] is gymnasium.vector.AutoresetMode.SAME_STEP
     assert envs.metadata["render_fps"] == 10 / stride
-    assert dream(some_world(stride)).metadata == {"render_modes": ["rgb_array"], "render_fps": 10 / stride}
+    assert dream(some_world(stride)).metadata == {"render_modes": ["human", "rgb_array"], "render_fps": 10 / stride}
 
 
 def test_a_world_hands_itself_out_as_an_env(tmp_path: Path) -> None:

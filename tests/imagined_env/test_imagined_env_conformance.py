@@ -44,7 +44,9 @@ def test_a_batch_from_a_context_does_too(mode: str) -> None:
 
 
 @pytest.mark.parametrize(("space", "stride"), KINDS)
-def test_gymnasiums_checker_has_nothing_to_say(space: str, stride: int) -> None:
+def test_gymnasiums_checker_has_nothing_to_say(space: str, stride: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It also tries all ways to render, a window among them."""
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     world = some_world(stride, SPACES[space])
     named = {"world": world, "starts": some_starts(world), "render_mode": "rgb_array", "horizon": 5}
     with warnings.catch_warnings():

@@ -194,7 +194,7 @@ def test_another_number_of_seeds_is_refused() -> None:
     [
         ({"autoreset_mode": "same"}, "autoreset_mode is 'same', expected one of 'NextStep', 'SameStep', 'Disabled'"),
         ({"output": "jax"}, "output is 'jax', expected one of numpy, torch"),
-        ({"render_mode": "human"}, "render_mode is 'human', expected None or 'rgb_array'"),
+        ({"render_mode": "ansi"}, "render_mode is 'ansi', expected None or one of human, rgb_array"),
         ({"horizon": 0}, "horizon is 0, expected a whole number of at least 1"),
         ({"num_envs": 0}, "num_envs is 0, expected a whole number of at least 1"),
     ],

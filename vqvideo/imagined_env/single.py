@@ -10,7 +10,7 @@ from gymnasium.vector import AutoresetMode
 
 from vqvideo.imagined_env.actions import in_numpy
 from vqvideo.imagined_env.starts import StartsLike
-from vqvideo.imagined_env.vector import ImaginedVectorEnv
+from vqvideo.imagined_env.vector import RENDER_MODES, ImaginedVectorEnv
 from vqvideo.models.given import checked_seed
 from vqvideo.models.imagination import Imaginer
 
@@ -28,7 +28,7 @@ class ImaginedEnv(gymnasium.Env[Any, Any]):
         >>> observation, info = env.reset(seed=0)
     """
 
-    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+    metadata = {"render_modes": [*RENDER_MODES]}  # noqa: RUF012
 
     def __init__(self, world: Imaginer, starts: StartsLike, **options: Any) -> None:
         self.vector = ImaginedVectorEnv(world, starts, 1, autoreset_mode=AutoresetMode.DISABLED, **options)
@@ -53,9 +53,13 @@ class ImaginedEnv(gymnasium.Env[Any, Any]):
         return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), _own(infos)
 
     def render(self) -> Any:
-        """The newest frame, (h, w, 3) uint8; None without a render mode."""
+        """The newest frame, (h, w, 3) uint8; None without a render mode, or where a window shows it."""
         frames = self.vector.render()
         return None if frames is None else frames[0]
+
+    def close(self) -> None:
+        """Closes the window of render_mode="human"."""
+        self.vector.close()
 
 
 def _own(infos: dict[str, Any]) -> dict[str, Any]:

@@ -24,11 +24,13 @@ from vqvideo.imagined_env.batch import DreamBatch, RewardFunction
 from vqvideo.imagined_env.infos import as_arrays, final_infos_of, infos_of
 from vqvideo.imagined_env.rows import Rows
 from vqvideo.imagined_env.starts import StartsLike, given_starts, read_starts
+from vqvideo.imagined_env.window import Window
 from vqvideo.models.given import as_tensor, checked_seed
 from vqvideo.models.imagination import Imaginer, checked_sampling
 from vqvideo.models.prior.sampling import Sampling
 from vqvideo.models.rows import wrapped
 
+RENDER_MODES = ("human", "rgb_array")
 _OPTIONS = ("reset_mask", "frames", "actions")
 
 
@@ -60,10 +62,11 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         reward: replaces the model's own reward, which is 0, with a warning, if every recorded one is.
         output: "numpy", or "torch": tensors on the device of the model. Actions that are tensors there stay there too,
             and a step waits for the device twice: to know whether actions are valid, and which episodes are over.
-        render_mode: None or "rgb_array".
+        render_mode: None; "rgb_array"; or "human": a window shows env 0, all frames of its steps in their time.
 
     Raises:
-        InputError: starts of other frames or actions, or too short for the context; an unknown mode or output.
+        InputError: starts of other frames or actions, or too short for the context; an unknown mode or output; no
+            pygame for a window.
 
     Example:
         >>> envs = world.as_env(16, starts="data/car_racing", horizon=50)
@@ -89,8 +92,9 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         self.autoreset_mode = _mode(autoreset_mode)
         if output not in ("numpy", "torch"):
             raise InputError(f"output is {output!r}, expected one of numpy, torch")
-        if render_mode not in (None, "rgb_array"):
-            raise InputError(f"render_mode is {render_mode!r}, expected None or 'rgb_array'")
+        if render_mode not in (None, *RENDER_MODES):
+            raise InputError(f"render_mode is {render_mode!r}, expected None or one of {', '.join(RENDER_MODES)}")
+        self._window = Window(world.env.fps) if render_mode == "human" else None
         num_envs = whole(num_envs, "num_envs")
         read = read_starts(world, starts, context, max_starts)
         self.world, self.num_envs, self.render_mode, self.output = world, num_envs, render_mode, output
@@ -102,8 +106,9 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._actions = NativeActions(world.action_space, num_envs, world.device)
         self.metadata = {
-            "render_modes": ["rgb_array"],
-            "render_fps": world.env.fps / world.stride,
+            "render_modes": [*RENDER_MODES],
+            # Whole, because Gymnasium's `play` takes no other.
+            "render_fps": max(1, round(world.env.fps / world.stride)),
             "autoreset_mode": self.autoreset_mode,
         }
         self._over = Rows.of(np.zeros(num_envs, bool), world.device)
@@ -132,6 +137,7 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
             self.dreams.forget()
         infos = infos_of({"start": self.dreams.begin(rows, starts)}, rows)
         self._over = Rows(self._over.mask & ~rows.mask, self._over.host & ~rows.host)
+        self._show(self.dreams.newest[:1])
         observations = self._observations()
         return (observations, infos) if self.output == "torch" else (as_arrays(observations), as_arrays(infos))
 
@@ -171,15 +177,26 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
             self._over = over
         if beginning.any():
             infos |= infos_of({"start": self.dreams.begin(beginning)}, beginning)
+        self._show(result.info["frames"][0] if going.host[0] else self.dreams.newest[:1])
         return self._results(rewards, terminated, truncated, infos)
 
     def render(self) -> tuple[NDArray[np.uint8], ...] | None:
-        """The newest frame of each env, (h, w, 3) uint8; None without a render mode."""
-        if self.render_mode is None:
+        """The newest frame of each env, (h, w, 3) uint8; None without a render mode, or where a window shows them."""
+        if self.render_mode != "rgb_array":
             return None
         if not self.dreams.begun:
             raise NotResetError("render was called before reset: call reset first")
         return tuple(np.ascontiguousarray(self.dreams.newest.cpu().numpy()))
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Closes the window."""
+        if self._window is not None:
+            self._window.close()
+
+    def _show(self, frames: Tensor) -> None:
+        """Shows frames (t, h, w, 3) in the window, if there is one."""
+        if self._window is not None:
+            self._window.show(frames.cpu().numpy())
 
     def _observations(self) -> Tensor:
         # A copy: Gymnasium's wrappers write into observations, and these frames are needed again.
@@ -212,6 +229,7 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         """A step in which every env begins anew: nothing is imagined."""
         self.dreams.tick()
         infos = infos_of({"start": self.dreams.begin(self._over)}, self._over)
+        self._show(self.dreams.newest[:1])
         self._over = Rows(torch.zeros_like(self._over.mask), np.zeros_like(self._over.host))
         nothing = torch.zeros(self.num_envs, device=self.world.device)
         return self._results(nothing, nothing.bool(), nothing.bool(), infos)
