@@ -23,8 +23,9 @@ def fresh(batch: int) -> TimeState:
 
 
 def walk_through(layer: CausalConv3d, x: Tensor, state: TimeState) -> tuple[Tensor, TimeState]:
+    """Of (b, c, t, h, w), whose channels come last inside."""
     walk = TimeWalk(state)
-    return layer(x, walk), walk.finish()
+    return layer(x.movedim(1, -1), walk).movedim(-1, 1), walk.finish()
 
 
 # ---------------------------------------------------------------- causal convolution
@@ -57,10 +58,14 @@ def test_a_still_clip_gives_the_same_output_at_every_frame() -> None:
 def test_channel_norm_treats_every_position_alone() -> None:
     x = torch.randn(2, 8, 3, 4, 5) * 3 + 1
     norm = ChannelNorm(8)
-    out = norm(x)
+
+    def channels_second(x: Tensor) -> Tensor:
+        return norm(x.movedim(1, -1)).movedim(-1, 1)
+
+    out = channels_second(x)
     torch.testing.assert_close(out.mean(dim=1), torch.zeros(2, 3, 4, 5), atol=1e-5, rtol=0)
     torch.testing.assert_close(out.var(dim=1, unbiased=False), torch.ones(2, 3, 4, 5), atol=1e-3, rtol=0)
-    torch.testing.assert_close(norm(x[:1, :, 1:2, 2:3, 3:4]), out[:1, :, 1:2, 2:3, 3:4])
+    torch.testing.assert_close(channels_second(x[:1, :, 1:2, 2:3, 3:4]), out[:1, :, 1:2, 2:3, 3:4])
 
 
 # ---------------------------------------------------------------- rotary positions and attention

@@ -19,9 +19,10 @@ each_stride = pytest.mark.parametrize("stride", STRIDES)
 
 
 def run(net: nn.Module, x: Tensor, state: TimeState | None = None) -> tuple[Tensor, TimeState]:
+    """Of (b, c, t, h, w), whose channels come last inside."""
     walk = TimeWalk(state or TimeState((), torch.ones(len(x), dtype=torch.bool)))
     with torch.no_grad():
-        return net(x, walk), walk.finish()
+        return net(x.movedim(1, -1), walk).movedim(-1, 1), walk.finish()
 
 
 def nets(kind: type[ConvConfig], stride: int) -> tuple[nn.Module, nn.Module]:

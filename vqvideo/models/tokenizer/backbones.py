@@ -1,5 +1,7 @@
 """Encoder and decoder of the tokenizer: causal 3-D convolutions between space-to-depth and depth-to-space.
 
+Channels come last, (b, t, h, w, c), from the first layer to the last.
+
 Time is grouped before space: a network sees whole groups of `t stride` frames, the last group ending with the
 newest frame. See `vqvideo.models.tokenizer.vqvae` for how a clip of 1 + s k frames becomes 1 + k groups.
 """
@@ -10,12 +12,12 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from vqvideo.models.tokenizer.causal import CausalConv3d, ChannelNorm, TimeWalk
+from vqvideo.models.tokenizer.causal import CausalConv3d, ChannelNorm, TimeWalk, pointwise
 from vqvideo.models.tokenizer.config import ConvConfig, Stride
 
 
 class Down(nn.Module):
-    """Folds each (t, h, w) block of `stride` into channels. (b, c, t, h, w) -> (b, c', t/st, h/sh, w/sw)."""
+    """Folds each (t, h, w) block of `stride` into channels. (b, t, h, w, c) -> (b, t/st, h/sh, w/sw, c')."""
 
     def __init__(self, c_in: int, c_out: int, stride: Stride) -> None:
         super().__init__()
@@ -24,8 +26,8 @@ class Down(nn.Module):
 
     def forward(self, x: Tensor, walk: TimeWalk) -> Tensor:
         st, sh, sw = self.stride
-        folded = rearrange(x, "b c (t st) (h sh) (w sw) -> b (st sh sw c) t h w", st=st, sh=sh, sw=sw)
-        return self.project(folded)
+        folded = rearrange(x, "b (t st) (h sh) (w sw) c -> b t h w (st sh sw c)", st=st, sh=sh, sw=sw)
+        return pointwise(self.project, folded)
 
 
 class Up(nn.Module):
@@ -38,8 +40,8 @@ class Up(nn.Module):
 
     def forward(self, x: Tensor, walk: TimeWalk) -> Tensor:
         st, sh, sw = self.stride
-        x = self.project(x)
-        return rearrange(x, "b (st sh sw c) t h w -> b c (t st) (h sh) (w sw)", st=st, sh=sh, sw=sw)
+        x = pointwise(self.project, x)
+        return rearrange(x, "b t h w (st sh sw c) -> b (t st) (h sh) (w sw) c", st=st, sh=sh, sw=sw)
 
 
 class ResidualBlock(nn.Module):
@@ -73,7 +75,7 @@ class Chain(nn.Module):
 
 
 def make_encoder(cfg: ConvConfig, dim: int) -> Chain:
-    """(b, 3, t, h, w) -> (b, dim, t / st, h / sh, w / sw)."""
+    """(b, t, h, w, 3) -> (b, t / st, h / sh, w / sw, dim)."""
     layers: list[nn.Module] = []
     width = 3
     for stride, wider in zip(cfg.level_strides, cfg.widths, strict=True):
@@ -84,7 +86,7 @@ def make_encoder(cfg: ConvConfig, dim: int) -> Chain:
 
 
 def make_decoder(cfg: ConvConfig, dim: int) -> Chain:
-    """(b, dim, t, h, w) -> (b, 3, t st, h sh, w sw)."""
+    """(b, t, h, w, dim) -> (b, t st, h sh, w sw, 3)."""
     layers: list[nn.Module] = [CausalConv3d(dim, cfg.widths[-1], (1, 3, 3))]
     narrower = (*cfg.widths[-2::-1], 3)
     for stride, width, following in zip(reversed(cfg.level_strides), reversed(cfg.widths), narrower, strict=True):

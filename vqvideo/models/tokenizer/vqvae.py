@@ -313,15 +313,13 @@ class VQVAE(HubModel):
             first = torch.cat([first, frames[:, s:]], dim=1)
             frames = torch.where(rearrange(state.fresh, "b -> b 1 1 1 1"), first, frames)
         walk = TimeWalk(state)
-        x = rearrange(frames, "b t c h w -> b c t h w").contiguous(memory_format=torch.channels_last_3d)
-        return rearrange(self.encoder(x, walk), "b d t h w -> b t h w d"), walk.finish()
+        return self.encoder(rearrange(frames, "b t c h w -> b t h w c"), walk), walk.finish()
 
     def _frames(self, values: Tensor, state: TimeState) -> tuple[Tensor, TimeState]:
         """Code vectors (b, m, h, w, d) to signed frames (b, s m, c, h, w)."""
         walk = TimeWalk(state)
         values = values.to(self.variance.dtype)
-        x = self.decoder(rearrange(values, "b t h w d -> b d t h w"), walk)
-        return rearrange(x, "b c t h w -> b t c h w"), walk.finish()
+        return rearrange(self.decoder(values, walk), "b t h w c -> b t c h w"), walk.finish()
 
 
 def _hint(shape: tuple[int, ...], h: int, w: int) -> str:
