@@ -50,7 +50,7 @@ def trained(request: pytest.FixtureRequest) -> Head:
     optimizer = torch.optim.Adam(head.parameters(), lr=3e-3)
     generator = torch.Generator().manual_seed(0)
     for _ in range(250):
-        head(SILENT.expand(32, 1, 4, DIM), twins(32, generator)).loss.backward()
+        head(SILENT.expand(32, 1, 4, DIM), twins(32, generator)).nats.backward()
         optimizer.step()
         optimizer.zero_grad()
     return head.eval()

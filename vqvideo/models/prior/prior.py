@@ -33,8 +33,6 @@ class PriorOutput(NamedTuple):
     """Scalar to minimise."""
     metrics: dict[str, Tensor]
     """Scalars to log; cross-entropies in nats per token."""
-    logits: Tensor
-    """(b, t - 1, n, k): for latent steps 1 .. t - 1."""
     reward: Tensor
     """(b, t - 1): expected reward of each step."""
     termination: Tensor
@@ -136,14 +134,14 @@ class Prior(nn.Module):
         reward_logits, termination = self._outcome(hidden)
         reward_loss = self.reward.loss(reward_logits, rewards, weights)
         end_loss = termination_loss(termination, terminated, weights)
-        loss = tokens.loss + self.cfg.reward_weight * reward_loss + self.cfg.termination_weight * end_loss
+        loss = tokens.nats + self.cfg.reward_weight * reward_loss + self.cfg.termination_weight * end_loss
         metrics = {
-            "token_nats": tokens.loss.detach(),
+            "token_nats": tokens.nats.detach(),
             "top1": tokens.top1,
             "reward_loss": reward_loss.detach(),
             "termination_loss": end_loss.detach(),
         }
-        return PriorOutput(loss, metrics, tokens.logits, self.reward.mean(reward_logits), termination)
+        return PriorOutput(loss, metrics, self.reward.mean(reward_logits), termination)
 
     @torch.no_grad()
     def likelihood(

@@ -10,8 +10,9 @@ from vqvideo.models.prior.attention import SpaceAttention, attend, rotate
 from vqvideo.models.prior.blocks import SpaceBlock
 from vqvideo.models.prior.conditioning import PlainNorm
 from vqvideo.models.prior.config import AutoregressiveHeadConfig
+from vqvideo.models.prior.cross_entropy import TokenLoss, linear_cross_entropy
 from vqvideo.models.prior.embedding import TokenEmbedding
-from vqvideo.models.prior.heads.base import Head, HeadOutput, Likelihood, nats, top1
+from vqvideo.models.prior.heads.base import Head, Likelihood, nats
 from vqvideo.models.prior.sampling import TokenSampler
 
 
@@ -64,16 +65,19 @@ class AutoregressiveHead(Head):
 
     def logits(self, hidden: Tensor, codes: Tensor) -> Tensor:
         """(b, t, n, k), each token's given the codes (b, t, n) before it."""
+        return self.out(self.normed(hidden, codes))
+
+    def normed(self, hidden: Tensor, codes: Tensor) -> Tensor:
+        """(b, t, n, e): what the logits are a projection of."""
         before = self.embed.vectors(codes[..., :-1])
         first = self.first.to(before.dtype).expand(*codes.shape[:2], 1, -1)
         x = hidden + torch.cat([first, before], dim=2) + self.embed.place
         for block in self.blocks:
             x = block(x)
-        return self.out(self.norm(x))
+        return self.norm(x)
 
-    def forward(self, hidden: Tensor, codes: Tensor, generator: torch.Generator | None = None) -> HeadOutput:
-        logits = self.logits(hidden, codes)
-        return HeadOutput(nats(logits, codes).mean(), top1(logits, codes).mean(), logits)
+    def forward(self, hidden: Tensor, codes: Tensor, generator: torch.Generator | None = None) -> TokenLoss:
+        return linear_cross_entropy(self.normed(hidden, codes), self.out.weight, codes)
 
     def sample(self, hidden: Tensor, sampler: TokenSampler) -> Tensor:
         before = self.first.expand(len(hidden), 1, -1)

@@ -8,18 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vqvideo.models.prior.cross_entropy import TokenLoss
 from vqvideo.models.prior.sampling import TokenSampler
-
-
-class HeadOutput(NamedTuple):
-    """What a training pass returns."""
-
-    loss: Tensor
-    """Mean cross-entropy of the predicted tokens in nats."""
-    top1: Tensor
-    """Share of the predicted tokens whose likeliest code is right."""
-    logits: Tensor
-    """(b, t, n, k)."""
 
 
 class Likelihood(NamedTuple):
@@ -35,9 +25,9 @@ class Head(nn.Module, ABC):
     """Draws the tokens of a latent step."""
 
     @abstractmethod
-    def forward(self, hidden: Tensor, codes: Tensor, generator: torch.Generator | None = None) -> HeadOutput:
-        """One training pass: hidden (b, t, n, e) and the codes (b, t, n) that it should lead to; what is drawn comes
-        from `generator`.
+    def forward(self, hidden: Tensor, codes: Tensor, generator: torch.Generator | None = None) -> TokenLoss:
+        """One training pass: the mean loss over the tokens that are predicted, from hidden (b, t, n, e) and the codes
+        (b, t, n) that it should lead to; what is drawn comes from `generator`.
         """
 
     @abstractmethod
@@ -47,13 +37,6 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def likelihood(self, hidden: Tensor, codes: Tensor, generator: torch.Generator | None = None) -> Likelihood:
         """Of codes (b, t, n) given hidden (b, t, n, e)."""
-
-
-def top1(logits: Tensor, codes: Tensor) -> Tensor:
-    """1 where the likeliest code is right: (..., k), (...) -> (...)."""
-    # By the largest logit and not its index, which takes much longer to find in half precision on CPUs.
-    logits = logits.detach()
-    return (logits.gather(-1, codes[..., None])[..., 0] >= logits.amax(dim=-1)).float()
 
 
 def nats(logits: Tensor, codes: Tensor) -> Tensor:

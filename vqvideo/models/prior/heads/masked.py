@@ -13,8 +13,9 @@ from vqvideo.models.prior.attention import SpaceAttention
 from vqvideo.models.prior.blocks import SpaceBlock
 from vqvideo.models.prior.conditioning import PlainNorm
 from vqvideo.models.prior.config import MaskedHeadConfig
+from vqvideo.models.prior.cross_entropy import TokenLoss, linear_cross_entropy
 from vqvideo.models.prior.embedding import TokenEmbedding
-from vqvideo.models.prior.heads.base import Head, HeadOutput, Likelihood, nats, top1
+from vqvideo.models.prior.heads.base import Head, Likelihood, nats
 from vqvideo.models.prior.sampling import TokenSampler
 
 
@@ -49,12 +50,11 @@ class MaskedHead(Head):
         """(..., e) -> (..., k)."""
         return self.out(self.norm(x))
 
-    def forward(self, hidden: Tensor, codes: Tensor, generator: torch.Generator | None = None) -> HeadOutput:
+    def forward(self, hidden: Tensor, codes: Tensor, generator: torch.Generator | None = None) -> TokenLoss:
         angle = torch.rand(codes.shape[:2], device=codes.device, generator=generator) * math.pi / 2
         masked = _random_mask(codes, torch.cos(angle), generator)
-        logits = self.logits(self.trunk(hidden, codes, masked))
-        weight = masked / masked.sum()
-        return HeadOutput((nats(logits, codes) * weight).sum(), (top1(logits, codes) * weight).sum(), logits)
+        x = self.norm(self.trunk(hidden, codes, masked))
+        return linear_cross_entropy(x, self.out.weight, codes, masked / masked.sum())
 
     def sample(self, hidden: Tensor, sampler: TokenSampler) -> Tensor:
         rows, n = hidden.shape[:2]

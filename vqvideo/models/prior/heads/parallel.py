@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from vqvideo.models.prior.config import ParallelHeadConfig
-from vqvideo.models.prior.heads.base import Head, HeadOutput, Likelihood, nats, top1
+from vqvideo.models.prior.cross_entropy import TokenLoss, linear_cross_entropy
+from vqvideo.models.prior.heads.base import Head, Likelihood, nats
 from vqvideo.models.prior.sampling import TokenSampler
 
 
@@ -23,9 +24,8 @@ class ParallelHead(Head):
         """(..., e) -> (..., k)."""
         return self.out(self.norm(hidden))
 
-    def forward(self, hidden: Tensor, codes: Tensor, generator: torch.Generator | None = None) -> HeadOutput:
-        logits = self.logits(hidden)
-        return HeadOutput(nats(logits, codes).mean(), top1(logits, codes).mean(), logits)
+    def forward(self, hidden: Tensor, codes: Tensor, generator: torch.Generator | None = None) -> TokenLoss:
+        return linear_cross_entropy(self.norm(hidden), self.out.weight, codes)
 
     def sample(self, hidden: Tensor, sampler: TokenSampler) -> Tensor:
         return sampler(self.logits(hidden))
