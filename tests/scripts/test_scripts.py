@@ -16,7 +16,7 @@ sys.path.insert(0, str(SCRIPTS))
 
 from vqvideo.data.config import RecordConfig
 from vqvideo.data.store import Store
-from vqvideo.experiment.config import Experiment
+from vqvideo.experiment.config import Experiment, TrainingOptions
 from vqvideo.models.tokenizer.vqvae import VQVAE
 from vqvideo.scripts import evaluate, quickstart, record, rollout, train_prior, train_vqvae
 from vqvideo.world import WorldModel
@@ -238,3 +238,27 @@ def test_help_lists_the_settings_and_loads_nothing_heavy(tmp_path: Path, name: s
     assert ended.code == 0, ended.err
     assert any(option in ended.out for option in ("--record.env", "--env", "--deep"))
     assert [path.name for path in tmp_path.iterdir()] == ["configs"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "folder"),
+    [
+        ((), "data/tiny_world"),
+        (("--config", "other.yaml"), "data/car_racing"),
+        (("--record.env", "CarRacing"), "data/car_racing"),
+    ],
+)
+def test_a_prior_named_without_its_episodes_is_trained_on_those_of_its_tokenizer(
+    home: Path, flags: tuple[str, ...], folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(home)
+    monkeypatch.setattr(sys, "argv", ["train_prior.py", "--name", "tiny_world", *flags])
+    cfg = train_prior.on_episodes_of_tokenizer(TrainingOptions(name="tiny_world"))
+    assert cfg.record.folder == Path(folder)
+
+
+def test_a_prior_is_trained_on_the_episodes_that_the_command_names(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+    monkeypatch.setattr(sys, "argv", ["train_prior.py", "--name", "tiny_world", "--store", "data/other"])
+    cfg = TrainingOptions(name="tiny_world", store=Path("data/other"))
+    assert train_prior.on_episodes_of_tokenizer(cfg) == cfg
