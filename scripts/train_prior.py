@@ -30,7 +30,7 @@ def on_episodes_of_tokenizer(cfg: TrainingOptions) -> TrainingOptions:
     from vqvideo.storage.records import read_yaml, typed
 
     settings = cfg.folder / "vqvae" / "config.yaml"
-    named = cfg.store or any(word.startswith(("--config", "--record.")) for word in sys.argv[1:])
+    named = cfg.store or any(word.startswith("--record.") for word in sys.argv[1:])
     if named or not settings.is_file():
         return cfg
     record = typed(Experiment, read_yaml(settings), str(settings)).record

@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 from processes import launch
+from videos import moving_frames, write_video
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -106,6 +107,7 @@ TINY: dict[str, Any] = {
     },
 }
 FLAGS: Mapping[str, list[str]] = {
+    "import_data": ["--steps", "12", "--frame-size", "32", "--held-out-every", "3"],
     "record": ["--episodes", "6", "--steps", "40", "--frame-size", "32", "--workers", "0", "--held-out-every", "3"],
     "rollout": ["--clips", "1", "--evaluate", "2", "--context", "2", "--length", "3", "--threads", "1"],
     "evaluate_world": ["--clips", "2", "--context", "2", "--horizon", "3"],
@@ -135,6 +137,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         copy = home / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_text(path.read_text() if path.parent.name == "bakeoff" else tiny_config(path))
+    for number in range(2):
+        write_video(home / "my_videos" / f"{number}.mp4", moving_frames(40), codec="libx264", pixels="yuv420p")
     return home
 
 
@@ -194,7 +198,7 @@ def test_the_commands_leave_what_the_page_says(home: Path, outcomes: dict[str, s
     figures = json.loads((home / "figures.json").read_text())
     assert {"subject", "hardware", "versions", "settings", "notes", "results"} == set(figures)
     assert all(row["frames_per_s"] > 0 for row in figures["results"]["cpu"]["tokenizer"])
-    for name in ("quickstart", "car_racing", "lunar_lander_v3", "two"):
+    for name in ("quickstart", "car_racing", "lunar_lander_v3", "two", "my_videos"):
         assert (home / "runs" / name / "vqvae" / "model" / "model.safetensors").is_file(), name
 
 

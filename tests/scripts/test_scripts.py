@@ -244,7 +244,7 @@ def test_help_lists_the_settings_and_loads_nothing_heavy(tmp_path: Path, name: s
     ("flags", "folder"),
     [
         ((), "data/tiny_world"),
-        (("--config", "other.yaml"), "data/car_racing"),
+        (("--config", "other.yaml"), "data/tiny_world"),
         (("--record.env", "CarRacing"), "data/car_racing"),
     ],
 )
