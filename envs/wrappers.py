@@ -59,7 +59,7 @@ class ResizedFrames(gymnasium.ObservationWrapper):
         self.observation_space = spaces.Box(0, 255, (*size, 3), np.uint8)
 
     def observation(self, observation: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return resize(observation[None], self.size)[0]
+        return resize(observation, self.size)
 
 
 def idle_action(space: spaces.Space) -> Any:

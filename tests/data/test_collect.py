@@ -80,20 +80,22 @@ def test_an_environment_that_reuses_one_array_is_recorded_frame_by_frame() -> No
 
 
 def test_frames_of_the_stored_size_are_not_touched_and_others_are_averaged() -> None:
-    frames = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
-    assert resize(frames, (32, 32)) is frames
-    flat = np.full((2, 400, 600, 3), 77, np.uint8)
+    frame = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
+    assert resize(frame, (32, 48)) is frame
+    assert resize(frame, (24, 16)).shape == (24, 16, 3)
+    flat = np.full((400, 600, 3), 77, np.uint8)
     np.testing.assert_array_equal(resize(flat, (64, 64)), 77)
-    halves = np.zeros((1, 64, 64, 3), np.uint8)
-    halves[:, ::2] = 200
+    halves = np.zeros((64, 64, 3), np.uint8)
+    halves[::2] = 200
     assert abs(int(resize(halves, (8, 8)).mean()) - 100) < 5, "stripes blend into their mean"
 
 
-def test_long_episodes_are_resized_in_batches_to_the_same_frames() -> None:
+def test_every_frame_of_a_long_episode_is_resized() -> None:
     writer = MemoryWriter()
     play(partial(StubEnv, length=500), writer, episodes=1, max_steps=150, frame_size=(20, 20))
     play(partial(StubEnv, length=500), small := MemoryWriter(), episodes=1, max_steps=150)
-    np.testing.assert_array_equal(resize(writer.episodes[0].frames, (16, 16)), small.episodes[0].frames)
+    resized = [resize(frame, (16, 16)) for frame in writer.episodes[0].frames]
+    np.testing.assert_array_equal(resized, small.episodes[0].frames)
 
 
 # --- what is refused ---

@@ -232,3 +232,14 @@ def test_an_interrupted_recording_keeps_what_is_done_and_can_be_continued(
 def test_nothing_is_played_when_all_episodes_exist() -> None:
     play(StubEnv, writer := MemoryWriter())
     assert play(StubEnv, writer, workers=2).episodes == 0
+
+
+def stub_without_torch() -> StubEnv:
+    assert "torch" not in sys.modules
+    return StubEnv()
+
+
+def test_a_worker_loads_no_torch_for_an_environment_that_needs_none() -> None:
+    """Every worker would need 0.7 GiB of its own, and seconds to load it."""
+    play(stub_without_torch, writer := MemoryWriter(), episodes=1, workers=1, frame_size=(20, 20))
+    assert writer.indices == {0}

@@ -89,7 +89,7 @@ class Agent:
 
     def __call__(self, frames: NDArray[np.uint8]) -> NDArray[Any]:
         """Actions (b, ...) drawn for frames (b, h, w, 3) uint8 of any size."""
-        frames = np.moveaxis(resize(np.ascontiguousarray(frames), self.frame_size), -1, 1)
+        frames = np.moveaxis(np.stack([resize(frame, self.frame_size) for frame in frames]), -1, 1)
         actions, _ = self.policy.predict(frames, deterministic=False)
         return actions
 

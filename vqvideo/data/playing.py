@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from vqvideo.data.episode import Steps
+from vqvideo.data.episode import CHUNK, Steps
 from vqvideo.data.episode_writer import EpisodeWriter, WrittenEpisode
 from vqvideo.errors import InputError
 from vqvideo.spaces import ActionSpace
@@ -21,7 +22,6 @@ from vqvideo.spaces import ActionSpace
 if TYPE_CHECKING:
     import gymnasium
 
-RESIZE_BATCH = 64
 WRITING = -1
 """In the place of a number of steps: the episode is over, and its file is put together."""
 _LARGEST_REWARD = float(np.finfo(np.float32).max)
@@ -72,7 +72,7 @@ class Job:
 
 
 class FrameBuffer:
-    """Writes the frames of an episode at the stored size. Resizes in batches: one by one takes four times as long."""
+    """Writes the frames of an episode at the stored size, as many at once as are compressed together."""
 
     def __init__(self, size: tuple[int, int], writer: EpisodeWriter, where: str) -> None:
         self.size, self.writer, self.where = size, writer, where
@@ -91,15 +91,15 @@ class FrameBuffer:
             raise InputError(
                 f"{where}: the frame's shape changed from {self._shape} to {frame.shape}; expected one size."
             )
-        # Some environments draw every frame into the same array.
-        self._fresh.append(frame.copy())
-        if len(self._fresh) == RESIZE_BATCH:
+        # Some environments draw every frame into the same array: never keep their own.
+        self._fresh.append(resize(frame.copy(), self.size))
+        if len(self._fresh) == CHUNK:
             self.flush()
 
     def flush(self) -> None:
-        """Writes those that still wait for a full batch."""
+        """Writes those that still wait for others."""
         if self._fresh:
-            self.writer.add_frames(resize(np.stack(self._fresh), self.size))
+            self.writer.add_frames(np.stack(self._fresh))
             self._fresh = []
 
 
@@ -123,16 +123,16 @@ class StepBuffer:
         return Steps(actions, rewards, last & terminated, last & truncated)
 
 
-def resize(frames: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Frames (t, h, w, 3) uint8 at `size` (height, width), antialiased."""
-    if frames.shape[1:3] == tuple(size):
-        return frames
-    from torchvision.transforms.v2.functional import resize as resize_video
+def resize(frame: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A frame (h, w, 3) uint8 at `size` (height, width), antialiased.
 
-    from vqvideo.data.clips import to_video  # heavy, as is torchvision
-
-    video = resize_video(to_video(frames), list(size), antialias=True)
-    return np.ascontiguousarray(video.movedim(-3, -1).numpy())
+    By Pillow, in whole numbers: equal on every machine, where PyTorch's depend on the instructions that a processor
+    has, and without PyTorch, of which every worker would need its own 0.7 GiB.
+    """
+    h, w = size
+    if frame.shape[:2] == (h, w):
+        return frame
+    return np.array(Image.fromarray(frame).resize((w, h), Image.Resampling.BILINEAR))
 
 
 def play(

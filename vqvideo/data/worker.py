@@ -12,6 +12,7 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -57,13 +58,12 @@ def _work(pipe: connection.Connection, pickled: bytes, step: Any, name: str) -> 
     step.value = IMPORTING
     _settle_process(pipe, name)
     try:
-        import torch
-        import torchvision.transforms.v2.functional  # noqa: F401 - here, where time for imports is allowed for
-
-        torch.set_num_threads(1)
         job: Job = cloudpickle.loads(pickled)
         step.value = MAKING
         env, policy = job.make_env(), job.make_policy()
+        # Of an agent that plays, or of the environment: the cores are shared by the workers.
+        if torch := sys.modules.get("torch"):
+            torch.set_num_threads(1)
         pipe.send((READY, None))
         while (index := pipe.recv()) is not None:
             pipe.send((DONE, play(job, index, env, policy, lambda done: setattr(step, "value", done))))
