@@ -112,7 +112,13 @@ def _failure(error: Exception) -> Failure:
 class Worker:
     """One worker process and what the main process knows about it."""
 
+    _main_ends = False
+    """Whether the main process is at its end."""
+
     def __init__(self, number: int, pickled: bytes) -> None:
+        # A thread that records would replace the workers that have just been ended.
+        if Worker._main_ends:
+            raise SystemExit
         context = multiprocessing.get_context("spawn")
         self.number = number
         self.pipe, theirs = context.Pipe()
@@ -123,7 +129,7 @@ class Worker:
         )
         self._parent = os.getpid()
         # Before multiprocessing's own: it would end the worker and not its children, and wait for it.
-        atexit.register(self.kill)
+        atexit.register(self._end_with_main)
         with importable_main():
             self.process.start()
         theirs.close()
@@ -167,9 +173,13 @@ class Worker:
             time.sleep(0.02)
         return self.process.exitcode
 
+    def _end_with_main(self) -> None:
+        Worker._main_ends = True
+        self.kill()
+
     def kill(self) -> None:
         """Ends it, whatever it does, and the processes of its environment."""
-        atexit.unregister(self.kill)
+        atexit.unregister(self._end_with_main)
         # A fork of the main process inherits what is to be done at exit, and must not do it.
         if os.getpid() != self._parent or self.process.pid is None:
             return
