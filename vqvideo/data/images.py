@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vqvideo.data.clips import to_video
+from vqvideo.data.files_below import files_below
 from vqvideo.errors import InputError
 
 ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
@@ -53,10 +52,7 @@ class Images(Dataset[dict[str, Tensor]]):
 
     def __init__(self, folder: Path, frame_size: tuple[int, int]) -> None:
         self.frame_size = frame_size
-        # Files only: to open a pipe would wait for ever. Hidden ones are no images: a Mac puts "._x.png" beside x.png.
-        there = [path for path in folder.rglob("*") if path.is_file() and not _hidden(path.relative_to(folder))]
-        files = sorted(str(path) for path in there if path.suffix.lower() in ENDINGS)
-        others = _listed(path.suffix.lower() for path in there if path.suffix.lower() not in ENDINGS)
+        files, others = files_below(folder, ENDINGS)
         expected = f"images end in {', '.join(sorted(ENDINGS))}"
         if not files:
             found = "no images in it" if folder.is_dir() else "no such folder"
@@ -65,7 +61,7 @@ class Images(Dataset[dict[str, Tensor]]):
         if others:
             logger.info("%s: left out %s; %s", folder, others, expected)
         # An array: worker processes would copy a list of strings page by page.
-        self._files = np.array(files)
+        self._files = np.array([str(folder / path) for path in files])
 
     def __len__(self) -> int:
         return len(self._files)
@@ -90,15 +86,6 @@ class Images(Dataset[dict[str, Tensor]]):
                 f"{', '.join(_FORMATS)}, or remove it"
             ) from error
         return {"frames": to_video(pixels)[None]}
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
-
-
-def _listed(endings: Iterable[str]) -> str:
-    """The commonest endings of files and how often they occur."""
-    return ", ".join(f"{count} {ending or 'without ending'}" for ending, count in Counter(endings).most_common(5))
 
 
 def _rgb(file: ImageFile.ImageFile) -> Image.Image:

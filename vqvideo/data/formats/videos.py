@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from vqvideo.data.files_below import files_below
 from vqvideo.data.formats import Facts, Moment
 from vqvideo.errors import InputError
 from vqvideo.spaces import ActionSpace
@@ -45,12 +45,8 @@ class Videos:
         if path.is_file():
             self.names = [path.name]
             return
-        # Files only: to open a pipe would wait for ever. Hidden ones are no films: a Mac puts "._x.mp4" beside x.mp4.
-        there = [found.relative_to(path) for found in path.rglob("*") if found.is_file()]
-        there = [found for found in there if not any(part.startswith(".") for part in found.parts)]
-        self.names = sorted(found.as_posix() for found in there if found.suffix.lower() in ENDINGS)
-        others = Counter(found.suffix.lower() or "no ending" for found in there if found.suffix.lower() not in ENDINGS)
-        listed = ", ".join(f"{count} {ending}" for ending, count in others.most_common(5))
+        films, listed = files_below(path, ENDINGS)
+        self.names = [film.as_posix() for film in films]
         if not self.names:
             found = f"no videos in it ({listed or 'it is empty'})" if path.is_dir() else "no such file or folder"
             raise InputError(f"{path}: {found}; videos end in {', '.join(sorted(ENDINGS))}")
