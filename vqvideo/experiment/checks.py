@@ -26,6 +26,7 @@ from vqvideo.data.index import SPLITS
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
 from vqvideo.experiment.config import Experiment, vqvae_folder
+from vqvideo.experiment.frame_sizes import fitted
 from vqvideo.experiment.objective import TokenizerObjective, tokenizer_to_continue
 from vqvideo.experiment.warm_start import warm_start
 from vqvideo.models.prior import ActionStats, Prior, PriorSpec
@@ -160,6 +161,7 @@ def check_rewards(store: Store) -> None:
 
 
 def _check(cfg: Experiment, episodes: Episodes, stages: Sequence[Stage], known: Known) -> None:
+    cfg = fitted(cfg, episodes.frame_size)
     if not known.get("resume", True):
         RunFolder(cfg.folder / stages[0]).refuse_run()
     for number, stage in enumerate(stages):

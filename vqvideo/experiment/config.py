@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from vqvideo.agents.config import AgentStage
 from vqvideo.data.config import RecordConfig, SegmentConfig, StillsConfig, check_name
@@ -16,8 +17,12 @@ from vqvideo.storage.records import read_yaml, typed
 from vqvideo.training.config import TrainConfig
 
 E = TypeVar("E", bound="Experiment")
-MAY_CHANGE = frozenset({"init", "validation_clips", "cache_gib"})
-"""Settings of a stage that a resumed run may have different. (Where the first weights came from counts by content.)"""
+MAY_CHANGE = frozenset({"init", "validation_clips", "cache_gib", "most_tokens"})
+"""Settings of a stage that a resumed run may have different. (Where the first weights came from counts by content, the
+most tokens by the backbone that they led to.)
+"""
+MOST_TOKENS = 256
+"""Tokens per latent step for which nobody need say how many: a prior's time grows with them, or faster."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +49,14 @@ class VQVAEStage:
     """Memory in GiB for decoded frames, of each process that reads; training and held-out episodes share it by their
     lengths. What does not fit is decoded whenever it is needed.
     """
+    most_tokens: int | None = None
+    """Most tokens per latent step: for frames that make more, stem and strides of the backbone are doubled, and doubled
+    again. None leaves it as it is. By default 256, or none where a flag names a backbone, or a file that does not set
+    this.
+    """
 
     def __post_init__(self) -> None:
-        at_least(self, "vqvae.", latent_steps=1, validation_clips=1, cache_gib=0)
+        at_least(self, "vqvae.", latent_steps=1, validation_clips=1, cache_gib=0, most_tokens=1)
 
 
 @dataclass(frozen=True)
@@ -156,9 +166,20 @@ def parse(cls: type[E], default_config: Path, description: str) -> E:
     except argparse.ArgumentError as error:
         raise InputError("--config needs a file: --config configs/car_racing.yaml") from error
     config = _shipped(known.config, default_config.parent)
-    default = typed(cls, read_yaml(config), str(config))
+    written = read_yaml(config)
+    default = _with_most_tokens(typed(cls, written, str(config)), written, arguments)
     note = f"{description}\n\nSettings come from --config FILE (now {config}) and from the flags below."
     return tyro.cli(cls, default=default, args=arguments, description=note, config=(tyro.conf.AvoidSubcommands,))
+
+
+def _with_most_tokens(default: E, written: Mapping[str, Any], arguments: Sequence[str]) -> E:
+    """The settings of a file with the limit for the backbone: who names a backbone gets that one."""
+    vqvae = written.get("vqvae", {})
+    by_flag = any(word.startswith("--vqvae.model.backbone") for word in arguments)
+    by_file = "most_tokens" in vqvae or "backbone" in vqvae.get("model", {})
+    if by_file and not by_flag:
+        return default
+    return replace(default, vqvae=replace(default.vqvae, most_tokens=None if by_flag else MOST_TOKENS))
 
 
 def _shipped(config: Path, home: Path) -> Path:

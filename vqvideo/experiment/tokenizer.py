@@ -16,6 +16,7 @@ from vqvideo.evaluation.pictures import Frames, reconstruction_rows
 from vqvideo.evaluation.tokenizer import evaluate_tokenizer
 from vqvideo.experiment.checks import check_store
 from vqvideo.experiment.config import MAY_CHANGE, Experiment, vqvae_folder
+from vqvideo.experiment.frame_sizes import about_tokens, fitted
 from vqvideo.experiment.objective import TokenizerObjective, continue_tokenizer
 from vqvideo.experiment.stage import Training, run_training, show_clips
 from vqvideo.training.config import Identity
@@ -35,10 +36,13 @@ def train_vqvae(
         resume: go on from the newest checkpoint, if there is one.
         any_world_size: also if it was written by another number of processes.
     """
+    named, cfg = cfg, fitted(cfg, store.meta.frame_size)
     stage, train = cfg.vqvae, cfg.vqvae.train
     processes = join_processes().num_processes
     together(lambda: check_store(cfg, store, "vqvae", processes=processes, resume=resume))
     accelerator = make_accelerator(train, cfg.folder / "vqvae", resume=resume)
+    if said := about_tokens(named, cfg, store.meta.frame_size):
+        accelerator.print(said, flush=True)
     torch.manual_seed(train.seed)
     model = stage.model.build(store.meta.frame_size)
     length = model.clip_length(stage.latent_steps)

@@ -5,9 +5,9 @@ built.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from vqvideo.errors import InputError, at_least
 from vqvideo.models import class_of
@@ -89,6 +89,21 @@ class ConvConfig:
                 f"{fitting_sizes(frame_size, (sh, sw))}, or change backbone.strides"
             )
         return h // sh, w // sw
+
+    def coarsened(self, frame_size: tuple[int, int], most_tokens: int, multiple: int = 1) -> Self:
+        """The same network on larger squares of pixels: stem and strides are doubled, and doubled again, until frames
+        make `most_tokens` tokens per latent step or fewer. Then it costs as much as on smaller frames.
+
+        Args:
+            frame_size: (h, w) in pixels.
+            most_tokens: the limit. More are left where the sides of the frames cannot be divided any further.
+            multiple: what rows and columns of tokens must stay a multiple of.
+        """
+        (h, w), (t, sh, sw) = frame_size, self.strides
+        if h * w <= most_tokens * sh * sw or h % (2 * sh * multiple) or w % (2 * sw * multiple):
+            return self
+        coarser = replace(self, strides=(t, 2 * sh, 2 * sw), patch=2 * self.patch)
+        return coarser.coarsened(frame_size, most_tokens, multiple)
 
     @property
     @abstractmethod
