@@ -148,7 +148,12 @@ def _first_that_fits(hints: list[Any], plain: Any, where: str) -> Any:
     for hint in hints:
         with suppress(InputError):
             return from_plain(hint, plain, where)
-    raise InputError(f"{where} is {_shown(plain)}, expected {' or '.join(hint.__name__ for hint in hints)}")
+    raise InputError(f"{where} is {_shown(plain)}, expected {' or '.join(map(_named, hints))}")
+
+
+def _named(hint: Any) -> str:
+    """A type in an error; of a choice, what there is to choose."""
+    return " or ".join(map(repr, get_args(hint))) if get_origin(hint) is Literal else hint.__name__
 
 
 def _mapping(plain: Any, where: str) -> Any:

@@ -46,8 +46,11 @@ class TrainConfig:
     """Mixed precision; auto takes what the launcher was asked for (--mixed_precision bf16), or else measures on CPUs
     and takes bf16 on GPUs that have it. What was taken is recorded in the checkpoints.
     """
-    threads: int | None = None
-    """CPU threads per process; by default measured."""
+    threads: int | Literal["follow"] | None = None
+    """CPU threads per process: a number, or follow for one or all cores, whichever is faster at the moment, measured
+    again and again during the run, since other programs come and go. By default a run with max_seconds follows; any
+    other measures at the start and keeps the number, since other threads would give other bits.
+    """
     workers: int = 0
     """Loader processes, each with decoded episodes of its own; 0 is fastest while these fit into memory."""
     validate_every: int = 500
@@ -63,7 +66,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         at_least(self, "train.", steps=1, batch=1, accumulate=1, validate_every=1, checkpoint_every=1, log_every=1)
-        at_least(self, "train.", seed=0, workers=0, warmup=0, threads=1)
+        at_least(self, "train.", seed=0, workers=0, warmup=0)
+        if self.threads != "follow":
+            at_least(self, "train.", threads=1)
         at_least(self, "train.", learning_rate=0, final_rate=0, weight_decay=0, clip_norm=0)
         if not all(0 <= beta < 1 for beta in self.betas):
             raise InputError(f"train.betas are {self.betas}, expected 0 <= beta < 1")
@@ -79,6 +84,11 @@ class TrainConfig:
         """What a run ends by, and the decay of its learning rate follows."""
         return {"steps": self.steps, "max_seconds": self.max_seconds}
 
+    @property
+    def follows_load(self) -> bool:
+        """Whether the number of threads may change during the run."""
+        return self.threads == "follow" or (self.threads is None and self.max_seconds is not None)
+
     def progress(self, step: int, seconds: float) -> float:
         """Share of the run that is over after so many steps and seconds, whichever is more."""
         return max(step / self.steps, seconds / self.max_seconds if self.max_seconds else 0.0)
@@ -91,6 +101,23 @@ class TrainConfig:
                 f"batches: choose a multiple of {world * self.accumulate}"
             )
         return self.batch // self.accumulate
+
+
+def end_by_clock(cfg: TrainConfig, step: int, stage: str) -> str | None:
+    """Says of a run that has ended at a step that it was cut short by its clock; None where it was not.
+
+    Args:
+        cfg: how it was trained.
+        step: steps that were taken.
+        stage: name of its folder, which its settings begin with.
+    """
+    if step >= cfg.steps:
+        return None
+    setting = f"--{stage}.train.max-seconds"
+    return (
+        f"stopped by the clock after {step:,} of {cfg.steps:,} steps: {setting} is {cfg.max_seconds:g}. To take the "
+        f"others, call it again with more, or with {setting} none (a training script: with --resume)"
+    )
 
 
 @dataclass(frozen=True)

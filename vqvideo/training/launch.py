@@ -44,6 +44,7 @@ def make_accelerator(cfg: TrainConfig, run: Path, *, resume: bool = False) -> Ac
     A launcher may ask for bf16 or fp16, as `accelerate launch --mixed_precision bf16` does and what `accelerate config`
     saved; that is taken where `train.precision` is auto. What was measured or asked for is kept: a resumed run takes
     the choices of the run that it continues, since other threads or another precision would give other bits.
+    (A run that follows the load begins with these threads, and its trainer changes them.)
 
     Args:
         cfg: how to train.
@@ -62,7 +63,8 @@ def make_accelerator(cfg: TrainConfig, run: Path, *, resume: bool = False) -> Ac
     # The state is shared by all Accelerators of a process, and would refuse another precision for the next stage.
     AcceleratorState._reset_state(reset_partial_state=False)
     earlier = newest_progress(run / "checkpoints") if resume else {}
-    configure_threads(cfg.threads or earlier.get("threads"), local_world, on_cpu=on_cpu)
+    threads = None if cfg.threads == "follow" else cfg.threads
+    configure_threads(threads or earlier.get("threads"), local_world, on_cpu=on_cpu)
     precision = chosen_precision(cfg, earlier.get("precision"), run) or best_precision(on_cpu=on_cpu)
     if precision == "fp16" and on_cpu:
         # Accelerate would train in full precision and call it fp16.

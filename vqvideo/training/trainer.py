@@ -33,7 +33,7 @@ from vqvideo.storage.checkpoint import (
     set_aside_after,
 )
 from vqvideo.training import finite
-from vqvideo.training.config import Identity, TrainConfig, check_same_run, check_same_world
+from vqvideo.training.config import Identity, TrainConfig, check_same_run, check_same_world, end_by_clock
 from vqvideo.training.finite import NonFiniteError
 from vqvideo.training.loader import Batch
 from vqvideo.training.optimizers import (
@@ -47,6 +47,7 @@ from vqvideo.training.optimizers import (
 from vqvideo.training.processes import gathered, on_main_process, ranks_where, refuse_disagreement
 from vqvideo.training.run_folder import RunFolder
 from vqvideo.training.signals import InterruptedRunError, StopSignal
+from vqvideo.training.threads import FollowingThreads, following_threads
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -114,6 +115,7 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0
         self._skips = 0
+        self._threads: FollowingThreads | None = None
 
     def fit(
         self,
@@ -134,6 +136,7 @@ class Trainer:
             InterruptedRunError: a signal came; a checkpoint was saved at the step boundary.
         """
         on_main_process(lambda: self.run.check_room(self._checkpoint_bytes(), self.cfg.keep))
+        self._threads = following_threads(self.cfg, on_cpu=self.accelerator.device.type == "cpu")
         # Through `prepare` once: DDP and autocast wrap the forward pass; the model itself stays plain.
         prepared, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
         source = iter(batches(self.step * self.cfg.accumulate, self.cfg.steps * self.cfg.accumulate))
@@ -151,7 +154,8 @@ class Trainer:
                 if self.step % self.cfg.log_every == 0 or self.done:
                     metrics = _mean_over_ranks(figures.read())
                     bar.set_postfix(step=self.step, loss=f"{metrics['loss']:.3f}", refresh=False)
-                    self._log("train", metrics | self._interval_metrics())
+                    threads = {"threads": self._threads.kept} if self._threads else {}
+                    self._log("train", metrics | threads | self._interval_metrics())
                 if self._validation_is_due() and not stopped_by:
                     self._validate(evaluate, stop)
                     stopped_by = self._stop_agreed(stop)
@@ -159,6 +163,7 @@ class Trainer:
                     self._save()
                 if stopped_by:
                     raise InterruptedRunError(stopped_by, self.run.checkpoints)
+        self._tell_of_the_clock()
         return self._last_validation()
 
     @property
@@ -207,6 +212,10 @@ class Trainer:
             before = replace(self.cfg, **progress["length"])
             if said := rise_of_rate(before, self.cfg, self.step, self.seconds):
                 self.accelerator.print(said, flush=True)
+
+    def _tell_of_the_clock(self) -> None:
+        if said := end_by_clock(self.cfg, self.step, self.run.path.name):
+            self.accelerator.print(said, flush=True)
 
     def _rewind(self) -> None:
         self.run.rewind(self.step)
@@ -278,7 +287,17 @@ class Trainer:
         self.step += 1
         times, signals = zip(*gathered(seconds, stop.number), strict=True)
         self.seconds += max(times)
+        self._follow_load(max(times))
         return int(max(signals))
+
+    def _follow_load(self, seconds: float) -> None:
+        """Sets the threads of the next step. All ranks know the same time, and so all choose alike."""
+        if self._threads is None:
+            return
+        switch = self._threads.took(seconds)
+        torch.set_num_threads(self._threads.now)
+        if switch and switch.telling and self.accelerator.is_main_process:
+            tqdm.write(f"step {self.step}  {switch}")
 
     def _stop_agreed(self, stop: StopSignal) -> int:
         return int(max(number for (number,) in gathered(stop.number)))
@@ -340,7 +359,7 @@ class Trainer:
             "world": self.accelerator.num_processes,
             "settings": self.identity.settings(),
             "precision": self.accelerator.mixed_precision,
-            "threads": torch.get_num_threads(),
+            "threads": self._threads.kept if self._threads else torch.get_num_threads(),
             "length": self.cfg.length,
         }
         if self.accelerator.scaler is not None:
