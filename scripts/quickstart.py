@@ -12,7 +12,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vqvideo import cli
 
@@ -32,6 +32,7 @@ def quickstart(cfg: Experiment) -> dict[str, Any]:
     from vqvideo.experiment.prior import train_prior
     from vqvideo.experiment.tokenizer import train_vqvae
     from vqvideo.scripts.rollout import Options, rollout
+    from vqvideo.training.hardware import hardware
 
     # What the last part would refuse is refused before the first.
     dreams = (Options.context, Options.length)
@@ -58,6 +59,7 @@ def quickstart(cfg: Experiment) -> dict[str, Any]:
     figures = summary(cfg, tokenizer, prior, result.report, speeds)
     return {
         "seconds": round(time.perf_counter() - began + earlier, 1),
+        "hardware": hardware(),
         **figures,
         "video": str(result.video),
         "picture": str(result.picture),
@@ -82,10 +84,15 @@ def recorded(options: RecordConfig) -> Store:
 
 def trained_seconds(cfg: Experiment) -> float:
     """Training time of an earlier call that this one continues; 0 for a first one."""
+    return sum(last["seconds"] for last in last_records(cfg).values())
+
+
+def last_records(cfg: Experiment) -> dict[str, dict[str, Any]]:
+    """The last log line of each stage that has begun."""
     from vqvideo.training.run_folder import RunFolder
 
-    logs = [RunFolder(cfg.folder / stage).records() for stage in ("vqvae", "prior")]
-    return sum(log[-1]["seconds"] for log in logs if log)
+    logs = {stage: RunFolder(cfg.folder / stage).records() for stage in ("vqvae", "prior")}
+    return {stage: log[-1] for stage, log in logs.items() if log}
 
 
 def headline(number: int, text: str) -> None:
@@ -116,11 +123,58 @@ def summary(
     from vqvideo.models.tokenizer.vqvae import VQVAE
 
     vqvae = VQVAE.from_pretrained(vqvae_folder(cfg))
-    return {
-        "tokenizer": {**tokenizer, "bits_per_latent_step": vqvae.bits_per_latent_step},
-        "prior": {**prior, **report.to_json()},
+    steps = {stage: last["step"] for stage, last in last_records(cfg).items()}
+    figures = {
+        "tokenizer": {"steps": steps["vqvae"], **tokenizer, "bits_per_latent_step": vqvae.bits_per_latent_step},
+        "prior": {"steps": steps["prior"], **prior, **report.to_json()},
         "speed": speeds,
     }
+    reached = floor_reached(figures)
+    return {**figures, "floor": reached and reached.name}
+
+
+class Floor(NamedTuple):
+    """What a run of the quickstart is worth at least."""
+
+    name: str
+    """What is written down."""
+    tokenizer: float
+    """Held-out PSNR in dB."""
+    codes: float
+    """Share of the codes that are used."""
+    step: float
+    """dB over repeating the last frame, at the worst of the first 8 steps."""
+    mean: float
+    """dB over repeating the last frame, mean of the first 8 steps."""
+    actions: float
+    """dB that the true actions are worth over those of another clip."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name}: {self.tokenizer:g} dB, {self.codes:.0%} of the codes, {self.mean:+g} dB over repeating "
+            f"(worst {self.step:+g}), true actions {self.actions:+g} dB"
+        )
+
+    def holds(self, figures: dict[str, Any]) -> bool:
+        """Whether the figures are as good in every respect."""
+        tokenizer, prior = figures["tokenizer"], figures["prior"]
+        gains = prior["psnr_gain_db"][:8]
+        found = (tokenizer["psnr_db"], tokenizer["codes_used"], min(gains), sum(gains) / len(gains))
+        least = (self.tokenizer, self.codes, self.step, self.mean, self.actions)
+        return all(a >= b for a, b in zip((*found, prior["controllability_db"]), least, strict=True))
+
+
+FLOORS = (
+    Floor("fast machine", 38.0, 0.98, 2.0, 6.0, 4.0),
+    Floor("ordinary machine", 35.5, 0.98, 2.0, 4.5, 4.0),
+    Floor("busy machine", 33.0, 0.9, 0.0, 0.0, 0.0),
+)
+"""From the best down: on two quiet cores with AVX512-BF16, on two quiet ones with AVX2, and beside other work."""
+
+
+def floor_reached(figures: dict[str, Any]) -> Floor | None:
+    """The best floor that the figures hold."""
+    return next((floor for floor in FLOORS if floor.holds(figures)), None)
 
 
 def print_table(cfg: Experiment, results: dict[str, Any]) -> None:
@@ -135,12 +189,19 @@ tokenizer   held-out PSNR {tokenizer["psnr_db"]:.1f} dB, {tokenizer["codes_used"
 prior       {sum(gains) / len(gains):+.1f} dB over repeating the last frame (mean of the first 8 steps, worst \
 {min(gains):+.1f}), true actions {prior["controllability_db"]:+.1f} dB over others, repeats {prior["repeat_rate"]:.0%}
 speed       {speed["frames_per_s_1"]:.0f} imagined frames/s for 1 stream, {speed["frames_per_s_16"]:.0f} for 16
-time        {results["seconds"]:.0f} s
+floor       {floor_text(results)}
+time        {results["seconds"]:.0f} s, {tokenizer["steps"]:,} steps of the tokenizer, {prior["steps"]:,} of the prior
 video       {results["video"]}
 picture     {results["picture"]}
 
 What if it had steered left?
     python scripts/rollout.py --world {world_folder(cfg)} --store {cfg.record.folder} --actions left""")
+
+
+def floor_text(results: dict[str, Any]) -> str:
+    """The floor that was reached, or the lowest one if none was."""
+    reached = floor_reached(results)
+    return f"below that of a {FLOORS[-1]}" if reached is None else str(reached)
 
 
 def main() -> None:
