@@ -7,6 +7,8 @@
     python scripts/benchmark.py imagine --world runs/car_racing/world
     python scripts/benchmark.py env                             what an imagined environment costs over its world
     python scripts/benchmark.py env --world runs/tiny_world/world --store data/tiny_world
+    python scripts/benchmark.py sizes                           what frames of 64 to 256 pixels cost: some eight minutes
+    python scripts/benchmark.py steps                           where the time of trainings and dreams goes: a minute
 
 Contestants take turns in one run. Other work on the machine shows in wall-clock figures: the load is printed.
 """
@@ -28,6 +30,8 @@ def main() -> None:
     """Reads the command line, measures, prints and writes."""
     from vqvideo.scripts.benchmarks.env import EnvBenchmark
     from vqvideo.scripts.benchmarks.imagine import ImagineBenchmark
+    from vqvideo.scripts.benchmarks.sizes import SizesBenchmark
+    from vqvideo.scripts.benchmarks.steps import StepsBenchmark
     from vqvideo.scripts.benchmarks.tokenizer import TokenizerBenchmark
 
     # A new subject is its options with `measure`, and a line here.
@@ -35,6 +39,8 @@ def main() -> None:
         "tokenizer": TokenizerBenchmark,
         "imagine": ImagineBenchmark,
         "env": EnvBenchmark,
+        "sizes": SizesBenchmark,
+        "steps": StepsBenchmark,
     }
     benchmark = tyro.extras.subcommand_cli_from_dict(subjects, description=__doc__)
     from vqvideo.scripts.benchmarks.results import write_figures

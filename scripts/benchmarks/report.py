@@ -6,8 +6,13 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from vqvideo.evaluation.tables import table
 from vqvideo.training.hardware import describe, hardware, versions
+
+_INSTRUCTIONS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
+"""Variables that limit the instructions of torch, oneDNN and MKL."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,14 @@ class Report:
     def __str__(self) -> str:
         load = f"load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
         return "\n\n".join([f"{describe()}, {load}", *map(str, self.tables), *(f"note: {n}" for n in self.notes)])
+
+
+def instruction_sets() -> str:
+    """What a CPU computed with: it may have more, which variables of the environment hide."""
+    hidden = [name for name in _INSTRUCTIONS if name in os.environ]
+    settings = "".join(f", {name}={os.environ[name]}" for name in hidden)
+    bf16 = "" if hidden else f", bf16 in hardware: {'yes' if torch.cpu._is_avx512_bf16_supported() else 'no'}"
+    return f"instruction set of torch: {torch.backends.cpu.get_cpu_capability()}{settings}{bf16}"
 
 
 def megabytes(count: float) -> str:

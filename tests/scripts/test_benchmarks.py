@@ -15,14 +15,20 @@ from tiny_models import tiny_store, tiny_world
 
 from vqvideo import cli
 from vqvideo.errors import InputError
+from vqvideo.experiment.config import Experiment
 from vqvideo.scripts import benchmark
 from vqvideo.scripts.benchmarks.bakeoff_options import TrialConfig
 from vqvideo.scripts.benchmarks.env import BARE, ENV, EnvBenchmark, staggered
 from vqvideo.scripts.benchmarks.imagine import ImagineBenchmark
 from vqvideo.scripts.benchmarks.memory import peak_memory
 from vqvideo.scripts.benchmarks.quantizer_contestants import PEER, WORKS, Problem, entries
+from vqvideo.scripts.benchmarks.size_costs import facts_of, shape_for
+from vqvideo.scripts.benchmarks.sizes import CONFIG, SizesBenchmark
+from vqvideo.scripts.benchmarks.step_profile import FAMILIES, PYTHON, family_of
+from vqvideo.scripts.benchmarks.steps import StepsBenchmark
 from vqvideo.scripts.benchmarks.timing import Timing, Work, speed_ratio, take_turns
 from vqvideo.scripts.benchmarks.tokenizer import TokenizerBenchmark
+from vqvideo.storage.records import read_yaml, typed
 
 CPU = torch.device("cpu")
 TINY = Problem(vectors=200, codes=64, dim=4)
@@ -83,6 +89,8 @@ def test_without_the_peer_its_rows_are_left_out_and_a_training_step_of_ours_lear
         *((TokenizerBenchmark, bad) for bad in ({"streaming_steps": 3}, {"rounds": 0}, {"streaming_size": 1})),
         *((ImagineBenchmark, bad) for bad in ({"steps": 3}, {"rounds": 0}, {"streams": ()}, {"streams": (0,)})),
         *((TrialConfig, {name: 0}) for name in ("horizon", "context", "clips", "code_clips")),
+        *((SizesBenchmark, bad) for bad in ({"rounds": 0}, {"threads": 0}, {"streams": ()})),
+        *((StepsBenchmark, bad) for bad in ({"rounds": 0}, {"threads": 0}, {"streams": (0,)})),
         *((EnvBenchmark, bad) for bad in ({"horizon": 0}, {"rounds": 0}, {"streams": ()}, {"streams": (0,)})),
     ],
     ids=str,
@@ -114,6 +122,64 @@ def test_an_environment_is_measured_beside_its_bare_world(
     assert bare["time_over_bare"]["of_medians"] == 1
     assert env["time_over_bare"]["of_medians"] == pytest.approx(env["seconds"] / bare["seconds"])
     assert env["steps_per_s"] * env["seconds"] == pytest.approx(env["streams"])
+
+
+def test_the_costs_of_frame_sizes_stand_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed, record = measured(monkeypatch, capsys, tmp_path / "figures.json", "sizes")
+    assert "tokens per latent step" in printed
+    small, large = record["results"]["cpu"]["sizes"]
+    assert (small["size"], small["tokens"], small["bits_per_latent_step"]) == ("16", 4, 40)
+    assert (large["size"], large["tokens"], large["bits_per_latent_step"]) == ("32", 16, 160)
+    for work in ("train tokenizer", "encode", "decode", "train prior", "imagine, 1 stream(s)"):
+        assert small[work]["frames_per_s"] > 0
+        assert large[work]["share_of_memory"] >= 0
+    assert small["train tokenizer"]["frames_per_s"] * small["train tokenizer"]["seconds"] == pytest.approx(3)
+
+
+@pytest.mark.parametrize(("as_named", "expected"), [(False, (256, (2, 16, 16))), (True, (1024, (2, 8, 8)))])
+def test_a_size_is_measured_as_it_would_be_trained_or_as_it_is_named(
+    *, as_named: bool, expected: tuple[int, tuple[int, int, int]]
+) -> None:
+    experiment = typed(Experiment, read_yaml(CONFIG))
+    facts = facts_of(shape_for(experiment, (256, 256), as_named=as_named))
+    assert (facts["tokens"], facts["strides"]) == expected
+
+
+def test_the_parts_and_the_operations_of_a_step_add_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed, record = measured(monkeypatch, capsys, tmp_path / "figures.json", "steps")
+    assert "convolutions" in printed
+    tokenizer, prior, dream = record["results"]["cpu"]["steps"]
+    for training in (tokenizer, prior):
+        assert list(training["parts"]) == ["data", "forward", "backward", "optimizer"]
+        assert sum(training["parts"].values()) == pytest.approx(training["seconds"])
+    assert {"backbone", "head", "decoder"} < set(dream["parts"])
+    for step in (tokenizer, prior, dream):
+        assert list(step["families"]) == [*FAMILIES, PYTHON]
+        assert 0.99 < sum(step["families"].values()) < 1.1
+        assert 0 < sum(step["operators"].values()) < 1
+    assert tokenizer["families"]["convolutions"] > prior["families"]["convolutions"] == 0
+    assert prior["families"]["matrix products"] > 0
+
+
+@pytest.mark.parametrize(
+    ("operator", "family"),
+    [
+        *((name, "matrix products") for name in ("mm", "addmm", "bmm", "baddbmm", "linear")),
+        *((name, "convolutions") for name in ("mkldnn_convolution", "convolution_backward", "slow_conv3d_forward")),
+        *((name, "softmax, attention, cross-entropy") for name in ("_softmax", "_log_softmax_backward_data")),
+        *((name, "norms") for name in ("native_layer_norm", "native_layer_norm_backward")),
+        *((name, "optimizer") for name in ("_fused_adamw_", "linalg_vector_norm", "lerp_")),
+        *((name, "sampling") for name in ("multinomial", "exponential_", "sort", "topk", "cumsum")),
+        *((name, "copies") for name in ("copy_", "cat", "_to_copy", "index_select")),
+        *((name, "element-wise and sums") for name in ("mul_", "silu", "sum", "add", "silu_backward")),
+    ],
+)
+def test_operators_are_of_a_family(operator: str, family: str) -> None:
+    assert family_of(operator) == family
 
 
 @pytest.mark.parametrize("count", [1, 3, 6, 9])
