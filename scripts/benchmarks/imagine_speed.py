@@ -60,7 +60,7 @@ class Contest:
         prior, codes = world.prior, state.prior.codes
         caches, clock = state.prior.caches, state.prior.clock
         action = world.checked_actions(self.dreaming.action)[:, None]
-        seen = (state.prior.seen + 1).clamp(max=prior.cfg.window)
+        seen = state.prior.seen.more(prior.cfg.window)
 
         def backbone() -> Hidden:
             return prior.backbone.step(codes.flatten(1)[:, None], action, None, caches, clock, seen)[0]

@@ -7,14 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vqvideo.models.prior.attention import (
-    SpaceAttention,
-    TimeAttention,
-    attend,
-    clock_angles,
-    rotary_angles,
-    rotate,
-)
+from vqvideo.models.prior.attention import SpaceAttention, TimeAttention, attend
+from vqvideo.models.prior.memory import KVCache, Now, Seen
+from vqvideo.models.prior.rotary import Rotation, clock_angles, rotary_angles
 from vqvideo.models.tokenizer.causal import CausalConv3d, ChannelNorm, TimeState, TimeWalk
 
 
@@ -71,15 +66,28 @@ def test_channel_norm_treats_every_position_alone() -> None:
 # ---------------------------------------------------------------- rotary positions and attention
 
 
+def turned(x: Tensor, position: int) -> Tensor:
+    return Rotation.by(rotary_angles(torch.tensor(position), x.shape[-1], base=100.0))(x)
+
+
+def step(
+    attention: TimeAttention, x: Tensor, cache: KVCache, clock: int, seen: Tensor | list[int]
+) -> tuple[Tensor, KVCache]:
+    """One step after a cache, of rows that have seen so much with it."""
+    steps = torch.as_tensor(seen).clamp(max=attention.window)
+    after, e = cache.moved(), cache.k.shape[-1]
+    y = attention.step(x, after, Now.at(clock, Seen(steps, int(steps.min()), int(steps.max())), e))
+    return y, after
+
+
 def test_rotation_keeps_lengths_and_sees_only_distances() -> None:
     torch.manual_seed(0)
     q, k = torch.randn(2, 8)
 
     def score(i: int, j: int) -> Tensor:
-        near, far = (rotary_angles(torch.tensor(p), 8, base=100.0) for p in (i, j))
-        return rotate(q, near) @ rotate(k, far)
+        return turned(q, i) @ turned(k, j)
 
-    assert torch.allclose(rotate(q, rotary_angles(torch.tensor(7), 8, base=100.0)).norm(), q.norm())
+    assert torch.allclose(turned(q, 7).norm(), q.norm())
     torch.testing.assert_close(score(5, 3), score(12, 10))
     assert not torch.isclose(score(5, 3), score(5, 4))
 
@@ -116,7 +124,7 @@ def test_time_attention_with_a_cache_equals_the_whole_pass(window: int) -> None:
     whole = attention(x)
     cache = attention.init_cache(2, tokens=4)
     for t in range(8):
-        out, cache = attention.step(x[:, t : t + 1], cache, t, torch.full((2,), t + 1))
+        out, cache = step(attention, x[:, t : t + 1], cache, t, [t + 1, t + 1])
         torch.testing.assert_close(out[:, 0], whole[:, t], atol=1e-5, rtol=1e-4)
 
 
@@ -128,8 +136,7 @@ def test_each_row_looks_back_as_far_as_it_is_allowed_to() -> None:
     whole = attention(x)
     cache = attention.init_cache(2, tokens=3)
     for t in range(7):
-        seen = torch.tensor([t + 1, t - 4 if t >= 5 else t + 1])
-        out, cache = attention.step(x[:, t : t + 1], cache, t, seen)
+        out, cache = step(attention, x[:, t : t + 1], cache, t, [t + 1, t - 4 if t >= 5 else t + 1])
     torch.testing.assert_close(out[0, 0], whole[0, 6], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(out[1, 0], late[1, 1], atol=1e-5, rtol=1e-4)
 
@@ -156,10 +163,9 @@ def test_a_step_after_a_million_steps_attends_as_the_first_ones_do() -> None:
     x = torch.randn(6, 2, 1, 3, 32)
     outputs = []
     for began in (0, 10**6):
-        cache, seen, found = attention.init_cache(2, 3), torch.zeros(2, dtype=torch.int64), []
-        for i, step in enumerate(x):
-            seen = (seen + 1).clamp(max=4)
-            y, cache = attention.step(step, cache, began + i, seen)
+        cache, found = attention.init_cache(2, 3), []
+        for i, newest in enumerate(x):
+            y, cache = step(attention, newest, cache, began + i, [i + 1, i + 1])
             found.append(y)
         outputs.append(torch.stack(found))
     torch.testing.assert_close(outputs[0], outputs[1], atol=1e-5, rtol=1e-5)

@@ -10,6 +10,7 @@ import torch
 from gymnasium import spaces
 from tiny_models import FIVE, make_spec, shake, tiny_prior
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from vqvideo.errors import InputError
 from vqvideo.models.prior import (
@@ -150,7 +151,7 @@ def test_a_state_is_not_changed_and_can_be_forked() -> None:
     prior = tiny_prior(window=6)
     codes, actions = random_clip(prior, 2, 6)
     state = prior.start(codes, actions)
-    before = _copy(state)
+    before = tree_map_only(Tensor, Tensor.clone, state)
     left, left_state = prior.step(state, torch.zeros(2, 2, 1), GREEDY)
     prior.step(left_state, torch.ones(2, 2, 1), GREEDY)
     right, _ = prior.step(state, torch.full((2, 2, 1), 4.0), GREEDY)
@@ -162,12 +163,7 @@ def test_a_state_is_not_changed_and_can_be_forked() -> None:
 
 
 def _tensors(state: PriorState) -> list[Tensor]:
-    return [state.codes, state.seen, *(tensor for cache in state.caches for tensor in cache)]
-
-
-def _copy(state: PriorState) -> PriorState:
-    caches = tuple(type(cache)(*(tensor.clone() for tensor in cache)) for cache in state.caches)
-    return state._replace(codes=state.codes.clone(), seen=state.seen.clone(), caches=caches)
+    return [leaf for leaf in tree_leaves(state) if isinstance(leaf, Tensor)]
 
 
 def test_the_memory_of_a_dream_does_not_grow() -> None:

@@ -16,6 +16,7 @@ from vqvideo.models.given import as_tensor, checked_seed
 from vqvideo.models.pixels import to_uint8
 from vqvideo.models.prior import Prior, PriorState
 from vqvideo.models.prior.sampling import Sampling
+from vqvideo.models.row_parts import in_parts, side_by_side
 from vqvideo.models.rows import Randomness
 from vqvideo.models.tokenizer.causal import TimeState
 from vqvideo.models.tokenizer.vqvae import VQVAE
@@ -206,10 +207,16 @@ class Imaginer(nn.Module):
         """As `step`, under actions (b, s, a) float32 on the device that are known to be in their space: to look at each
         again takes time.
         """
-        imagined, prior = self.prior.step(state.prior, actions, sampling, generator)
-        frames, decoder = self.vqvae.advance(imagined.codes[:, None], state.decoder)
-        step = WorldStep(to_uint8(frames), imagined.codes, imagined.reward, imagined.termination, imagined.entropy)
-        return step, WorldState(prior, decoder)
+
+        def shown(rows: slice) -> tuple[Tensor, ...]:
+            frames, after = self.vqvae.advance(imagined.codes[rows, None], state.decoder.part(rows))
+            return to_uint8(frames), after.fresh, *after.past
+
+        with side_by_side(self.device):
+            imagined, prior = self.prior.step(state.prior, actions, sampling, generator)
+            frames, fresh, *past = in_parts(shown, len(actions), actions.device)
+        step = WorldStep(frames, imagined.codes, imagined.reward, imagined.termination, imagined.entropy)
+        return step, WorldState(prior, TimeState(tuple(past), fresh))
 
     def _given(self, actions: ArrayLike | None, batch: int, count: int) -> ArrayLike:
         """The actions, or (b, t, 0) in the place of None; InputError if this world has actions."""

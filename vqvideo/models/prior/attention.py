@@ -1,18 +1,15 @@
-"""Attention over space and time: rotary positions, cached keys and values, gated layers."""
+"""Attention over space and time, and gated layers."""
 
 from __future__ import annotations
-
-import math
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from vqvideo.models.device import sent
 from vqvideo.models.precision import SinglePrecisionBuffers
-from vqvideo.models.rows import with_rows
+from vqvideo.models.prior.memory import KVCache, Now
+from vqvideo.models.prior.rotary import TIME_BASE, Rotation, rotary_angles
 
 
 class GatedMLP(nn.Module):
@@ -29,31 +26,10 @@ class GatedMLP(nn.Module):
         return self.out(F.silu(gate) * value)
 
 
-def rotary_angles(positions: Tensor, dim: int, base: float) -> Tensor:
-    """Angles of rotary position embeddings (Su et al. 2021, arXiv:2104.09864): (...,) -> (..., dim / 2)."""
-    rates = base ** (-torch.arange(0, dim, 2, device=positions.device, dtype=torch.float32) / dim)
-    return positions.float()[..., None] * rates
-
-
-def clock_angles(clock: int, dim: int, base: float, device: torch.device) -> Tensor:
-    """`rotary_angles` of one step (dim / 2,), reduced to one turn in double precision: the millionth step of a dream is
-    as exact as the first.
-    """
-    rates = base ** (-torch.arange(0, dim, 2, dtype=torch.float32) / dim)
-    return sent(torch.remainder(clock * rates.double(), 2 * math.pi).float(), device)
-
-
-def rotate(x: Tensor, angles: Tensor) -> Tensor:
-    """Turns pairs of features of (..., e) by (..., e / 2) angles."""
-    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
-
-
 class QKV(nn.Module):
-    """Queries, keys and values with QK norm (Dehghani et al. 2023, arXiv:2302.05442).
+    """Queries, keys and values with QK norm (Dehghani et al. 2023, arXiv:2302.05442), queries and keys turned.
 
-    (..., n, d) -> three (..., heads, n, e).
+    (..., d) -> three (..., heads, e).
     """
 
     def __init__(self, dim: int, heads: int) -> None:
@@ -62,18 +38,19 @@ class QKV(nn.Module):
         self.project = nn.Linear(dim, 3 * dim, bias=False)
         self.norm_q, self.norm_k = (nn.LayerNorm(dim // heads, bias=False) for _ in range(2))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = rearrange(self.project(x), "... n (three m e) -> three ... m n e", three=3, m=self.heads)
-        return self.norm_q(q), self.norm_k(k), v
+    def forward(self, x: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:
+        """`rotation`: of what broadcasts to (..., heads, e)."""
+        q, k, v = self.project(x).unflatten(-1, (3, self.heads, -1)).unbind(-3)
+        return rotation(self.norm_q(q)), rotation(self.norm_k(k)), v
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """Scaled dot-product attention of (..., n, e) queries; `mask` is True where a query may look.
 
-    On CPUs in plain products: torch's fused kernel takes up to ten times as long for the backward pass of our short
-    sequences in bf16.
+    On CPUs in plain products where torch's fused kernel is slower: for the backward pass of our short sequences it
+    takes up to ten times as long in bf16, and a single query is not worth its while.
     """
-    if q.device.type != "cpu":
+    if q.device.type != "cpu" or not (torch.is_grad_enabled() or q.shape[-2] == 1):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
     if mask is not None:
@@ -90,7 +67,8 @@ class SpaceAttention(SinglePrecisionBuffers):
         extra: tokens after those of the grid that have no position.
     """
 
-    angles: Tensor
+    cos: Tensor
+    sin: Tensor
 
     def __init__(self, dim: int, heads: int, grid: tuple[int, int], extra: int = 0) -> None:
         super().__init__()
@@ -99,42 +77,22 @@ class SpaceAttention(SinglePrecisionBuffers):
         row, column = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
         half = dim // heads // 2
         angles = torch.cat([rotary_angles(p.flatten(), half, base=100.0) for p in (row, column)], dim=-1)
-        self.register_buffer("angles", F.pad(angles, (0, 0, 0, extra)), persistent=False)
+        rotation = Rotation.by(rearrange(F.pad(angles, (0, 0, 0, extra)), "n e -> n 1 e"))
+        self.register_buffer("cos", rotation.cos, persistent=False)
+        self.register_buffer("sin", rotation.sin, persistent=False)
+
+    @property
+    def rotation(self) -> Rotation:
+        """By the place of each token: (n, 1, e)."""
+        return Rotation(self.cos, self.sin)
 
     def forward(self, x: Tensor) -> Tensor:
-        batch = x.shape[0]
-        q, k, v = self.qkv(rearrange(x, "b t n d -> (b t) n d"))
-        y = attend(rotate(q, self.angles), rotate(k, self.angles), v)
-        return self.out(rearrange(y, "(b t) m n e -> b t n (m e)", b=batch))
+        return self.out(self._attended(x))
 
-
-TIME_BASE = 100.0
-"""Base of the rotary angles along time."""
-
-
-class KVCache(NamedTuple):
-    """Keys and values of the last `window` latent steps of one temporal layer, a ring along time.
-
-    Keys are stored as rotated by the clock of their step; only differences of clocks matter.
-    """
-
-    k: Tensor
-    """(b, n, heads, window, e)."""
-    v: Tensor
-
-    def rows(self, index: Tensor) -> KVCache:
-        """The rows (r,) of `index` as a batch of their own."""
-        return KVCache(self.k[index], self.v[index])
-
-    def with_rows(self, index: Tensor, other: KVCache) -> KVCache:
-        """The same ring with the rows (r,) of `index` taken from `other`, which has r rows and the same clock."""
-        return KVCache(with_rows(self.k, index, other.k), with_rows(self.v, index, other.v))
-
-    def later(self, steps: int) -> KVCache:
-        """The same ring as if it had been filled `steps` ticks of the clock later (earlier when negative)."""
-        window = self.k.shape[-2]
-        angles = clock_angles(steps, self.k.shape[-1], TIME_BASE, self.k.device)
-        return KVCache(rotate(self.k, angles).roll(steps % window, -2), self.v.roll(steps % window, -2))
+    def _attended(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        # Views instead of einops here and below: of a step with one stream, reading patterns was a tenth of the time.
+        q, k, v = (part.transpose(1, 2) for part in self.qkv(x.flatten(0, 1), self.rotation))
+        return attend(q, k, v, mask).transpose(1, 2).reshape(x.shape)
 
 
 class TimeAttention(nn.Module):
@@ -147,45 +105,26 @@ class TimeAttention(nn.Module):
         self.window = window
 
     def forward(self, x: Tensor) -> Tensor:
-        batch, length = x.shape[:2]
+        batch, length, _, width = x.shape
         steps = torch.arange(length, device=x.device)
         age = steps[:, None] - steps
-        q, k, v = self.qkv(rearrange(x, "b t n d -> (b n) t d"))
-        angles = rotary_angles(steps, q.shape[-1], TIME_BASE)
+        angles = rotary_angles(steps, width // self.qkv.heads, TIME_BASE)
+        q, k, v = self.qkv(rearrange(x, "b t n d -> (b n) t d"), Rotation.by(angles[:, None]))
         seen = (age >= 0) & (age < self.window)
-        y = attend(rotate(q, angles), rotate(k, angles), v, seen)
+        y = attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), seen)
         return self.out(rearrange(y, "(b n) m t e -> b t n (m e)", b=batch))
 
     def init_cache(self, batch: int, tokens: int) -> KVCache:
-        """An empty ring for `batch` rows of `tokens` tokens."""
+        """An empty cache for `batch` rows of `tokens` tokens."""
         weight = self.out.weight
-        shape = (batch, tokens, self.qkv.heads, self.window, weight.shape[0] // self.qkv.heads)
-        return KVCache(weight.new_zeros(shape), weight.new_zeros(shape))
+        return KVCache.empty(weight, (batch, tokens, self.qkv.heads, self.window, len(weight) // self.qkv.heads))
 
-    def step(self, x: Tensor, cache: KVCache, clock: int, seen: Tensor) -> tuple[Tensor, KVCache]:
-        """One latent step with a cache.
-
-        Args:
-            x: (b, 1, n, d), the newest step.
-            cache: the ring before this step; it is not changed.
-            clock: how many steps were taken since the ring began (any row).
-            seen: (b,) int, how many steps back each row may look, itself included.
-        """
-        batch, places = x.shape[0], x.shape[2]
-        q, k, v = self.qkv(rearrange(x, "b 1 n d -> b n 1 d"))
-        angles = clock_angles(clock, q.shape[-1], TIME_BASE, x.device)
-        slot = clock % self.window
-        ring = KVCache(_with_slot(cache.k, slot, rotate(k, angles)), _with_slot(cache.v, slot, v))
-        age = (slot - torch.arange(self.window, device=x.device)) % self.window
-        visible = rearrange(age < seen[:, None], "b w -> b 1 1 1 w").expand(-1, places, -1, -1, -1)
+    def step(self, x: Tensor, cache: KVCache, now: Now) -> Tensor:
+        """The newest latent step (b, 1, n, d); its keys and values are written into the last slot of the cache."""
+        q, k, v = self.qkv(x[:, 0], now.rotation)
+        cache.k[..., -1, :], cache.v[..., -1, :] = k, v
+        keys, values = (part[..., -now.span :, :].to(q.dtype) for part in (cache.k, cache.v))
+        mask = None if now.visible is None else now.visible.expand(-1, x.shape[2], -1, -1, -1).flatten(0, 1)
         # Four dimensions take torch's fused kernels, five do not.
-        keys, values = (part.to(q.dtype).flatten(0, 1) for part in ring)
-        y = attend(rotate(q, angles).flatten(0, 1), keys, values, visible.flatten(0, 1))
-        return self.out(rearrange(y, "(b n) m 1 e -> b 1 n (m e)", b=batch)), ring
-
-
-def _with_slot(ring: Tensor, slot: int, value: Tensor) -> Tensor:
-    """A copy of the ring (b, n, heads, window, e) with one slot replaced."""
-    ring = ring.clone()
-    ring[:, :, :, slot : slot + 1] = value
-    return ring
+        y = attend(q.flatten(0, 1)[:, :, None], keys.flatten(0, 1), values.flatten(0, 1), mask)
+        return self.out(y.reshape(x.shape))

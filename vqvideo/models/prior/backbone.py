@@ -11,12 +11,14 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from vqvideo.models import class_of
-from vqvideo.models.prior.attention import KVCache, SpaceAttention, TimeAttention
+from vqvideo.models.prior.attention import SpaceAttention, TimeAttention
 from vqvideo.models.prior.blocks import SpaceBlock, TimeBlock
 from vqvideo.models.prior.conditioning import ActionEncoder, Conditioning, NoActions
 from vqvideo.models.prior.config import PriorConfig
 from vqvideo.models.prior.embedding import Patches, TokenEmbedding, Unpatched
+from vqvideo.models.prior.memory import KVCache, Now, Seen
 from vqvideo.models.prior.spec import PriorSpec
+from vqvideo.models.row_parts import in_parts
 
 
 class Hidden(NamedTuple):
@@ -33,7 +35,7 @@ class Backbone(nn.Module):
 
     def __init__(self, cfg: PriorConfig, spec: PriorSpec, codebook: Tensor) -> None:
         super().__init__()
-        self.grid = cfg.places(spec.grid)
+        self.grid, self.head_dim = cfg.places(spec.grid), cfg.dim // cfg.heads
         self.embed = TokenEmbedding(codebook, cfg.token_dim, spec.tokens)
         # Saved worlds know it by this name.
         self.squares = Patches(cfg.dim, cfg.patch, spec.grid) if cfg.patch > 1 else Unpatched()
@@ -62,7 +64,7 @@ class Backbone(nn.Module):
         return self._hidden(x, tokens)
 
     def init_caches(self, batch: int) -> tuple[KVCache, ...]:
-        """An empty ring for each temporal layer."""
+        """An empty cache for each temporal layer."""
         places = self.grid[0] * self.grid[1] + self.conditioning.extra
         return tuple(b.attention.init_cache(batch, places) for b in self.blocks if isinstance(b, TimeBlock))
 
@@ -73,19 +75,34 @@ class Backbone(nn.Module):
         known: Tensor | None,
         caches: tuple[KVCache, ...],
         clock: int,
-        seen: Tensor,
+        seen: Seen,
     ) -> tuple[Hidden, tuple[KVCache, ...]]:
-        """One latent step (b, 1, n) with rings; `clock` and `seen` as in `TimeAttention.step`."""
-        tokens, vector = self.embed(codes), self.actions(action, known)
-        x = self.conditioning.enter(self.squares.fold(tokens), vector)
-        before, after = iter(caches), []
-        for block in self.blocks:
-            if isinstance(block, TimeBlock):
-                x, cache = block.step(x, vector, next(before), clock, seen)
-                after.append(cache)
-            else:
-                x = block(x, vector)
-        return self._hidden(x, tokens), tuple(after)
+        """One latent step (b, 1, n) with caches, which are not changed.
+
+        Args:
+            codes: (b, 1, n) of the step.
+            action: (b, 1, s, a), those that follow it.
+            known: (b, 1) bool, which actions it may see; None for all.
+            caches: those before this step.
+            clock: how many steps were taken since the caches began (any row).
+            seen: how many steps back each row may look, this one included.
+        """
+        after = tuple(cache.moved() for cache in caches)
+        now = Now.at(clock, seen, self.head_dim)
+
+        def compute(rows: slice) -> Hidden:
+            of_rows = None if known is None else known[rows]
+            tokens, vector = self.embed(codes[rows]), self.actions(action[rows], of_rows)
+            x = self.conditioning.enter(self.squares.fold(tokens), vector)
+            slots = (cache.part(rows) for cache in after)
+            for block in self.blocks:
+                if isinstance(block, TimeBlock):
+                    x = block.step(x, vector, next(slots), now.part(rows))
+                else:
+                    x = block(x, vector)
+            return self._hidden(x, tokens)
+
+        return Hidden(*in_parts(compute, len(codes), codes.device)), after
 
     def _hidden(self, x: Tensor, tokens: Tensor) -> Hidden:
         places = self.conditioning.leave(x)

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from vqvideo.models.prior.attention import GatedMLP, KVCache, TimeAttention
+from vqvideo.models.prior.attention import GatedMLP, TimeAttention
+from vqvideo.models.prior.memory import KVCache, Now
 
 Norm = Callable[[int], nn.Module]
 """From a width to a norm that is called with the stream and the action."""
@@ -35,8 +36,7 @@ class TimeBlock(Block):
 
     attention: TimeAttention
 
-    def step(self, x: Tensor, action: Tensor, cache: KVCache, clock: int, seen: Tensor) -> tuple[Tensor, KVCache]:
-        """One latent step (b, 1, n, d) with a ring; see `TimeAttention.step`."""
-        y, cache = self.attention.step(self.norm_attention(x, action), cache, clock, seen)
-        x = x + y
-        return x + self.mlp(self.norm_mlp(x, action)), cache
+    def step(self, x: Tensor, action: Tensor, cache: KVCache, now: Now) -> Tensor:
+        """One latent step (b, 1, n, d); see `TimeAttention.step`."""
+        x = x + self.attention.step(self.norm_attention(x, action), cache, now)
+        return x + self.mlp(self.norm_mlp(x, action))

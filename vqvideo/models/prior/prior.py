@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from vqvideo.errors import InputError
 from vqvideo.models import class_of
-from vqvideo.models.prior.attention import KVCache
 from vqvideo.models.prior.backbone import Backbone, Hidden
 from vqvideo.models.prior.config import PriorConfig
 from vqvideo.models.prior.heads.base import Head, Likelihood
+from vqvideo.models.prior.memory import KVCache, Seen
 from vqvideo.models.prior.outcomes import RewardHead, SymlogRewardHead, termination_loss
 from vqvideo.models.prior.sampling import Sampling, TokenSampler
 from vqvideo.models.prior.spec import PriorSpec
@@ -43,25 +43,25 @@ class PriorState(NamedTuple):
     """A dream under way."""
 
     caches: tuple[KVCache, ...]
-    """One ring per temporal layer."""
+    """One per temporal layer."""
     codes: Tensor
     """(b, h, w): the newest latent step, not yet seen by the backbone."""
     clock: int
-    """Latent steps the rings have taken."""
-    seen: Tensor
-    """(b,) int64: latent steps each row has taken, at most the window."""
+    """Latent steps the caches have taken."""
+    seen: Seen
+    """Latent steps each row has taken."""
 
     def rows(self, index: Tensor) -> PriorState:
         """The rows (r,) of `index` as a batch of their own."""
         caches = tuple(cache.rows(index) for cache in self.caches)
-        return PriorState(caches, self.codes[index], self.clock, self.seen[index])
+        return PriorState(caches, self.codes[index], self.clock, self.seen.rows(index))
 
     def with_rows(self, index: Tensor, other: PriorState) -> PriorState:
         """The same state with the rows (r,) of `index` taken from `other`, which has r rows and any clock."""
         pairs = zip(self.caches, other.caches, strict=True)
         caches = tuple(mine.with_rows(index, its.later(self.clock - other.clock)) for mine, its in pairs)
-        codes, seen = with_rows(self.codes, index, other.codes), with_rows(self.seen, index, other.seen)
-        return PriorState(caches, codes, self.clock, seen)
+        codes = with_rows(self.codes, index, other.codes)
+        return PriorState(caches, codes, self.clock, self.seen.with_rows(index, other.seen))
 
 
 class PriorStep(NamedTuple):
@@ -165,7 +165,7 @@ class Prior(nn.Module):
         self.check_codes(codes)
         self.check_actions(actions, len(codes), codes.shape[1] - 1)
         self.cfg.check_context(codes.shape[1])
-        seen = torch.zeros(len(codes), dtype=torch.int64, device=codes.device)
+        seen = Seen.nothing(len(codes), codes.device)
         state = PriorState(self.backbone.init_caches(len(codes)), codes[:, 0], 0, seen)
         for k in range(1, codes.shape[1]):
             _, state = self._advance(state, actions[:, k - 1])
@@ -241,7 +241,7 @@ class Prior(nn.Module):
 
     def _advance(self, state: PriorState, action: Tensor, *, blind: bool = False) -> tuple[Hidden, PriorState]:
         """Feeds the newest codes and the action that follows them through the backbone."""
-        seen = (state.seen + 1).clamp(max=self.cfg.window)
+        seen = state.seen.more(self.cfg.window)
         codes, action = rearrange(state.codes, "b h w -> b 1 (h w)"), action[:, None]
         known = _unknown(action) if blind else None
         hidden, caches = self.backbone.step(codes, action, known, state.caches, state.clock, seen)

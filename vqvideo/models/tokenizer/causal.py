@@ -30,6 +30,10 @@ class TimeState(NamedTuple):
         """The same state with the rows of the (b,) bool mask `rows` at the start of a clip again."""
         return self._replace(fresh=self.fresh | rows.to(self.fresh.device))
 
+    def part(self, rows: slice) -> TimeState:
+        """Some rows, in the same memory."""
+        return TimeState(tuple(past[rows] for past in self.past), self.fresh[rows])
+
     def rows(self, index: Tensor) -> TimeState:
         """The rows (r,) of `index` as a batch of their own."""
         return TimeState(tuple(past[index] for past in self.past), self.fresh[index])

@@ -6,13 +6,14 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from vqvideo.models.prior.attention import SpaceAttention, attend, rotate
+from vqvideo.models.prior.attention import SpaceAttention, attend
 from vqvideo.models.prior.blocks import SpaceBlock
 from vqvideo.models.prior.conditioning import PlainNorm
 from vqvideo.models.prior.config import AutoregressiveHeadConfig
 from vqvideo.models.prior.cross_entropy import TokenLoss, linear_cross_entropy
 from vqvideo.models.prior.embedding import TokenEmbedding
 from vqvideo.models.prior.heads.base import Head, Likelihood, nats
+from vqvideo.models.prior.rotary import Rotation
 from vqvideo.models.prior.sampling import TokenSampler
 
 
@@ -20,20 +21,16 @@ class RasterAttention(SpaceAttention):
     """Attention to the tokens before and the token itself, in raster order."""
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(rearrange(x, "b t n d -> (b t) n d"))
         before = torch.ones(x.shape[2], x.shape[2], dtype=torch.bool, device=x.device).tril()
-        y = attend(rotate(q, self.angles), rotate(k, self.angles), v, before)
-        return self.out(rearrange(y, "(b t) m n e -> b t n (m e)", b=len(x)))
+        return self.out(self._attended(x, before))
 
     def step(self, x: Tensor, past: tuple[Tensor, Tensor] | None, place: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """The token (r, 1, d) at `place`, given keys and values (r, heads, place, e) of those before."""
-        q, k, v = self.qkv(x)
-        angles = self.angles[place]
-        k = rotate(k, angles)
+        rotation = Rotation(self.cos[place], self.sin[place])
+        q, k, v = (part.transpose(1, 2) for part in self.qkv(x, rotation))
         if past is not None:
             k, v = (torch.cat([old, new], dim=2) for old, new in zip(past, (k, v), strict=True))
-        y = attend(rotate(q, angles), k, v)
-        return self.out(rearrange(y, "r m 1 e -> r 1 (m e)")), (k, v)
+        return self.out(rearrange(attend(q, k, v), "r m 1 e -> r 1 (m e)")), (k, v)
 
 
 class RasterBlock(SpaceBlock):
