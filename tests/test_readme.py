@@ -82,7 +82,7 @@ def test_files_and_links_that_the_page_names_are_there() -> None:
 
 # ---------------------------------------------------------------- commands
 
-TRAIN = {"steps": 3, "batch": 2, "warmup": 1, "threads": 1, "precision": "no", "max_seconds": None}
+TRAIN = {"steps": 3, "batch": 2, "warmup": 1, "threads": 1, "precision": "no", "min_seconds": None, "max_seconds": None}
 TINY: dict[str, Any] = {
     "record": {"episodes": 6, "steps": 40, "frame_size": 32, "workers": 0, "held_out_every": 3},
     "vqvae": {

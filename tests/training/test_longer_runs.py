@@ -61,6 +61,7 @@ def test_a_resumed_run_whose_rate_does_not_rise_says_nothing(
         ({"steps": 100}, {"steps": 100}, 60, 1.0, None),
         ({"steps": 100}, {"steps": 200}, 3, 1.0, None),
         ({"steps": 100, "max_seconds": 10.0}, {"steps": 500, "max_seconds": 10.0}, 60, 9.0, None),
+        ({"steps": 50}, {"steps": 50, "min_seconds": 90.0}, 40, 9.0, "train.min_seconds went from None to 90.0"),
     ],
 )
 def test_only_a_length_that_raises_the_rate_is_told(

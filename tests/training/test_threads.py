@@ -105,6 +105,7 @@ def test_ranks_that_are_told_the_same_seconds_choose_alike() -> None:
         ({}, False),
         ({"threads": "follow"}, True),
         ({"max_seconds": 9.0}, True),
+        ({"min_seconds": 9.0}, True),
         ({"max_seconds": 9.0, "threads": 2}, False),
     ],
 )

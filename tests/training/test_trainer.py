@@ -163,6 +163,21 @@ def test_max_seconds_ends_a_run_in_good_order(tmp_path: Path) -> None:
     assert trainer.run.records()[-2]["learning_rate"] < 0.05
 
 
+def test_min_seconds_lets_a_run_take_more_than_its_steps(tmp_path: Path) -> None:
+    trainer = toy_trainer(tmp_path, steps=3, min_seconds=0.3)
+    figures = trainer.fit(toy_batches(1), lambda model, step: {"at": step})
+    assert trainer.step > 3
+    assert trainer.seconds >= 0.3
+    assert figures == {"at": trainer.step}
+    assert trainer.run.records()[-2]["learning_rate"] < 0.1
+
+
+def test_a_run_that_has_its_time_already_takes_its_steps(tmp_path: Path) -> None:
+    trainer = toy_trainer(tmp_path, steps=20, min_seconds=1e-6)
+    trainer.fit(toy_batches(1), no_figures)
+    assert trainer.step == 20
+
+
 def test_validation_sees_the_averaged_weights_and_training_goes_on_with_its_own(tmp_path: Path) -> None:
     seen: dict[int, dict[str, Tensor]] = {}
 

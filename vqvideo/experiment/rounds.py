@@ -16,7 +16,7 @@ from vqvideo.evaluation.tables import table
 from vqvideo.experiment.config import Experiment, vqvae_folder, world_folder
 from vqvideo.storage import files
 from vqvideo.storage.records import flat_settings, to_plain, without_nan
-from vqvideo.training.config import MAY_CHANGE, TrainConfig, defaults_beside
+from vqvideo.training.config import LENGTH, MAY_CHANGE, TrainConfig, defaults_beside
 
 Figures = dict[str, Any]
 """What a stage did, as plain JSON."""
@@ -48,6 +48,7 @@ class ImproveConfig:
             train,
             steps=max(1, round(train.steps * self.share)),
             warmup=round(train.warmup * self.share),
+            min_seconds=train.min_seconds and train.min_seconds * self.share,
             max_seconds=train.max_seconds and train.max_seconds * self.share,
         )
 
@@ -141,7 +142,7 @@ class RoundLog:
 def _lasting_settings(cfg: Experiment, how: ImproveConfig) -> Figures:
     """What all rounds have in common, by dotted name; without what only machine or reports depend on."""
     # Rounds of other lengths could not be compared, so the steps must stay.
-    free = {f"{stage}.train.{name}" for stage in ("vqvae", "prior") for name in MAY_CHANGE - {"steps", "max_seconds"}}
+    free = {f"{stage}.train.{name}" for stage in ("vqvae", "prior") for name in MAY_CHANGE.difference(LENGTH)}
     free |= {"name", "runs", "vqvae.cache_gib", "vqvae.most_tokens", "improve.rounds"}
     free |= {f"record.{name}" for name in ("workers", "step_timeout", "reset_timeout")}
     own = {name: to_plain(getattr(cfg, name)) for name in ("record", "vqvae", "prior", "agent", "sampling")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -10,10 +11,16 @@ from typing import Any, Literal
 from vqvideo.errors import InputError, at_least
 from vqvideo.storage.records import flat_settings, to_plain
 
-MAY_CHANGE = {"steps", "max_seconds", "threads", "workers", "validate_every", "checkpoint_every", "keep", "log_every"}
+LENGTH = ("steps", "min_seconds", "max_seconds")
+"""Settings that say how long a run is."""
+MAY_CHANGE = {*LENGTH, "threads", "workers", "validate_every", "checkpoint_every", "keep", "log_every"}
 """Settings that a resumed run may have different: a longer run, another machine, other reports. With another length
 the learning rate decays differently from there on; all other settings must be the same.
 """
+
+
+_ENDLESS = 2**40
+"""Steps that no run takes; and as many micro steps are still a number that a loader can count to."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +29,10 @@ class TrainConfig:
 
     steps: int = 10_000
     """Optimizer steps."""
+    min_seconds: float | None = None
+    """Go on for this much training time at least: a machine that has done the steps sooner does more of them."""
     max_seconds: float | None = None
-    """Stop after this much training time; the learning rate decays over whichever of the two ends first."""
+    """Stop after this much training time. The learning rate decays over the whole run, by whatever ends it."""
     batch: int = 16
     """Clips per optimizer step, over all ranks and accumulated micro batches."""
     accumulate: int = 1
@@ -48,8 +57,9 @@ class TrainConfig:
     """
     threads: int | Literal["follow"] | None = None
     """CPU threads per process: a number, or follow for one or all cores, whichever is faster at the moment, measured
-    again and again during the run, since other programs come and go. By default a run with max_seconds follows; any
-    other measures at the start and keeps the number, since other threads would give other bits.
+    again and again during the run, since other programs come and go. By default a run with min_seconds or
+    max_seconds follows; any other measures at the start and keeps the number, since other threads would give other
+    bits.
     """
     workers: int = 0
     """Loader processes, each with decoded episodes of its own; 0 is fastest while these fit into memory."""
@@ -72,8 +82,14 @@ class TrainConfig:
         at_least(self, "train.", learning_rate=0, final_rate=0, weight_decay=0, clip_norm=0)
         if not all(0 <= beta < 1 for beta in self.betas):
             raise InputError(f"train.betas are {self.betas}, expected 0 <= beta < 1")
-        if self.max_seconds is not None and not self.max_seconds > 0:
-            raise InputError(f"train.max_seconds is {self.max_seconds}, expected more than 0, or none for no limit")
+        for name in ("min_seconds", "max_seconds"):
+            if (seconds := getattr(self, name)) is not None and not seconds > 0:
+                raise InputError(f"train.{name} is {seconds}, expected more than 0, or none for no limit")
+        if (self.min_seconds or 0.0) > (self.max_seconds or math.inf):
+            raise InputError(
+                f"train.min_seconds is {self.min_seconds:g} and train.max_seconds {self.max_seconds:g}: expected no "
+                "more than that"
+            )
         if self.keep < 2:
             raise InputError(f"train.keep is {self.keep}, expected at least 2: the newest one may be damaged")
         if not 0 <= self.average_decay < 1:
@@ -82,16 +98,25 @@ class TrainConfig:
     @property
     def length(self) -> dict[str, Any]:
         """What a run ends by, and the decay of its learning rate follows."""
-        return {"steps": self.steps, "max_seconds": self.max_seconds}
+        return {name: getattr(self, name) for name in LENGTH}
+
+    @property
+    def most_steps(self) -> int:
+        """Steps that it cannot go beyond."""
+        return self.steps if self.min_seconds is None else _ENDLESS
 
     @property
     def follows_load(self) -> bool:
         """Whether the number of threads may change during the run."""
-        return self.threads == "follow" or (self.threads is None and self.max_seconds is not None)
+        by_clock = self.min_seconds is not None or self.max_seconds is not None
+        return self.threads == "follow" or (self.threads is None and by_clock)
 
     def progress(self, step: int, seconds: float) -> float:
-        """Share of the run that is over after so many steps and seconds, whichever is more."""
-        return max(step / self.steps, seconds / self.max_seconds if self.max_seconds else 0.0)
+        """Share of the run that is over after so many steps and seconds: of what it has to do, or of the time that it
+        may take, whichever is more.
+        """
+        done = min(step / self.steps, seconds / self.min_seconds) if self.min_seconds else step / self.steps
+        return max(done, seconds / self.max_seconds) if self.max_seconds else done
 
     def micro_batch(self, world: int) -> int:
         """Clips per micro batch over all ranks."""

@@ -139,7 +139,7 @@ class Trainer:
         self._threads = following_threads(self.cfg, on_cpu=self.accelerator.device.type == "cpu")
         # Through `prepare` once: DDP and autocast wrap the forward pass; the model itself stays plain.
         prepared, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
-        source = iter(batches(self.step * self.cfg.accumulate, self.cfg.steps * self.cfg.accumulate))
+        source = iter(batches(self.step * self.cfg.accumulate, self.cfg.most_steps * self.cfg.accumulate))
         with StopSignal() as stop, self._progress_bar() as bar:
             if self._validation_is_missing():
                 self._validate(evaluate, stop)
@@ -168,8 +168,8 @@ class Trainer:
 
     @property
     def done(self) -> bool:
-        """Whether steps or time are used up."""
-        return self.step >= self.cfg.steps or self.progress >= 1
+        """Whether the run has all that it has to do, or no time left."""
+        return self.progress >= 1
 
     @property
     def progress(self) -> float:
@@ -209,7 +209,8 @@ class Trainer:
 
     def _tell_of_a_rise(self, progress: Mapping[str, Any]) -> None:
         if "length" in progress:
-            before = replace(self.cfg, **progress["length"])
+            # A checkpoint from before there was `min_seconds` had none.
+            before = replace(self.cfg, **({"min_seconds": None} | progress["length"]))
             if said := rise_of_rate(before, self.cfg, self.step, self.seconds):
                 self.accelerator.print(said, flush=True)
 
