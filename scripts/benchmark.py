@@ -9,6 +9,7 @@
     python scripts/benchmark.py env --world runs/tiny_world/world --store data/tiny_world
     python scripts/benchmark.py sizes                           what frames of 64 to 256 pixels cost: some eight minutes
     python scripts/benchmark.py steps                           where the time of trainings and dreams goes: a minute
+    python scripts/benchmark.py busy                            what trainings keep of their speed beside other programs
 
 Contestants take turns in one run. Other work on the machine shows in wall-clock figures: the load is printed.
 """
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Reads the command line, measures, prints and writes."""
+    from vqvideo.scripts.benchmarks.busy import BusyBenchmark
     from vqvideo.scripts.benchmarks.env import EnvBenchmark
     from vqvideo.scripts.benchmarks.imagine import ImagineBenchmark
     from vqvideo.scripts.benchmarks.sizes import SizesBenchmark
@@ -41,6 +43,7 @@ def main() -> None:
         "env": EnvBenchmark,
         "sizes": SizesBenchmark,
         "steps": StepsBenchmark,
+        "busy": BusyBenchmark,
     }
     benchmark = tyro.extras.subcommand_cli_from_dict(subjects, description=__doc__)
     from vqvideo.scripts.benchmarks.results import write_figures

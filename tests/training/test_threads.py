@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,23 +18,20 @@ from vqvideo.errors import InputError
 from vqvideo.storage.records import from_plain
 from vqvideo.training import threads as following
 from vqvideo.training.config import TrainConfig
-from vqvideo.training.threads import FollowingThreads, following_threads
+from vqvideo.training.threads import FollowingThreads, Way, following_threads
 from vqvideo.training.trainer import Trainer
 
-Machine = Callable[[int], float]
-"""Seconds of a step on so many threads."""
+Machine = Callable[[Way], float]
+"""Seconds of a step that is computed in some way."""
+ALL, ASLEEP, ONE = Way(2), Way(2, spinning=False), Way(1)
+WAYS = (ALL, ASLEEP, ONE)
+QUIET = {ALL: 0.29, ASLEEP: 0.36, ONE: 0.43}.__getitem__
+BUSY = {ALL: 3.7, ASLEEP: 0.6, ONE: 0.47}.__getitem__
+CROWDED = {ALL: 9.0, ASLEEP: 0.8, ONE: 1.4}.__getitem__
 
 
-def quiet(threads: int) -> float:
-    return {1: 0.43, 2: 0.29}[threads]
-
-
-def busy(threads: int) -> float:
-    return {1: 0.47, 2: 3.7}[threads]
-
-
-def run(chooser: FollowingThreads, machine: Machine, seconds: float) -> list[int]:
-    """Takes steps on a machine for so long. Returns the threads of each."""
+def run(chooser: FollowingThreads, machine: Machine, seconds: float) -> list[Way]:
+    """Takes steps on a machine for so long. Returns how each was computed."""
     taken, passed = [], 0.0
     while passed < seconds:
         taken.append(chooser.now)
@@ -42,61 +41,68 @@ def run(chooser: FollowingThreads, machine: Machine, seconds: float) -> list[int
     return taken
 
 
-def test_a_run_leaves_the_threads_that_wait_for_a_busy_core_within_seconds_and_comes_back_to_them() -> None:
-    chooser = FollowingThreads(2, single=False)
-    run(chooser, quiet, 60)
-    assert chooser.kept == 2
-    run(chooser, busy, 15)
-    assert chooser.kept == 1
-    run(chooser, quiet, 90)
-    assert chooser.kept == 2
-
-
-@pytest.mark.parametrize("single", [False, True])
-@pytest.mark.parametrize(("machine", "best"), [(quiet, 2), (busy, 1)])
-def test_trials_cost_little_while_nothing_changes(machine: Machine, best: int, single: bool) -> None:
-    chooser = FollowingThreads(2, single=single)
-    run(chooser, machine, 15)
-    steps = run(chooser, machine, 600)
+@pytest.mark.parametrize(("load", "best"), [(BUSY, ONE), (CROWDED, ASLEEP)])
+def test_a_run_leaves_threads_that_wait_for_a_busy_core_within_seconds_and_comes_back_to_them(
+    load: Machine, best: Way
+) -> None:
+    chooser = FollowingThreads(WAYS)
+    run(chooser, QUIET, 60)
+    assert chooser.kept == ALL
+    run(chooser, load, 40)
     assert chooser.kept == best
-    assert set(steps) == {1, 2}, "it goes on looking"
-    assert sum(map(machine, steps)) < 1.06 * len(steps) * machine(best)
+    run(chooser, QUIET, 300)
+    assert chooser.kept == ALL
+
+
+@pytest.mark.parametrize("first", range(3))
+@pytest.mark.parametrize(("machine", "best"), [(QUIET, ALL), (BUSY, ONE), (CROWDED, ASLEEP)])
+def test_trials_cost_little_while_nothing_changes(machine: Machine, best: Way, first: int) -> None:
+    chooser = FollowingThreads(WAYS, first)
+    run(chooser, machine, 40)
+    steps = run(chooser, machine, 900)
+    assert chooser.kept == best
+    assert set(steps) == set(WAYS), "it goes on looking"
+    assert sum(map(machine, steps)) < 1.07 * len(steps) * machine(best)
 
 
 def test_a_single_slow_step_changes_nothing() -> None:
-    chooser = FollowingThreads(2, single=False)
-    run(chooser, quiet, 60)
+    chooser = FollowingThreads(WAYS)
+    run(chooser, QUIET, 60)
     chooser.took(30.0)
-    run(chooser, quiet, 10)
-    assert chooser.kept == 2
+    run(chooser, QUIET, 10)
+    assert chooser.kept == ALL
 
 
 def test_a_small_difference_is_taken_for_noise() -> None:
-    chooser = FollowingThreads(2, single=False)
-    run(chooser, lambda threads: {1: 0.095, 2: 0.1}[threads], 300)
-    assert chooser.kept == 2
+    chooser = FollowingThreads(WAYS)
+    run(chooser, {ALL: 0.1, ASLEEP: 0.093, ONE: 0.095}.__getitem__, 300)
+    assert chooser.kept == ALL
 
 
 def test_steps_of_milliseconds_are_compared_by_more_than_three() -> None:
-    chooser = FollowingThreads(2, single=True)
-    steps = run(chooser, lambda threads: {1: 0.001, 2: 0.0011}[threads], 4)
-    assert steps.count(2) > 50
-    assert chooser.kept == 1
+    chooser = FollowingThreads((ALL, ONE), 1)
+    steps = run(chooser, {ONE: 0.001, ALL: 0.0011}.__getitem__, 4)
+    assert steps.count(ALL) > 50
+    assert chooser.kept == ONE
 
 
-def test_a_step_of_minutes_is_tried_once_on_the_slower_number_and_then_seldom() -> None:
-    chooser = FollowingThreads(2, single=True)
-    steps = run(chooser, lambda threads: {1: 60.0, 2: 600.0}[threads], 3600 * 4)
-    assert steps.count(2) <= 2
+def test_a_step_of_minutes_is_tried_once_in_the_slower_way_and_then_seldom() -> None:
+    chooser = FollowingThreads((ALL, ONE), 1)
+    steps = run(chooser, {ONE: 60.0, ALL: 600.0}.__getitem__, 3600 * 4)
+    assert 1 <= steps.count(ALL) <= 2
 
 
 def test_ranks_that_are_told_the_same_seconds_choose_alike() -> None:
-    few, many = FollowingThreads(1, single=False), FollowingThreads(8, single=False)
-    for step in range(400):
-        seconds = 0.4 if many.now == 1 else 0.2 + 3 * (100 < step < 300)
+    few, many = FollowingThreads((Way(1), Way(1, spinning=False), Way(1))), FollowingThreads(WAYS)
+    kept = set()
+    for step in range(900):
+        seconds = (CROWDED if 100 < step < 300 else QUIET)(many.now)
         few.took(seconds)
         many.took(seconds)
-        assert (few.single, few.now) == (many.single, 1)
+        kept.add(many.kept)
+        assert few._kept == many._kept
+        assert few._trying == many._trying
+    assert len(kept) > 1
 
 
 @pytest.mark.parametrize(
@@ -109,16 +115,42 @@ def test_ranks_that_are_told_the_same_seconds_choose_alike() -> None:
         ({"max_seconds": 9.0, "threads": 2}, False),
     ],
 )
-def test_only_a_run_by_the_clock_follows_the_load_unless_it_is_asked_to(
+def test_only_a_run_by_the_clock_changes_its_number_of_threads_unless_it_is_asked_to(
     monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], follows: bool
 ) -> None:
     monkeypatch.setattr(following, "available_cores", lambda: 4)
     cfg = TrainConfig(**settings)
-    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    assert (following_threads(cfg, on_cpu=True) is not None) == follows
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    for name in ("LOCAL_WORLD_SIZE", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    chooser = following_threads(cfg, on_cpu=True)
+    assert chooser is not None
+    assert {way.threads for way in chooser.ways} == ({1, 4} if follows else {4})
     assert following_threads(cfg, on_cpu=False) is None
+    monkeypatch.setenv("GOMP_SPINCOUNT", "5")
+    chooser = following_threads(cfg, on_cpu=True)
+    assert (chooser.ways if chooser else None) == ((Way(4), Way(1)) if follows else None), "the user chose"
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    chooser = following_threads(cfg, on_cpu=True)
+    assert (chooser.now if chooser else None) == (Way(1) if follows else None)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert following_threads(cfg, on_cpu=True) is None, "each has a core of its own"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="libgomp's")
+def test_threads_that_sleep_while_they_wait_compute_the_same_bits_and_end_when_they_are_not_wanted() -> None:
+    before, running = torch.get_num_threads(), threading.active_count()
+    x = torch.randn(400, 400, generator=torch.Generator().manual_seed(0))
+    found = []
+    try:
+        for way in (ALL, ASLEEP, ASLEEP, ALL, ASLEEP, ONE):
+            way.take()
+            assert torch.get_num_threads() == way.threads
+            assert threading.active_count() == running + (way == ASLEEP)
+            found.append((x @ x).tanh().sum())
+    finally:
+        Way(before).take()
+    assert all(torch.equal(value, found[0]) for value in found[:-1])
 
 
 def test_a_setting_that_is_neither_a_number_nor_follow_is_refused_with_both() -> None:
@@ -132,16 +164,17 @@ def test_a_setting_that_is_neither_a_number_nor_follow_is_refused_with_both() ->
 # ---------------------------------------------------------------- in a run
 
 
-def pretend(monkeypatch: pytest.MonkeyPatch, trainer: Trainer, machine: Machine) -> list[int]:
-    """Has a run's steps take as long as on a machine of two cores. Returns the threads that are set for each."""
+def pretend(monkeypatch: pytest.MonkeyPatch, trainer: Trainer, machine: Machine) -> list[Way]:
+    """Has a run's steps take as long as on a machine of two cores. Returns how each was computed."""
     monkeypatch.setattr(following, "available_cores", lambda: 2)
-    count, after, taken = [2], trainer._after_step, []
-    monkeypatch.setattr(torch, "set_num_threads", lambda threads: count.append(threads))
-    monkeypatch.setattr(torch, "get_num_threads", lambda: count[-1])
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    after, taken = trainer._after_step, [ALL]
+    monkeypatch.setattr(Way, "take", lambda way: taken.append(way))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
 
     def timed(seconds: float, stop: Any) -> int:
-        taken.append(count[-1])
-        return after(machine(count[-1]), stop)
+        return after(machine(taken[-1]), stop)
 
     monkeypatch.setattr(trainer, "_after_step", timed)
     return taken
@@ -151,12 +184,13 @@ def test_a_run_tells_and_logs_that_it_changed_its_threads_and_goes_on_with_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trainer = toy_trainer(tmp_path, steps=60, threads="follow", log_every=10)
-    taken = pretend(monkeypatch, trainer, busy)
+    taken = pretend(monkeypatch, trainer, BUSY)
     trainer.fit(toy_batches(4), no_figures)
-    assert (taken[0], taken[-1]) == (2, 1)
-    assert capsys.readouterr().out.count("threads 1: 0.47 s a step, with 2 it was 3.7") == 1
-    logged = [r["threads"] for r in trainer.run.records() if r["split"] == "train"]
-    assert logged[-1] == 1
+    assert (taken[0], trainer._threads and trainer._threads.kept) == (ALL, ONE)
+    told = "on 2 threads that sleep while they wait: 0.6 s a step, on 2 threads it was 3.7"
+    assert capsys.readouterr().out.count(told) == 1
+    logged = [(r["threads"], r["spinning"]) for r in trainer.run.records() if r["split"] == "train"]
+    assert logged[-1] == (1, 1)
     again = toy_trainer(tmp_path, resume=True, steps=80, threads="follow")
     assert again.resume()
     again.fit(toy_batches(4), no_figures)
@@ -170,18 +204,20 @@ def test_a_run_that_follows_the_load_sees_the_same_data_in_the_same_order(
     for name, threads in (("follows", "follow"), ("one", 1)):
         with monkeypatch.context() as patch:
             trainer = toy_trainer(tmp_path / name, steps=40, threads=threads)
-            pretend(patch, trainer, busy)
+            pretend(patch, trainer, BUSY)
             trainer.fit(toy_batches(4), no_figures)
             states.append(trainer.model.state_dict())
     # A toy is computed on one thread, however many there are.
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
-def test_a_run_of_given_steps_leaves_its_threads_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_of_given_steps_only_changes_how_its_threads_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trainer = toy_trainer(tmp_path, steps=40, threads=None)
-    taken = pretend(monkeypatch, trainer, busy)
+    taken = pretend(monkeypatch, trainer, BUSY)
     trainer.fit(toy_batches(4), no_figures)
-    assert set(taken) == {2}
+    assert set(taken) == {ALL, ASLEEP}
     assert "threads" not in (tmp_path / "metrics.jsonl").read_text()
 
 

@@ -136,7 +136,9 @@ class Trainer:
             InterruptedRunError: a signal came; a checkpoint was saved at the step boundary.
         """
         on_main_process(lambda: self.run.check_room(self._checkpoint_bytes(), self.cfg.keep))
-        self._threads = following_threads(self.cfg, on_cpu=self.accelerator.device.type == "cpu")
+        if threads := following_threads(self.cfg, on_cpu=self.accelerator.device.type == "cpu"):
+            self._threads = threads
+            threads.now.take()
         # Through `prepare` once: DDP and autocast wrap the forward pass; the model itself stays plain.
         prepared, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
         source = iter(batches(self.step * self.cfg.accumulate, self.cfg.most_steps * self.cfg.accumulate))
@@ -154,8 +156,7 @@ class Trainer:
                 if self.step % self.cfg.log_every == 0 or self.done:
                     metrics = _mean_over_ranks(figures.read())
                     bar.set_postfix(step=self.step, loss=f"{metrics['loss']:.3f}", refresh=False)
-                    threads = {"threads": self._threads.kept} if self._threads else {}
-                    self._log("train", metrics | threads | self._interval_metrics())
+                    self._log("train", metrics | self._threads_kept() | self._interval_metrics())
                 if self._validation_is_due() and not stopped_by:
                     self._validate(evaluate, stop)
                     stopped_by = self._stop_agreed(stop)
@@ -292,13 +293,19 @@ class Trainer:
         return int(max(signals))
 
     def _follow_load(self, seconds: float) -> None:
-        """Sets the threads of the next step. All ranks know the same time, and so all choose alike."""
+        """Chooses how the next step is computed. All ranks know the same time, and so all choose alike."""
         if self._threads is None:
             return
-        switch = self._threads.took(seconds)
-        torch.set_num_threads(self._threads.now)
+        before, switch = self._threads.now, self._threads.took(seconds)
+        if self._threads.now != before:
+            self._threads.now.take()
         if switch and switch.telling and self.accelerator.is_main_process:
             tqdm.write(f"step {self.step}  {switch}")
+
+    def _threads_kept(self) -> dict[str, float]:
+        """For the log of a run whose number of threads may change."""
+        way = self._threads.kept if self._threads and self.cfg.follows_load else None
+        return {"threads": way.threads, "spinning": int(way.spinning)} if way else {}
 
     def _stop_agreed(self, stop: StopSignal) -> int:
         return int(max(number for (number,) in gathered(stop.number)))
@@ -360,7 +367,7 @@ class Trainer:
             "world": self.accelerator.num_processes,
             "settings": self.identity.settings(),
             "precision": self.accelerator.mixed_precision,
-            "threads": self._threads.kept if self._threads else torch.get_num_threads(),
+            "threads": self._threads.kept.threads if self._threads else torch.get_num_threads(),
             "length": self.cfg.length,
         }
         if self.accelerator.scaler is not None:
