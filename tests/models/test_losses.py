@@ -13,6 +13,7 @@ from vqvideo.models.tokenizer import ReconstructionConfig
 from vqvideo.models.tokenizer.losses import reconstruction_loss
 
 PLAIN = ReconstructionConfig()
+EVERYTHING = ReconstructionConfig(l1=0.1, difference=0.5, moving=2.0, worst=0.1)
 
 
 @pytest.mark.parametrize(
@@ -51,12 +52,16 @@ def test_terms_about_change_leave_a_still_alone(term: str) -> None:
     torch.testing.assert_close(with_term, reconstruction_loss(predicted, target, torch.tensor(1.0), PLAIN))
 
 
+@pytest.mark.parametrize("frames", [1, 3])
+def test_the_gradient_of_the_reconstruction_loss_is_that_of_its_formula(frames: int) -> None:
+    target, start = torch.randn(2, 2, frames, 3, 4, 4, dtype=torch.float64)
+    predicted, variance = start.clone().requires_grad_(), torch.tensor(0.3, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda p: 3 * reconstruction_loss(p, target, variance, EVERYTHING), (predicted,))
+
+
 def test_a_negative_weight_is_refused() -> None:
     with pytest.raises(InputError, match=r"reconstruction\.worst is -1"):
         ReconstructionConfig(worst=-1)
-
-
-EVERYTHING = ReconstructionConfig(l1=0.1, difference=0.5, moving=2.0, worst=0.1)
 
 
 def test_the_reconstruction_loss_is_a_mean() -> None:

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, NamedTuple, Self
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from vqvideo.errors import InputError
 from vqvideo.models.device import has_float64
 from vqvideo.models.given import as_tensor
-from vqvideo.models.pixels import from_signed, to_signed
+from vqvideo.models.pixels import channels_first, channels_last, from_signed, to_signed
 from vqvideo.models.quantizers import OutsideConfig, Quantizer
 from vqvideo.models.quantizers.base import fp32
 from vqvideo.models.quantizers.outside import checked, outside_config
@@ -170,7 +171,9 @@ class VQVAE(HubModel):
         return output._replace(loss=torch.lerp(output.loss, beside.loss, share), metrics=metrics)
 
     def _pass(self, frames: Tensor) -> VQVAEOutput:
-        target = self._signed(frames)
+        # In memory channels last, as the decoder gives its frames: between two layouts, every operation of the loss
+        # takes several times as long.
+        target = channels_first(channels_last(self._signed(frames)).contiguous())
         z, _ = self._latents(target, self.init_state(len(target)))
         quantized = self.quantizer(z)
         if self.quantizer.learns_from(z):
@@ -181,7 +184,7 @@ class VQVAE(HubModel):
         metrics = {
             "reconstruction": reconstruction.detach(),
             "quantizer": quantized.loss.detach(),
-            "mse": (decoded.detach() - target).square().mean() / 4,
+            "mse": F.mse_loss(decoded.detach(), target) / 4,
         }
         return VQVAEOutput(reconstruction + quantized.loss, metrics, decoded, quantized.indices)
 
@@ -303,6 +306,8 @@ class VQVAE(HubModel):
     def _latents(self, frames: Tensor, state: TimeState) -> tuple[Tensor, TimeState]:
         """Signed frames to latents (b, t, h, w, d)."""
         s = self.stride
+        # First of all: what follows keeps the layout, and folds pixels without gathering their channels.
+        frames = rearrange(frames, "b t c h w -> b t h w c")
         if not state.past:
             self.latent_length(frames.shape[1])
             frames = torch.cat([frames[:, :1].expand(-1, s - 1, -1, -1, -1), frames], dim=1)
@@ -313,7 +318,7 @@ class VQVAE(HubModel):
             first = torch.cat([first, frames[:, s:]], dim=1)
             frames = torch.where(rearrange(state.fresh, "b -> b 1 1 1 1"), first, frames)
         walk = TimeWalk(state)
-        return self.encoder(rearrange(frames, "b t c h w -> b t h w c"), walk), walk.finish()
+        return self.encoder(frames, walk), walk.finish()
 
     def _frames(self, values: Tensor, state: TimeState) -> tuple[Tensor, TimeState]:
         """Code vectors (b, m, h, w, d) to signed frames (b, s m, c, h, w)."""
