@@ -62,8 +62,10 @@ def run(main: Callable[[], None]) -> None:
     SIGTERM with 143, a run that stopped in good order with the code it gives. Any other exception is a bug and keeps
     its traceback.
     """
+    from vqvideo.training.memory import keep_freed_memory
     from vqvideo.training.signals import Terminated, raise_on_termination
 
+    keep_freed_memory()
     logging.basicConfig(level=logging.INFO, format="%(levelname).1s %(name)s: %(message)s", stream=sys.stderr)
     raise_on_termination()
     try:
