@@ -26,7 +26,7 @@ from vqvideo.scripts.benchmarks.timing import Contestant, Work, synchronise
 
 R = TypeVar("R")
 # Those that a contestant would import take seconds; the server of fresh processes does it once.
-_PRELOAD = ["vqvideo.world", "vqvideo.scripts.benchmarks.memory", "torch._dynamo", "vector_quantize_pytorch"]
+_PRELOAD = ["vqvideo.world", "vqvideo.scripts.benchmarks.size_costs", "torch._dynamo", "vector_quantize_pytorch"]
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
