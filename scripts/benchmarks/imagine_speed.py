@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from typing import Any, TypeVar
 
 import torch
 
-from vqvideo.models.prior.backbone import Hidden
-from vqvideo.models.prior.sampling import TokenSampler
+from vqvideo.scripts.benchmarks.dream_parts import PARTS, parts_of
 from vqvideo.scripts.benchmarks.dreams import BASELINE, Dreams, state_bytes
 from vqvideo.scripts.benchmarks.memory import peak_memory
 from vqvideo.scripts.benchmarks.report import Table, megabytes, rate
 from vqvideo.scripts.benchmarks.timing import Timing, Work, speed_ratio, take_turns, threads
 
 R = TypeVar("R")
-PARTS = ("backbone", "head", "decoder")
-"""What a step consists of, besides checks and outcomes."""
 COLUMNS = (
     "streams, head",
     "precision",
@@ -52,26 +48,13 @@ class Contest:
         with torch.no_grad(), self.entry.autocast(self.device):
             return function()
 
-    def parts(self) -> dict[str, Work]:
-        """The parts of a step, each called with what it gets in a step; of compiled ones no parts are to be had."""
+    def parts(self, steps: int) -> dict[str, float]:
+        """Shares of the parts of a step, over some steps; of compiled ones no parts are to be had."""
         if self.dreaming is None or self.entry.mode != "eager":
             return {}
-        world, state = self.dreaming.world, self.dreaming.state
-        prior, codes = world.prior, state.prior.codes
-        caches, clock = state.prior.caches, state.prior.clock
-        action = world.checked_actions(self.dreaming.action)[:, None]
-        seen = state.prior.seen.more(prior.cfg.window)
-
-        def backbone() -> Hidden:
-            return prior.backbone.step(codes.flatten(1)[:, None], action, None, caches, clock, seen)[0]
-
-        hidden = self.within(backbone).tokens[:, 0]
-        works: tuple[Work, ...] = (
-            backbone,
-            lambda: prior.head.sample(hidden, TokenSampler(self.entry.sampling)),
-            lambda: world.vqvae.decode_step(codes[:, None], state.decoder),
-        )
-        return {part: partial(self.within, work) for part, work in zip(PARTS, works, strict=True)}
+        found = parts_of(self.dreaming, self, steps, self.device)
+        whole = found.pop("whole")
+        return {name: seconds / whole for name, seconds in found.items()}
 
     def _tried(self, function: Callable[[], R]) -> R | None:
         if self.entry.mode == "eager":
@@ -97,15 +80,13 @@ def measure_imagination(
     """
     with threads(cpu_threads):
         contests = [Contest(entry, device) for entry in entries]
-        works: dict[str, Work] = {}
-        for contest in contests:
-            works[contest.entry.name] = contest
-            works |= {f"{contest.entry.name}: {part}": work for part, work in contest.parts().items()}
+        works: dict[str, Work] = {contest.entry.name: contest for contest in contests}
         timings = take_turns(works, device, rounds, round_seconds)
+        shares = [contest.parts(3 * rounds) for contest in contests]
     for contest in contests:
         if contest.reason:  # it was timed doing nothing
             del timings[contest.entry.name]
-    return [_record(contest, timings, cpu_threads, device) for contest in contests]
+    return [_record(contest, timings, own, cpu_threads, device) for contest, own in zip(contests, shares, strict=True)]
 
 
 def table(records: Sequence[Mapping[str, Any]], title: str) -> Table:
@@ -113,7 +94,13 @@ def table(records: Sequence[Mapping[str, Any]], title: str) -> Table:
     return Table(title, COLUMNS, [_row(record) for record in records])
 
 
-def _record(contest: Contest, timings: Mapping[str, Timing], cpu_threads: int, device: torch.device) -> dict[str, Any]:
+def _record(
+    contest: Contest,
+    timings: Mapping[str, Timing],
+    shares: dict[str, float],
+    cpu_threads: int,
+    device: torch.device,
+) -> dict[str, Any]:
     entry, dreaming = contest.entry, contest.dreaming
     record = {
         "streams": entry.streams,
@@ -133,7 +120,7 @@ def _record(contest: Contest, timings: Mapping[str, Timing], cpu_threads: int, d
         "frames_per_s_quartiles": (frames / high, frames / low),
         **timing.to_json(),
         "times_faster_than_autoregressive": _ratio(entry, timings),
-        "shares": {part: t.median / timing.median for part in PARTS if (t := timings.get(f"{entry.name}: {part}"))},
+        "shares": shares,
         "state_bytes_per_stream": state_bytes(dreaming.state) / entry.streams,
         # A process of its own would compile all over again.
         "peak_bytes": peak_memory(entry, device, cpu_threads) if entry.mode == "eager" else None,

@@ -15,6 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 from vqvideo.data.config import height_and_width
 from vqvideo.experiment.config import Experiment
 from vqvideo.experiment.frame_sizes import fitted
+from vqvideo.scripts.benchmarks.dream_parts import parts_of
 from vqvideo.scripts.benchmarks.dreams import Dreams, Untrained, head_kinds
 from vqvideo.scripts.benchmarks.imagine_speed import Contest
 from vqvideo.scripts.benchmarks.report import Table
@@ -61,9 +62,10 @@ def measure_steps(
             records.append({"step": name, "seconds": whole, "parts": parts, **_families(step, cfg.rounds, device)})
         for streams in cfg.streams:
             dream = Contest(Dreams(shape, head, streams, cfg.precision, sampling=own.sampling), device)
-            timed = _parts_in_turn({"step": dream, **dream.parts()}, cfg.rounds, device)
-            whole = timed.pop("step")
-            timed["checks and outcomes"] = max(0.0, whole - sum(timed.values()))
+            assert dream.dreaming is not None
+            timed = parts_of(dream.dreaming, dream, cfg.rounds + 1, device)
+            whole = timed.pop("whole")
+            timed["reward, end"] = max(0.0, whole - sum(timed.values()))
             name = f"imagine, {streams} stream(s)"
             records.append({"step": name, "seconds": whole, "parts": timed, **_families(dream, cfg.rounds, device)})
     return records

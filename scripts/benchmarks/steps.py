@@ -49,8 +49,7 @@ class StepsBenchmark(Benchmark):
         experiment = smaller(experiment) if self.quick else experiment
         report = Report("steps", {**asdict(replace(cfg, json=None)), "config": self.config.name})
         notes = [
-            "the parts are timed one after the other, without a profiler; of dreams each by itself, with what it gets "
-            "in a step",
+            "the parts are timed one after the other inside of the step, without a profiler",
             "the kinds of operation are shares of the time inside of operators, by torch.profiler; Python between them "
             "is the rest of a step that the profiler slows down, and an upper bound",
             instruction_sets(),

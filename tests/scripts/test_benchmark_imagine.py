@@ -16,9 +16,9 @@ from vqvideo.errors import InputError
 from vqvideo.evaluation.speed import Dreaming
 from vqvideo.models.prior import AutoregressiveHeadConfig, HeadConfig, MaskedHeadConfig, PriorConfig
 from vqvideo.scripts import benchmark
+from vqvideo.scripts.benchmarks.dream_parts import PARTS, parts_of
 from vqvideo.scripts.benchmarks.dreams import BASELINE, Dreams, Untrained, chosen_heads, head_kinds, state_bytes
 from vqvideo.scripts.benchmarks.imagine import ImagineBenchmark
-from vqvideo.scripts.benchmarks.imagine_speed import PARTS
 
 CPU = torch.device("cpu")
 TINY = Untrained(vqvae_config(), PriorConfig(dim=32, heads=2, layers=2, window=3), (SIZE, SIZE))
@@ -59,6 +59,19 @@ def test_the_memory_of_a_dream_grows_with_the_streams_and_not_with_the_steps() -
     whole = torch.zeros(10)
     assert state_bytes((whole, whole[:2], 7, (whole[5:],))) == 40, "what tensors share counts once"
     assert state_bytes((whole[:2],)) == 40, "so does the unseen part of a view"
+
+
+@pytest.mark.parametrize("head", sorted(head_kinds()))
+def test_the_parts_of_a_step_are_no_more_than_the_step_and_the_world_is_left_as_it_was(head: str) -> None:
+    entry = dreams(head, streams=2)
+    dreaming = entry.begin(CPU)
+    found = parts_of(dreaming, dreaming, 3, CPU)
+    whole = found.pop("whole")
+    assert set(found) == set(PARTS)
+    assert min(found.values()) > 0
+    assert max(found.values()) < whole
+    prior = dreaming.world.prior
+    assert not {"step", "sample"} & (vars(prior).keys() | vars(prior.backbone).keys() | vars(prior.head).keys())
 
 
 def test_the_script_prints_tables_and_writes_figures(
