@@ -186,3 +186,15 @@ def test_impossible_settings_of_the_file_are_refused(
     config.write_text(text)
     with pytest.raises(InputError, match=message):
         parsed(monkeypatch, config)
+
+
+@pytest.mark.parametrize("word", ["none", "null", "None"])
+def test_no_limit_is_said_on_the_command_line_as_in_the_messages(
+    config: Path, monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    config.write_text("vqvae: {train: {max_seconds: 9}}\n")
+    words = ("--vqvae.train.max-seconds", word, "--prior.train.threads", "follow", "--name", "none")
+    cfg = parsed(monkeypatch, config, *words)
+    assert cfg.vqvae.train.max_seconds is None
+    assert cfg.prior.train.threads == "follow"
+    assert cfg.name == "none"

@@ -165,11 +165,18 @@ def parse(cls: type[E], default_config: Path, description: str) -> E:
         known, arguments = flag.parse_known_args()
     except argparse.ArgumentError as error:
         raise InputError("--config needs a file: --config configs/car_racing.yaml") from error
+    arguments = _with_none(arguments)
     config = _shipped(known.config, default_config.parent)
     written = read_yaml(config)
     default = _with_most_tokens(typed(cls, written, str(config)), written, arguments)
     note = f"{description}\n\nSettings come from --config FILE (now {config}) and from the flags below."
     return tyro.cli(cls, default=default, args=arguments, description=note, config=(tyro.conf.AvoidSubcommands,))
+
+
+def _with_none(arguments: Sequence[str]) -> list[str]:
+    """The arguments with None for none and null, as the messages and the YAML files say, where it means no limit."""
+    pairs = zip(["", *arguments], arguments, strict=False)
+    return ["None" if ".train." in flag and word in ("none", "null") else word for flag, word in pairs]
 
 
 def _with_most_tokens(default: E, written: Mapping[str, Any], arguments: Sequence[str]) -> E:

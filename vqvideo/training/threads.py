@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 from dataclasses import dataclass
-from statistics import median
+from statistics import mean
 
 import torch
 
@@ -24,11 +24,13 @@ CLEARLY = 0.9
 """What takes less than this share of the time is faster; anything else is noise."""
 SLOWED = 1.3
 """Steps that take so many times as long as before are a reason to look again at once."""
-HOPELESS = 2.0
+PLAINLY = 2.0
 """A trial ends with the first step that takes so many times as long as those before it."""
 FEWEST_STEPS = 3
-LEAST_SECONDS = 0.1
-"""A median is taken over so many steps and so much time."""
+LEAST_SECONDS = 1.0
+"""Ways are compared over so many steps and so much time, since threads that wait stall in some of them only;"""
+LONG_STEP = 2.0
+"""of steps that take so many seconds two are enough, and in a trial one that takes less than half."""
 FIRST_WAIT = 3.0
 LONGEST_WAIT = 30.0
 """Seconds between trials of a way; they double from the one to the other while nothing changes."""
@@ -64,7 +66,7 @@ class Switch:
     way: Way
     """From now on."""
     seconds: float
-    """Of a step, the median of a few."""
+    """Of a step, the mean of a few."""
     before: Way
     """Up to now."""
     seconds_before: float
@@ -117,18 +119,19 @@ class FollowingThreads:
             self._trying = self._next_trial()
             return None
         self._trial.append(seconds)
-        hopeless = seconds > HOPELESS * median(self._recent)
+        before = _typical(self._recent)
         # The first step in another way prepares what later ones find ready.
-        if hopeless or _are_enough(self._trial[1:]):
-            return self._decide(self._trying, hopeless=hopeless)
+        faster = before > LONG_STEP and seconds < before / PLAINLY
+        if faster or seconds > before * PLAINLY or _are_enough(self._trial[1:]):
+            return self._decide(self._trying, before, seconds)
         return None
 
     def _next_trial(self) -> int | None:
         """The way to try now, if it is time for one."""
         if not _are_enough(self._recent):
             return None
-        if self._usual is not None and min(self._recent[-2:]) > SLOWED * self._usual:
-            self._usual = median(self._recent)
+        if self._usual is not None and _typical(self._recent) > SLOWED * self._usual:
+            self._usual = _typical(self._recent)
             self._look_again(self._passed)
         due = [i for i, at in enumerate(self._due) if i != self._kept and at <= self._passed]
         return min(due, key=lambda i: self._due[i], default=None)
@@ -138,13 +141,13 @@ class FollowingThreads:
         self._waits = [FIRST_WAIT for _ in self.ways]
         self._due = [max(at, allowed) for allowed in self._not_before]
 
-    def _decide(self, tried: int, *, hopeless: bool) -> Switch | None:
-        trial, before = self._trial, median(self._recent)
-        after = median(trial[1:] or trial)
+    def _decide(self, tried: int, before: float, last: float) -> Switch | None:
+        trial = self._trial
+        after = _typical(trial[1:] or trial)
         self._trying, self._trial = None, []
-        if not hopeless and after < CLEARLY * before:
+        if last < before * PLAINLY and after < CLEARLY * before:
             way_before, self._kept = self.kept, tried
-            self._recent, self._usual = _newest(trial[1:]), after
+            self._recent, self._usual = _newest(trial[1:]), after if trial[1:] else None
             self._look_again(self._passed + FIRST_WAIT)
             telling = self._untold > SECONDS_BETWEEN_LINES
             self._untold = 0.0 if telling else self._untold
@@ -185,7 +188,13 @@ def _asleep(count: int) -> tuple[Way, ...]:
 
 
 def _are_enough(steps: list[float]) -> bool:
-    return len(steps) >= FEWEST_STEPS and sum(steps) >= LEAST_SECONDS
+    long = min(steps, default=0.0) > LONG_STEP
+    return len(steps) >= (2 if long else FEWEST_STEPS) and sum(steps) >= LEAST_SECONDS
+
+
+def _typical(steps: list[float]) -> float:
+    """The mean without the slowest, which something else may have held up. Not the median: it does not see stalls."""
+    return mean(sorted(steps)[: max(1, len(steps) - 1)])
 
 
 def _newest(steps: list[float]) -> list[float]:
