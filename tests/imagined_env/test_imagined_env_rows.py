@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, get_args
 
 import pytest
@@ -36,6 +37,9 @@ class Dictated(TokenSampler):
     def __init__(self, codes: Tensor) -> None:
         super().__init__(Sampling(temperature=0))
         self.codes, self.asked = codes, list[Tensor]()
+
+    def draw(self, x: Tensor, logits: Callable[[Tensor], Tensor]) -> Tensor:
+        return self(logits(x))
 
     def __call__(self, logits: Tensor) -> Tensor:
         super().__call__(logits)

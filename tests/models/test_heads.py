@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import get_args
 
 import pytest
@@ -110,6 +111,9 @@ class Recorder(TokenSampler):
         super().__init__(Sampling(), torch.Generator().manual_seed(0))
         self.sizes: list[int] = []
 
+    def draw(self, x: Tensor, logits: Callable[[Tensor], Tensor]) -> Tensor:
+        return self(logits(x))
+
     def __call__(self, logits: Tensor) -> Tensor:
         self.sizes.append(logits.shape[1])
         return super().__call__(logits)
@@ -142,6 +146,9 @@ def test_drawing_one_by_one_asks_what_the_whole_pass_computes() -> None:
     asked: list[Tensor] = []
 
     class Listener(TokenSampler):
+        def draw(self, x: Tensor, logits: Callable[[Tensor], Tensor]) -> Tensor:
+            return self(logits(x))
+
         def __call__(self, logits: Tensor) -> Tensor:
             asked.append(logits)
             return super().__call__(logits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import is_dataclass
 from typing import Any, get_args
 
@@ -69,6 +70,9 @@ class Forced(TokenSampler):
     def __init__(self, truth: Tensor) -> None:
         super().__init__(GREEDY)
         self.truth, self.asked, self.places = truth, [], torch.arange(truth.shape[1])
+
+    def draw(self, x: Tensor, logits: Callable[[Tensor], Tensor]) -> Tensor:
+        return self(logits(x))
 
     def __call__(self, logits: Tensor) -> Tensor:
         super().__call__(logits)

@@ -75,11 +75,19 @@ def test_threads_compute_in_the_modes_of_the_caller() -> None:
     shared(compute, 4)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         shared(compute, 4)
-    with torch.inference_mode():
-        shared(compute, 4)
     assert modes[:2] == [(True, False, False)] * 2
-    assert modes[2:4] == [(False, False, True)] * 2
-    assert modes[4:] == [(False, True, False)] * 2
+    assert modes[2:] == [(False, True, True)] * 2
+
+
+@pytest.mark.parametrize("rows", [1, 8, 2 * LARGEST])
+def test_what_comes_back_is_an_ordinary_tensor(rows: int) -> None:
+    weight = torch.ones(3, requires_grad=True)
+    with torch.no_grad():
+        (found,) = shared(lambda part: (weight.expand(part.stop - part.start, 3) * 2,), rows)
+    assert not found.is_inference()
+    (found * weight).sum().backward()
+    assert weight.grad is not None
+    assert weight.grad.tolist() == [2.0 * rows] * 3
 
 
 def test_an_error_in_a_part_comes_through_and_leaves_the_count_as_it_was() -> None:

@@ -38,7 +38,7 @@ def to_signed(frames: Tensor) -> Tensor:
 
 def from_signed(frames: Tensor) -> Tensor:
     """Float in -1 .. 1 to float in 0 .. 1, clamped. Any layout."""
-    return ((frames + 1) / 2).clamp(0, 1)
+    return (frames + 1).div_(2).clamp(0, 1)
 
 
 def to_unit(frames: Tensor) -> Tensor:
@@ -48,4 +48,4 @@ def to_unit(frames: Tensor) -> Tensor:
 
 def to_uint8(frames: Tensor) -> Tensor:
     """Float in 0 .. 1 to uint8, rounded. Any layout."""
-    return frames if frames.dtype == torch.uint8 else (frames.float().clamp(0, 1) * 255).round().to(torch.uint8)
+    return frames if frames.dtype == torch.uint8 else frames.float().clamp(0, 1).mul_(255).round_().to(torch.uint8)

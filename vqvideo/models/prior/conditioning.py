@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 
 from vqvideo.models.precision import SinglePrecisionBuffers
 from vqvideo.models.prior.spec import ActionStats
-from vqvideo.spaces import ActionSpace
+from vqvideo.spaces import ActionSpace, Column
 
 _FARTHEST = 1e4
 """Standard deviations from the mean: not one of 1e8 recorded actions is farther, and of those nothing was learnt."""
@@ -32,10 +34,10 @@ class ActionEncoder(SinglePrecisionBuffers):
     def __init__(self, space: ActionSpace, stats: ActionStats, stride: int, dim: int, *, hides: bool = True) -> None:
         """`hides`: whether training hides actions; else nothing learns the vector of those that are not known."""
         super().__init__()
-        self.columns = space.columns
+        self.pieces = tuple(_pieces(space.columns))
         self.register_buffer("mean", torch.tensor(stats.mean, dtype=torch.float32))
         self.register_buffer("std", torch.tensor(_units(space, stats), dtype=torch.float32))
-        width = sum(column.categories or 1 for column in self.columns) * stride
+        width = sum(column.categories or 1 for column in space.columns) * stride
         self.mlp = nn.Sequential(nn.Linear(width, 2 * dim), nn.SiLU(), nn.Linear(2 * dim, dim))
         # Data-parallel training refuses a parameter that no loss depends on.
         self.unknown = nn.Parameter(torch.zeros(dim), requires_grad=hides)
@@ -44,16 +46,28 @@ class ActionEncoder(SinglePrecisionBuffers):
         """`known`: (b, t) bool, or None if all are."""
         actions = actions.float()
         # In halves, for the difference of two numbers can be too large for one.
-        scaled = ((actions / 2 - self.mean / 2) / (self.std / 2)).clamp(-_FARTHEST, _FARTHEST)
+        scaled = ((actions / 2 - self.mean / 2) / (self.std / 2)).clamp_(-_FARTHEST, _FARTHEST)
         features = [
-            F.one_hot((actions[..., i] - column.start).long(), column.categories).float()
-            if column.categories
-            else scaled[..., i : i + 1]
-            for i, column in enumerate(self.columns)
+            F.one_hot((actions[..., first] - start).long(), categories).float()
+            if categories
+            else scaled[..., first:last]
+            for first, last, start, categories in self.pieces
         ]
         together = rearrange(torch.cat(features, dim=-1), "b t s f -> b t (s f)")
         encoded = self.mlp(together.to(self.unknown.dtype))
         return encoded if known is None else torch.where(known[..., None], encoded, self.unknown.to(encoded.dtype))
+
+
+def _pieces(columns: Sequence[Column]) -> Iterator[tuple[int, int, float, int]]:
+    """First column and last, the next one's, of what is read at once, its least value and its categories: each
+    categorical column by itself, and continuous ones together as long as they are neighbours.
+    """
+    for categorical, group in groupby(enumerate(columns), lambda pair: bool(pair[1].categories)):
+        numbers = [number for number, _ in group]
+        if categorical:
+            yield from ((i, i + 1, columns[i].start, columns[i].categories or 0) for i in numbers)
+        else:
+            yield numbers[0], numbers[-1] + 1, 0, 0
 
 
 def _units(space: ActionSpace, stats: ActionStats) -> list[float]:

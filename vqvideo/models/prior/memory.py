@@ -45,7 +45,7 @@ class KVCache:
 
     def part(self, rows: slice) -> KVCache:
         """Some rows, in the same memory."""
-        return KVCache(self.k[rows], self.v[rows])
+        return self if rows == slice(0, len(self.k)) else KVCache(self.k[rows], self.v[rows])
 
     def rows(self, index: Tensor) -> KVCache:
         """The rows (r,) of `index` as a batch of their own."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from vqvideo.models.prior.config import Sampling
+from vqvideo.models.row_parts import in_parts
 from vqvideo.models.rows import Randomness, uniform
 
 
@@ -40,18 +44,49 @@ def cooled(logits: Tensor, temperature: float) -> Tensor:
     return (logits - logits.amax(dim=-1, keepdim=True)) / max(temperature, least)
 
 
-def sample(logits: Tensor, how: Sampling, generator: Randomness = None, probability: Tensor | None = None) -> Tensor:
-    """Codes (...) int64 drawn from logits (..., k). `probability` (..., k): their softmax, if it is at hand."""
+class Drawn(NamedTuple):
+    """Codes, and what it takes to draw again where the first draw fell outside of the nucleus."""
+
+    codes: Tensor
+    """(r,) int64."""
+    outside: Tensor
+    """(x,) int64: which of them do not count."""
+    probability: Tensor
+    """(x, k): of those."""
+
+    @classmethod
+    def all_count(cls, codes: Tensor, like: Tensor) -> Drawn:
+        """Codes (...), all of which count; `like`: probabilities (..., k)."""
+        return cls(codes.flatten(), codes.new_empty(0), like.new_empty(0, like.shape[-1]))
+
+
+def sample(logits: Tensor, how: Sampling, generator: Randomness = None) -> Tensor:
+    """Codes (...) int64 drawn from logits (..., k)."""
+    shape = logits.shape[:-1]
+    drawn = first_draw(logits, how, numbers(shape, how, generator, logits.device))
+    return redrawn(drawn, how.top_p, shape, generator)
+
+
+def numbers(shape: tuple[int, ...], how: Sampling, generator: Randomness, device: torch.device) -> Tensor:
+    """What the first draw of codes of `shape` takes: a random number for each, of which none is taken without need."""
+    return torch.zeros(shape, device=device) if how.temperature == 0 else uniform(shape, generator, device)
+
+
+def first_draw(logits: Tensor, how: Sampling, u: Tensor, probability: Tensor | None = None) -> Drawn:
+    """Codes for logits (..., k) and random numbers u (...). `probability` (..., k): their softmax, if it is at hand."""
     if how.temperature == 0:
-        return logits.argmax(dim=-1)
+        return Drawn.all_count(logits.argmax(dim=-1), logits)
     plain = how.temperature == 1 and not how.top_k
     logits = logits.float() if plain else cooled(logits.float(), how.temperature)
     if how.top_k:
         logits = keep_top_k(logits, how.top_k)
     if how.top_p < 1 and not _redraws(logits, how):
-        return draw(keep_top_p(logits, how.top_p).softmax(dim=-1), generator)
+        p = keep_top_p(logits, how.top_p).softmax(dim=-1)
+        return Drawn.all_count(_inverse(p.cumsum(dim=-1), u), p)
     p = probability if plain and probability is not None else logits.softmax(dim=-1)
-    return draw(p, generator) if how.top_p == 1 else draw_from_nucleus(p, how.top_p, generator)
+    if how.top_p == 1:
+        return Drawn.all_count(_inverse(p.cumsum(dim=-1), u), p)
+    return _try_nucleus(p.flatten(0, -2), how.top_p, u.flatten())
 
 
 def _redraws(logits: Tensor, how: Sampling) -> bool:
@@ -79,14 +114,25 @@ def draw_from_nucleus(probability: Tensor, p: float, generator: Randomness = Non
     outside. Rejection leaves the distribution inside as it was; on average it takes 1 / p draws or fewer.
     """
     shape = probability.shape[:-1]
-    rows = probability.flatten(0, -2)
-    cumulative = rows.cumsum(dim=-1)
-    codes = _inverse(cumulative, uniform(shape, generator, probability.device).flatten())
-    outside = (~_in_nucleus(rows, codes, p)).nonzero()[:, 0]
+    u = uniform(shape, generator, probability.device)
+    return redrawn(_try_nucleus(probability.flatten(0, -2), p, u.flatten()), p, shape, generator)
+
+
+def _try_nucleus(probability: Tensor, p: float, u: Tensor) -> Drawn:
+    """Codes (r,) drawn from all codes, with probabilities (r, k)."""
+    codes = _inverse(probability.cumsum(dim=-1), u)
+    outside = (~_in_nucleus(probability, codes, p)).nonzero()[:, 0]
+    return Drawn(codes, outside, probability[outside])
+
+
+def redrawn(drawn: Drawn, p: float, shape: tuple[int, ...], generator: Randomness) -> Tensor:
+    """Codes of `shape`, with those that do not count drawn again until they do."""
+    codes, outside, probability = drawn
     while len(outside):
-        again = _inverse(cumulative[outside], uniform(shape, generator, probability.device, outside))
+        again = _inverse(probability.cumsum(dim=-1), uniform(shape, generator, codes.device, outside))
         codes[outside] = again
-        outside = outside[~_in_nucleus(rows[outside], again, p)]
+        still = ~_in_nucleus(probability, again, p)
+        outside, probability = outside[still], probability[still]
     return codes.reshape(shape)
 
 
@@ -133,14 +179,30 @@ class TokenSampler:
 
     def __call__(self, logits: Tensor) -> Tensor:
         """Codes (r, m) for logits (r, m, k)."""
-        logits = logits.float()
-        if self.how.compares:
-            known, blind = logits.chunk(2)
-            logits = blind + self.how.guidance * (known - blind)
-        probability = logits.softmax(dim=-1)
-        self._entropies.append(entropy(logits, probability))
-        codes = sample(logits, self.how, self.generator, probability)
-        return codes.repeat(2, 1) if self.how.compares else codes
+        return self._drawn(logits, lambda rows: rows)
+
+    def draw(self, x: Tensor, logits: Callable[[Tensor], Tensor]) -> Tensor:
+        """As of `logits(x)`, for x (r, m, e): those of all rows are never there at once, if they are many."""
+        return self._drawn(x, logits)
+
+    def _drawn(self, x: Tensor, logits: Callable[[Tensor], Tensor]) -> Tensor:
+        known, *blind = x.chunk(2) if self.how.compares else (x,)
+        shape = known.shape[:2]
+        u = numbers(shape, self.how, self.generator, x.device)
+
+        def compute(rows: slice) -> tuple[Tensor, ...]:
+            own = logits(known[rows]).float()
+            if blind:
+                without = logits(blind[0][rows]).float()
+                own = without + self.how.guidance * (own - without)
+            probability = own.softmax(dim=-1)
+            codes, outside, again = first_draw(own, self.how, u[rows], probability)
+            return codes, outside + rows.start * shape[1], again, entropy(own, probability)
+
+        codes, outside, again, nats = in_parts(compute, shape[0], x.device)
+        self._entropies.append(nats)
+        drawn = redrawn(Drawn(codes, outside, again), self.how.top_p, shape, self.generator)
+        return drawn.repeat(2, 1) if self.how.compares else drawn
 
     def order(self, rows: int, n: int, device: torch.device) -> Tensor:
         """(r, n): the places of each row in random order."""

@@ -28,7 +28,7 @@ class ParallelHead(Head):
         return linear_cross_entropy(self.norm(hidden), self.out.weight, codes)
 
     def sample(self, hidden: Tensor, sampler: TokenSampler) -> Tensor:
-        return sampler(self.logits(hidden))
+        return sampler.draw(hidden, self.logits)
 
     def likelihood(self, hidden: Tensor, codes: Tensor, generator: torch.Generator | None = None) -> Likelihood:
         return Likelihood(nats(self.logits(hidden), codes).sum(dim=-1), "exact")
