@@ -7,7 +7,7 @@
     python scripts/benchmark.py imagine --world runs/car_racing/world
     python scripts/benchmark.py env                             what an imagined environment costs over its world
     python scripts/benchmark.py env --world runs/tiny_world/world --store data/tiny_world
-    python scripts/benchmark.py sizes                           what frames of 64 to 256 pixels cost: some eight minutes
+    python scripts/benchmark.py sizes                           what frames of 64 to 256 pixels cost: some five minutes
     python scripts/benchmark.py steps                           where the time of trainings and dreams goes: a minute
     python scripts/benchmark.py busy                            what trainings keep of their speed beside other programs
 
