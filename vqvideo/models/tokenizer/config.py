@@ -92,7 +92,7 @@ class ConvConfig:
 
     def coarsened(self, frame_size: tuple[int, int], most_tokens: int, multiple: int = 1) -> Self:
         """The same network on larger squares of pixels: stem and strides are doubled, and doubled again, until frames
-        make `most_tokens` tokens per latent step or fewer. Then it costs as much as on smaller frames.
+        make `most_tokens` tokens per latent step or fewer. Its grids stay as small as those of smaller frames.
 
         Args:
             frame_size: (h, w) in pixels.
