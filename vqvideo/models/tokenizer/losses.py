@@ -45,8 +45,8 @@ def reconstruction_loss(predicted: Tensor, target: Tensor, variance: Tensor, cfg
 class _Error(torch.autograd.Function):
     """The terms of every pixel: squared error, that of the change from frame to frame, and absolute error.
 
-    The gradient is made along with the value, in few passes over the pixels: operation by operation, forwards and
-    backwards, the loss of a small tokenizer took a fifth of its training step.
+    The gradient is made along with the value, in fewer passes over the pixels than operation by operation, forwards and
+    backwards: beside the convolutions of a small tokenizer these count.
     """
 
     @staticmethod
