@@ -3,7 +3,7 @@
     python scripts/quickstart.py
 
 Records episodes, trains tokenizer and prior, imagines videos of held-out episodes, and prints the figures. Takes
-about nine minutes on two CPU cores. Interrupted, the same command goes on where it stopped.
+nine to ten minutes on two CPU cores, longer on busy ones. Interrupted, the same command goes on where it stopped.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ class Source:
             f"no world model in {folder}. Train one:\n"
             f"  accelerate launch scripts/train_vqvae.py {settings}\n"
             f"  accelerate launch scripts/train_prior.py {settings}\n"
-            "or take the quickstart's (python scripts/quickstart.py, CarRacing, about nine minutes):\n"
+            "or take the quickstart's (python scripts/quickstart.py, CarRacing, about ten minutes):\n"
             "  python scripts/rollout.py --world runs/quickstart/world --store data/quickstart"
         ) + (f"\nor one that comes with vqvideo: --env {shipped}" if shipped else "")
 
