@@ -29,7 +29,7 @@ def _two_threads() -> Iterator[None]:
 
 
 def shared(compute: object, rows: int) -> tuple[Tensor, ...]:
-    with side_by_side(CPU):
+    with side_by_side(CPU, rows):
         return in_parts(compute, rows, CPU)  # type: ignore[arg-type]
 
 
@@ -126,7 +126,7 @@ from vqvideo.models.row_parts import in_parts, side_by_side
 
 def count():
     torch.set_num_threads(2)
-    with side_by_side(torch.device("cpu")):
+    with side_by_side(torch.device("cpu"), 8):
         return int(in_parts(lambda part: (torch.ones(part.stop - part.start),), 8, torch.device("cpu"))[0].sum())
 
 assert count() == 8

@@ -212,7 +212,7 @@ class Imaginer(nn.Module):
             frames, after = self.vqvae.advance(imagined.codes[rows, None], state.decoder.part(rows))
             return to_uint8(frames), after.fresh, *after.past
 
-        with side_by_side(self.device):
+        with side_by_side(self.device, len(actions)):
             imagined, prior = self.prior.step(state.prior, actions, sampling, generator)
             frames, fresh, *past = in_parts(shown, len(actions), actions.device)
         step = WorldStep(frames, imagined.codes, imagined.reward, imagined.termination, imagined.entropy)
