@@ -208,8 +208,8 @@ class _Sleepers:
     """Threads that do nothing, for whose sake others go to sleep sooner.
 
     GNU's OpenMP (libgomp) reads from the environment how long threads spin before they sleep, when it is loaded. But
-    as long as it has more threads than there are cores, they spin 100 times instead of 300,000
-    (`gomp_throttled_spin_count_var` in its env.c and wait.h). So a second team is kept, asleep.
+    where there are more threads than cores, they spin 100 times instead of 300,000, as its manual says of
+    GOMP_SPINCOUNT. So a second team is kept, asleep.
     """
 
     def __init__(self) -> None:
