@@ -54,7 +54,7 @@ def test_parts_are_computed_on_one_thread_each_and_the_callers_count_stays() -> 
     meet, counts = threading.Barrier(2, timeout=60), list[int]()
 
     def compute(part: slice) -> tuple[Tensor]:
-        meet.wait()  # only two threads at once get past it
+        meet.wait(timeout=60)  # only two threads at once get past it
         counts.append(torch.get_num_threads())
         return (torch.zeros(part.stop - part.start),)
 
@@ -67,7 +67,7 @@ def test_threads_compute_in_the_modes_of_the_caller() -> None:
     meet, modes = threading.Barrier(2, timeout=60), list[tuple[bool, ...]]()
 
     def compute(part: slice) -> tuple[Tensor]:
-        meet.wait()
+        meet.wait(timeout=60)
         found = torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")
         modes.append(found)
         return (torch.zeros(1),)
