@@ -48,7 +48,7 @@ class SizesBenchmark(Benchmark):
         from vqvideo.experiment.config import Experiment
         from vqvideo.scripts.benchmarks.report import Report, instruction_sets
         from vqvideo.scripts.benchmarks.size_costs import measure_sizes, tables
-        from vqvideo.scripts.benchmarks.timing import devices, thread_counts
+        from vqvideo.scripts.benchmarks.timing import devices_with_threads
         from vqvideo.storage.records import read_yaml, typed
 
         cfg = replace(self, rounds=1, round_seconds=0.0, sizes=("16", "32"), streams=(1,)) if self.quick else self
@@ -62,8 +62,7 @@ class SizesBenchmark(Benchmark):
             instruction_sets(),
         ]
         report.notes.extend(notes)
-        for device in devices():
-            threads = self.threads or thread_counts(device, quick=self.quick)[-1]
+        for device, threads in devices_with_threads(self.threads, quick=self.quick):
             records = measure_sizes(cfg, experiment, threads, device)
             report.tables.extend(tables(records, f"{device.type}, {threads} thread(s), {self.precision}"))
             report.results[device.type] = {"threads": threads, "sizes": records}

@@ -41,7 +41,7 @@ class StepsBenchmark(Benchmark):
         from vqvideo.experiment.config import Experiment
         from vqvideo.scripts.benchmarks.report import Report, instruction_sets
         from vqvideo.scripts.benchmarks.step_profile import measure_steps, tables
-        from vqvideo.scripts.benchmarks.timing import devices, thread_counts
+        from vqvideo.scripts.benchmarks.timing import devices_with_threads
         from vqvideo.storage.records import read_yaml, typed
 
         cfg = replace(self, rounds=1, frame_size="16", streams=(1,)) if self.quick else self
@@ -55,8 +55,7 @@ class StepsBenchmark(Benchmark):
             instruction_sets(),
         ]
         report.notes.extend(notes)
-        for device in devices():
-            threads = self.threads or thread_counts(device, quick=self.quick)[-1]
+        for device, threads in devices_with_threads(self.threads, quick=self.quick):
             records = measure_steps(cfg, experiment, threads, device)
             report.tables.extend(tables(records, f"{device.type}, {threads} thread(s), {self.precision}"))
             report.results[device.type] = {"threads": threads, "steps": records}

@@ -107,6 +107,11 @@ def thread_counts(device: torch.device, *, quick: bool = False) -> list[int]:
     return sorted({1, 1 if quick or device.type == "cuda" else max(1, available_cores())})
 
 
+def devices_with_threads(count: int | None, *, quick: bool = False) -> list[tuple[torch.device, int]]:
+    """Each device with the threads to measure on: as many as asked for, or else the most."""
+    return [(device, count or thread_counts(device, quick=quick)[-1]) for device in devices()]
+
+
 @contextmanager
 def threads(count: int) -> Iterator[None]:
     """Computes with `count` CPU threads inside the block."""

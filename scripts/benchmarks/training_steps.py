@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -60,19 +61,32 @@ class TrainingStep:
 
 
 @dataclass(frozen=True)
-class TokenizerTraining:
-    """A step of the tokenizer's training on clips of noise, which lie decoded in memory."""
+class StageTraining:
+    """What the trainings of both stages share as contestants."""
+
+    what: ClassVar[str]
+    """What is trained."""
 
     world: Untrained
     """The shapes of the models."""
-    stage: VQVAEStage
-    """Batch, clips and terms of the loss."""
+    stage: VQVAEStage | PriorStage
+    """Batch and clips."""
     precision: str = "fp32"
     """fp32, or bf16 by autocast."""
 
     @property
     def name(self) -> str:
-        return f"tokenizer {self.world.size} {self.world.vqvae.backbone.strides}"
+        return f"{self.what} {self.world.size} {self.world.vqvae.backbone.strides}"
+
+
+@dataclass(frozen=True)
+class TokenizerTraining(StageTraining):
+    """A step of the tokenizer's training on clips of noise, which lie decoded in memory."""
+
+    what: ClassVar[str] = "tokenizer"
+
+    stage: VQVAEStage
+    """Batch, clips and terms of the loss."""
 
     @property
     def frames(self) -> int:
@@ -93,19 +107,13 @@ class TokenizerTraining:
 
 
 @dataclass(frozen=True)
-class PriorTraining:
+class PriorTraining(StageTraining):
     """A step of the prior's training on random codes."""
 
-    world: Untrained
-    """The shapes of the models."""
+    what: ClassVar[str] = "prior"
+
     stage: PriorStage
     """Batch and clips."""
-    precision: str = "fp32"
-    """fp32, or bf16 by autocast."""
-
-    @property
-    def name(self) -> str:
-        return f"prior {self.world.size} {self.world.vqvae.backbone.strides}"
 
     @property
     def frames(self) -> int:
