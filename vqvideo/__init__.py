@@ -20,6 +20,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vqvideo.data.arrays import write_store as write_store
     from vqvideo.data.clips import Clips as Clips
     from vqvideo.data.store import Store as Store
     from vqvideo.data.store import StoreWriter as StoreWriter
@@ -50,6 +51,7 @@ _HOMES = {
     "VQVAE": "models.tokenizer.vqvae",
     "VQVAEConfig": "models.tokenizer.vqvae",
     "WorldModel": "world",
+    "write_store": "data.arrays",
 }
 
 __all__ = [*_HOMES, "__version__"]
