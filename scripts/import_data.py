@@ -1,12 +1,12 @@
-"""Makes a store of recordings that others made, such as a folder of videos, on which tokenizers and worlds train.
+"""Makes a store of recordings that others made, on which tokenizers and worlds train.
 
-    python scripts/import_data.py my_videos                          a folder or a file, into data/my_videos
-    python scripts/import_data.py --from videos my_videos --out data/my_videos --frame-size 48x96 --fps 10
-    python scripts/import_data.py my_videos --dry-run                only says what would be done
+    python scripts/import_data.py my_game                            a folder or a file, into data/my_game
+    python scripts/import_data.py my_game --dry-run                  only says what would be done, and shows it
+    python scripts/import_data.py --from videos my_game --out data/my_game --frame-size 48x96 --fps 10
 
-Then train on it: accelerate launch scripts/train_vqvae.py --name my_videos --store data/my_videos. Long recordings are
-cut into episodes that do not overlap. Only whole episodes are written: the same command continues an import that was
-stopped, and adds what has come into the folder since.
+A film with a file of the same name beside it (game1.mp4, game1.csv: a row per frame, with columns such as action_0,
+action_1, reward, done) has actions. Long recordings are cut into episodes that do not overlap. Only whole episodes are
+written: the same command continues an import that was stopped, and adds what has come into the folder since.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ def main() -> None:
     """Reads the command line and imports."""
     import tyro
 
-    options = tyro.cli(ImportConfig, description=__doc__)
+    from vqvideo.data.formats import FORMATS
+
+    listed = "\n".join(f"    {name:<18}{format.what}" for name, format in FORMATS.items())
+    options = tyro.cli(ImportConfig, description=f"{__doc__}\nFormats (--from):\n\n{listed}")
     from vqvideo.data.importing import import_data
 
     folder = import_data(options)

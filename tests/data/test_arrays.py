@@ -146,12 +146,18 @@ def test_the_action_space_follows_from_the_actions(case: str, tmp_path: Path, ca
     assert "action space inferred" in caplog.text
 
 
+@pytest.mark.parametrize("actions", [[[0, 1], [0.5, 1.0]], [[0, 9999]]], ids=["some are floats", "too many choices"])
+def test_whole_numbers_that_are_no_choices_are_in_a_box(actions: list[Any]) -> None:
+    space = inferred((np.array(part)[:, None], False) for part in actions)
+    assert "Box(" in str(space)
+    for part in actions:
+        space.validate(np.array(part)[:, None])
+
+
 @pytest.mark.parametrize(
     ("actions", "message"),
     [
-        ([[0, 1], [0.5, 1.0]], r"episodes\[1\]: actions are floats.*before are whole numbers"),
-        ([[[0, 1]], [[0, 1, 2]]], "of 3 columns"),
-        ([[0, 9999]], "too many to be choices"),
+        ([[[0, 1]], [[0, 1, 2]]], r"episodes\[1\]: actions have 3 columns, those of episodes\[0\] 2"),
         ([[np.nan]], "finite"),
         ([["up"]], "expected finite numbers"),
     ],

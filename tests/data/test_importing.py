@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from videos import moving_frames, write_video
 
 from vqvideo import envs
@@ -259,6 +261,7 @@ class Played:
     action_space = ActionSpace.from_json({"kind": "box", "shape": [1], "dtype": "float32", "low": [0], "high": [99]})
     names = ("game",)
     facts = Facts(12, 10.0, (32, 48))
+    episodes, missing, notes = True, (), ("it is a game",)
 
     def size_of(self, name: str) -> int:
         return 1
@@ -271,13 +274,53 @@ class Played:
             yield Moment(frame, (number,), number, number == 11)
 
 
-def test_a_format_with_actions_needs_a_reader_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importing, "reader_of", lambda format, path: Played())
+@pytest.fixture
+def played(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importing, "reader_of", lambda options: ("played", Played()))
+
+
+@pytest.mark.usefixtures("played")
+def test_a_format_with_actions_needs_a_reader_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = imported(tmp_path / "x", steps=6)
     first, second = map(store.episode, store.entries)
     assert first.actions.tolist() == [[1], [2], [3], [4], [5], [6]]
     assert second.rewards.tolist() == [8, 9, 10, 11]
     assert (first.truncated[-1], second.truncated[-1], second.terminated[-1]) == (True, False, True)
     assert json.loads(store.meta.env_spec or "")["steps"] == 6
-    with pytest.raises(InputError, match="--fps 5: no frame can be left out of recordings with actions"):
-        imported(tmp_path / "x", out=tmp_path / "other", fps=5)
+    assert "note: it is a game" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("played")
+@pytest.mark.parametrize(
+    ("aggregate", "actions"),
+    [("last", [3, 6, 9, 11]), ("mean", [2, 5, 8, 10.5]), ("sum", [6, 15, 24, 21])],
+)
+def test_of_frames_left_out_actions_are_aggregated_and_rewards_summed(
+    tmp_path: Path, aggregate: str, actions: list[float]
+) -> None:
+    store = imported(tmp_path / "x", fps=10 / 3, aggregate=aggregate, steps=200)
+    (episode,) = map(store.episode, store.entries)
+    assert episode.actions[:, 0].tolist() == actions
+    assert episode.rewards.tolist() == [6, 15, 24, 21]
+    assert np.array_equal(episode.frames, moving_frames(12)[[0, 3, 6, 9, 11]]), "the end lies between, and counts"
+    assert episode.terminated.tolist() == [False, False, False, True]
+    assert [column.high for column in store.meta.action_space.columns] == [297 if aggregate == "sum" else 99]
+
+
+@given(every=st.integers(1, 5), ends=st.sets(st.integers(1, 29)), count=st.integers(1, 30))
+def test_thinned_moments_lose_no_reward_and_no_end(every: int, ends: set[int], count: int) -> None:
+    moments = (Moment(np.zeros((1, 1, 3), np.uint8), (n,), 2.0**n, n in ends) for n in range(count))
+    kept = list(importing.thinned(moments, every, "last"))
+    assert sum(moment.reward for _, moment in kept) == sum(2.0**n for n in range(kept[-1][0] + 1))
+    assert [number for number, moment in kept if moment.terminated] == sorted(ends & set(range(count)))
+    assert {number for number, _ in kept} >= set(range(0, count, every))
+
+
+def test_actions_that_are_choices_have_no_mean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gymnasium.spaces import Discrete
+
+    monkeypatch.setattr(Played, "action_space", ActionSpace.from_gymnasium(Discrete(99)))
+    monkeypatch.setattr(importing, "reader_of", lambda options: ("played", Played()))
+    with pytest.raises(InputError, match=r"--aggregate mean: the actions are whole numbers .*--aggregate last"):
+        imported(tmp_path / "x", fps=5, aggregate="mean")
+    assert not (tmp_path / "store").exists()

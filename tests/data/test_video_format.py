@@ -14,7 +14,7 @@ from vqvideo.errors import InputError
 
 
 def film(path: Path) -> Recording:
-    reader = reader_of("videos", path)
+    reader = reader_of(ImportConfig(path))[1]
     return reader.open(reader.names[0])
 
 
@@ -93,19 +93,19 @@ def test_a_folder_is_searched_in_depth_and_in_order(tmp_path: Path) -> None:
         write_video(tmp_path / name, moving_frames(2))
     (tmp_path / "notes.txt").write_text("no film")
     (tmp_path / "folder.mp4").mkdir()
-    reader = reader_of("videos", tmp_path)
+    reader = reader_of(ImportConfig(tmp_path))[1]
     assert reader.names == ["a/10.mkv", "a/2.mkv", "b.mkv"]
     assert reader.action_space.size == 0
 
 
 def test_what_holds_no_film_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no videos in it \(it is empty\); videos end in .*\.mp4"):
-        reader_of("videos", tmp_path)
+        reader_of(ImportConfig(tmp_path))
     (tmp_path / "notes.txt").write_text("no film")
     with pytest.raises(InputError, match=r"no videos in it \(1 \.txt\)"):
-        reader_of("videos", tmp_path)
+        reader_of(ImportConfig(tmp_path))
     with pytest.raises(InputError, match="no such file or folder"):
-        reader_of("videos", tmp_path / "missing")
+        reader_of(ImportConfig(tmp_path / "missing"))
 
 
 @pytest.mark.parametrize(
@@ -130,6 +130,7 @@ def test_a_film_that_was_cut_off_says_so_or_gives_what_there_is(tmp_path: Path) 
 
 def test_every_format_can_be_asked_for_and_has_a_reader() -> None:
     for format in FORMATS:
-        assert ImportConfig(Path("x"), format).format == format  # type: ignore[arg-type]
         with pytest.raises(InputError, match="no such file or folder"):
-            reader_of(format, Path("missing"))
+            reader_of(ImportConfig(Path("missing"), format))
+    with pytest.raises(InputError, match=r"--from video: no such format; did you mean .*videos"):
+        reader_of(ImportConfig(Path("x"), "video"))

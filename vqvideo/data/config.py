@@ -133,9 +133,8 @@ class ImportConfig:
 
     source: tyro.conf.Positional[Path]
     """A folder of recordings, searched in depth, or one file."""
-    format: Annotated[Literal["videos"], tyro.conf.arg(name="from")] = "videos"
-    """What they are. videos: films of any kind that FFmpeg reads (mp4, mkv, webm, avi, mov, gif, ...), which have no
-    actions and no rewards."""
+    format: Annotated[str | None, tyro.conf.arg(name="from", metavar="FORMAT")] = None
+    """What they are, one of the formats above; by default what they look like."""
     out: Path | None = None
     """Folder of the store; by default data/<source>, such as data/my_videos."""
     frame_size: Size = 64
@@ -145,6 +144,22 @@ class ImportConfig:
     black, stretch distorts."""
     fps: float | None = None
     """Frames per second to keep: every n-th frame, with the n that comes nearest; by default all of them."""
+    source_fps: float | None = None
+    """Frames per second of recordings that do not say it; 25 by default."""
+    aggregate: Literal["last", "mean", "sum"] = "last"
+    """What --fps makes of the actions between two frames that are kept. Rewards are always summed."""
+    action_leads: Literal["from", "to"] | None = None
+    """Whether the action in the row of a frame leads from this frame to the next, or led to it from the one before; by
+    default as the format is usually written."""
+    align: Literal["drop-last", "repeat-last", "shortest"] = "drop-last"
+    """Where there are as many actions as frames, so that nothing shows what the last one did: drop it with its reward
+    and end, or show the last frame again. shortest: also where many more of one than of the other are missing at the
+    end."""
+    columns: Arguments = field(default_factory=dict)
+    """Which columns or arrays are what, for roles frames, actions, rewards, ends: actions=[steer,gas] rewards=score
+    ends=null."""
+    cameras: tuple[str, ...] = ()
+    """Of several cameras those to keep, side by side; by default the only one."""
     steps: int | None = None
     """Longest episode: longer recordings are cut. By default 200, or less where else no episode could be held out."""
     held_out_every: int | None = None
@@ -156,8 +171,9 @@ class ImportConfig:
 
     def __post_init__(self) -> None:
         at_least(self, "--", steps=1, held_out_every=0)
-        if self.fps is not None and not 0 < self.fps < inf:
-            raise InputError(f"--fps is {self.fps}, expected frames per second, more than 0")
+        for name, rate in (("fps", self.fps), ("source-fps", self.source_fps)):
+            if rate is not None and not 0 < rate < inf:
+                raise InputError(f"--{name} is {rate}, expected frames per second, more than 0")
         _ = self.size
 
     @property

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from math import isclose
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from vqvideo.data.collect import split_of
@@ -22,11 +23,14 @@ from vqvideo.data.config import ImportConfig
 from vqvideo.data.formats import Facts, Reader, Recording
 from vqvideo.data.index import MANIFEST, META, StoreMeta, read_manifest, read_meta
 from vqvideo.errors import InputError
+from vqvideo.spaces import ActionSpace
 from vqvideo.storage.files import parse_json
 from vqvideo.storage.records import typed
 
 SOURCES = "sources.jsonl"
 _STEPS, _HELD_OUT_EVERY = 200, 6
+_UNKNOWN_RATE = 25.0
+"""Frames per second of what does not say how fast it is."""
 SHOWN = 20
 """Recordings that are listed one by one."""
 
@@ -59,6 +63,8 @@ class Work:
     name: str
     bytes: int
     recording: Recording
+    facts: Facts
+    """Of the recording, with a rate in any case."""
     begin: int
     """The first frame that is not imported yet."""
     every: int
@@ -67,7 +73,7 @@ class Work:
     @property
     def kept(self) -> int:
         """Frames to store, if all can be decoded."""
-        return max(0, -(-(self.recording.facts.frames - self.begin) // self.every))
+        return max(0, -(-(self.facts.frames - self.begin) // self.every))
 
 
 @dataclass(frozen=True)
@@ -94,38 +100,26 @@ class Plan:
 # ---------------------------------------------------------------- what to do
 
 
-def planned(options: ImportConfig, reader: Reader) -> Plan:
+def planned(options: ImportConfig, format: str, reader: Reader) -> Plan:
     """Looks into every recording that is not imported yet."""
     out = options.folder
     recorded = _imported_before(out)
     done = sources(out)
     begun = {piece.name: piece for piece in done}
-    found, broken = {}, []
-    for name in tqdm(reader.names, desc="looking", unit="file", leave=False):
-        if name in begun and begun[name].bytes != reader.size_of(name):
-            raise InputError(
-                f"{name} had {begun[name].bytes} bytes when it was imported into {out}, and has {reader.size_of(name)} "
-                "now: import what has changed into another folder"
-            )
-        if name not in begun or begun[name].index is not None:
-            try:
-                found[name] = reader.open(name)
-            except InputError as error:
-                broken.append(str(error))
+    found, broken = _opened(options, reader, begun)
     fps = options.fps or (_settings(recorded)["fps"] if recorded else None)
-    rate, every, notes = _rates({name: one.facts for name, one in found.items()}, fps, recorded)
-    if reader.action_space.size and any(n > 1 for n in every.values()):
-        raise InputError(f"--fps {fps}: no frame can be left out of recordings with actions between frames")
+    facts, unknown = _with_rates({name: one.facts for name, one in found.items()}, options)
+    rate, every, notes = _rates(facts, fps, recorded)
     work = tuple(
-        Work(name, reader.size_of(name), one, begun[name].after if name in begun else 0, every[name])
+        Work(name, reader.size_of(name), one, facts[name], begun[name].after if name in begun else 0, every[name])
         for name, one in found.items()
     )
-    steps, held_out_every, more = _cuts([one.kept for one in work], options, recorded)
-    settings = {"imported": options.format, "fit": options.fit, "fps": fps, "steps": steps}
+    steps, held_out_every, more = _cuts([one.kept for one in work], options, recorded, whole=reader.episodes)
+    settings = {"imported": format, "fit": options.fit, "fps": fps, "steps": steps, **_of_actions(options)}
     meta = StoreMeta(
         env_id=options.name,
         env_spec=json.dumps(settings),
-        action_space=reader.action_space,
+        action_space=_space(reader.action_space, options, max(every.values(), default=1), recorded),
         frame_size=options.size,
         fps=rate,
         action_repeat=1,
@@ -134,9 +128,78 @@ def planned(options: ImportConfig, reader: Reader) -> Plan:
         seed=0,
         held_out_every=held_out_every,
         versions=_versions(),
+        missing=reader.missing if reader.action_space.size else (),
     )
     before = sum(piece.index is not None for piece in done)
-    return Plan(meta, steps, work, tuple(broken), before, (*notes, *more))
+    said = (*reader.notes, *unknown, *_of_recordings(facts), *notes, *more)
+    return Plan(meta, steps, work, tuple(broken), before, said)
+
+
+def _opened(options: ImportConfig, reader: Reader, begun: dict[str, Piece]) -> tuple[dict[str, Recording], list[str]]:
+    """The recordings that are not imported to their end, and what is wrong with those that cannot be read."""
+    found, broken = {}, []
+    for name in tqdm(reader.names, desc="looking", unit="file", leave=False):
+        if name in begun and begun[name].bytes != reader.size_of(name):
+            raise InputError(
+                f"{name} had {begun[name].bytes} bytes when it was imported into {options.folder}, and has "
+                f"{reader.size_of(name)} now: import what has changed into another folder"
+            )
+        if name not in begun or begun[name].index is not None:
+            try:
+                found[name] = reader.open(name)
+            except InputError as error:
+                broken.append(str(error))
+    return found, broken
+
+
+def _of_actions(options: ImportConfig) -> dict[str, Any]:
+    """Settings of what has actions that are not at their defaults: stores of films stay as they were."""
+    names = ("aggregate", "action_leads", "align", "columns", "cameras")
+    default = ImportConfig(options.source)
+    chosen = {name: getattr(options, name) for name in names if getattr(options, name) != getattr(default, name)}
+    return json.loads(json.dumps(chosen))
+
+
+def _space(found: ActionSpace, options: ImportConfig, every: int, recorded: StoreMeta | None) -> ActionSpace:
+    """The space of the actions of the store: the recorded one where it holds what was found."""
+    space = found
+    if every > 1 and options.aggregate != "last" and found.size:
+        if found.limits.whole.any():
+            raise InputError(
+                f"--aggregate {options.aggregate}: the actions are whole numbers ({found}), which have no mean and no "
+                "sum: --aggregate last"
+            )
+        space = _widened(found, every) if options.aggregate == "sum" else found
+    if recorded is None or recorded.action_space.size != space.size or not _holds(recorded.action_space, space):
+        return space
+    return recorded.action_space
+
+
+def _widened(space: ActionSpace, times: int) -> ActionSpace:
+    from gymnasium import spaces
+
+    low, high = (np.array([getattr(column, end) for column in space.columns]) * times for end in ("low", "high"))
+    return ActionSpace.from_gymnasium(
+        spaces.Box(np.minimum(low, low / times), np.maximum(high, high / times), dtype=float)
+    )
+
+
+def _holds(space: ActionSpace, other: ActionSpace) -> bool:
+    """Whether all actions of another space are actions of this one."""
+    pairs = zip(space.columns, other.columns, strict=True)
+    return all(
+        one.low <= two.low and two.high <= one.high and (one.categories is None) == (two.categories is None)
+        for one, two in pairs
+    )
+
+
+def _with_rates(facts: dict[str, Facts], options: ImportConfig) -> tuple[dict[str, Facts], list[str]]:
+    """The facts with a rate each, and what to say of those that had none."""
+    assumed = options.source_fps or _UNKNOWN_RATE
+    unknown = [name for name, one in facts.items() if one.fps is None]
+    note = f"nothing says how fast {len(unknown)} recordings are: {assumed:g} frames/s are assumed (--source-fps)"
+    known = {name: replace(one, fps=one.fps or assumed) for name, one in facts.items()}
+    return known, [note] if unknown and options.source_fps is None else []
 
 
 def _imported_before(out: Path) -> StoreMeta | None:
@@ -162,34 +225,46 @@ def sources(store: Path) -> list[Piece]:
     return [piece for piece in pieces if piece.index is None or piece.index in recorded]
 
 
+def _of_recordings(facts: dict[str, Facts]) -> list[str]:
+    """What is to be said of recordings; what is the same for many of them only once."""
+    said: dict[str, list[str]] = {}
+    for name, one in facts.items():
+        for note in one.notes:
+            said.setdefault(note, []).append(name)
+    return [f"{names[0]}{f' and {len(names) - 1} more' if names[1:] else ''}: {note}" for note, names in said.items()]
+
+
 def _rates(
     facts: dict[str, Facts], fps: float | None, recorded: StoreMeta | None
 ) -> tuple[float, dict[str, int], list[str]]:
     """Frames per second of the store, the n of every n-th frame of each recording, and what to say of it."""
-    commonest = Counter(one.fps for one in facts.values()).most_common(1)
-    usual = commonest[0][0] if commonest else fps or 25.0
+    rates = {name: one.fps or _UNKNOWN_RATE for name, one in facts.items()}
+    commonest = Counter(rates.values()).most_common(1)
+    usual = commonest[0][0] if commonest else fps or _UNKNOWN_RATE
     wanted = fps or (recorded.fps if recorded else usual)
-    every = {name: max(1, round(one.fps / wanted)) for name, one in facts.items()}
+    every = {name: max(1, round(one / wanted)) for name, one in rates.items()}
     rate = recorded.fps if recorded else usual / max(1, round(usual / wanted))
     notes = [] if isclose(rate, wanted) else [f"the store has {rate:.4g} frames/s: --fps {wanted:g} cannot be met"]
-    for name, one in facts.items():
-        notes += [f"{name}: {note}" for note in one.notes]
-        if not isclose(one.fps / every[name], rate, rel_tol=0.01):
+    for name in facts:
+        if not isclose(rates[name] / every[name], rate, rel_tol=0.01):
             kept = f"every {_nth(every[name])} is kept" if every[name] > 1 else "all are kept"
             notes.append(
-                f"{name}: it has {one.fps:.4g} frames/s, of which {kept}: in the store of {rate:.4g} it moves "
-                f"{rate / (one.fps / every[name]):.3g} times as fast"
+                f"{name}: it has {rates[name]:.4g} frames/s, of which {kept}: in the store of {rate:.4g} it moves "
+                f"{rate / (rates[name] / every[name]):.3g} times as fast"
             )
     return rate, every, notes
 
 
-def _cuts(kept: list[int], options: ImportConfig, recorded: StoreMeta | None) -> tuple[int, int, list[str]]:
-    """Longest episode, every how many are held out, and what to say of it."""
+def _cuts(
+    kept: list[int], options: ImportConfig, recorded: StoreMeta | None, whole: bool
+) -> tuple[int, int, list[str]]:
+    """Longest episode, every how many are held out, and what to say of it. `whole`: recordings are episodes."""
     if recorded:
         steps = options.steps or _settings(recorded)["steps"]
         every = recorded.held_out_every if options.held_out_every is None else options.held_out_every
         return steps, every, []
-    steps, notes = options.steps or _STEPS, []
+    usual = max([frames - 1 for frames in kept if frames > 1], default=_STEPS) if whole else _STEPS
+    steps, notes = options.steps or usual, []
     if options.steps is None and options.held_out_every != 0 and sum(_episodes(n, steps) for n in kept) == 1:
         steps = max(1, max(kept) // 2 - 1)
         notes.append(f"the only recording is cut into episodes of {steps} steps, so that one can be held out")
@@ -228,12 +303,12 @@ def _versions() -> dict[str, str]:
 def told(options: ImportConfig, plan: Plan) -> Iterator[str]:
     h, w = options.size
     for work in plan.work[:SHOWN]:
-        height, width = work.recording.facts.size
+        height, width = work.facts.size
         every = f", every {_nth(work.every)}" if work.every > 1 else ""
         rest = f", from frame {work.begin} on" if work.begin else ""
         yield (
-            f"  {work.name}: {width} x {height} pixels, {work.recording.facts.frames} frames at "
-            f"{work.recording.facts.fps:.4g}/s{every}{rest}: {_episodes(work.kept, plan.steps)} episode(s)"
+            f"  {work.name}: {width} x {height} pixels, {work.facts.frames} frames at "
+            f"{work.facts.fps:.4g}/s{every}{rest}: {_episodes(work.kept, plan.steps)} episode(s)"
         )
     if len(plan.work) > SHOWN:
         yield f"  and {len(plan.work) - SHOWN} more"
@@ -243,9 +318,7 @@ def told(options: ImportConfig, plan: Plan) -> Iterator[str]:
     if plan.before and not plan.episodes:
         yield f"{options.folder} holds {plan.before} episodes already; nothing to import."
         return
-    odd = [
-        work for work in plan.work if not isclose(work.recording.facts.size[1] * h, work.recording.facts.size[0] * w)
-    ]
+    odd = [work for work in plan.work if not isclose(work.facts.size[1] * h, work.facts.size[0] * w)]
     how = {"crop": "the middle is kept", "pad": "with black at the sides", "stretch": "distorted"}[options.fit]
     shape = f" ({how}: --fit {options.fit})" if odd else ""
     yield (

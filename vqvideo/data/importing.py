@@ -42,7 +42,7 @@ def import_data(options: ImportConfig) -> Path:
     Raises:
         InputError: nothing is there, something cannot be read, or the store was made with other settings.
     """
-    plan = planned(options, reader_of(options.format, options.source))
+    plan = planned(options, *reader_of(options))
     print("\n".join(told(options, plan)), flush=True)
     if plan.broken and not options.skip_broken:
         raise InputError(
@@ -58,6 +58,28 @@ def import_data(options: ImportConfig) -> Path:
             importer.run()
         print(f"{options.folder}: {len(writer.indices) - plan.before} new episodes, {importer.frames} frames")
     return options.folder
+
+
+def thinned(moments: Iterator[Moment], every: int, aggregate: str) -> Iterator[tuple[int, Moment]]:
+    """Every n-th of the moments with all that led to it from the one before, and its number. An end counts although it
+    lies between.
+    """
+    skipped: list[Moment] = []
+    for number, moment in enumerate(moments):
+        skipped.append(moment)
+        if number % every == 0 or moment.terminated:
+            yield number, _together(skipped, aggregate)
+            skipped = []
+
+
+def _together(moments: list[Moment], aggregate: str) -> Moment:
+    """The last of some moments, which what led to all of them led to."""
+    last = moments[-1]
+    if len(moments) == 1:
+        return last
+    actions = np.array([moment.action for moment in moments], np.float64)
+    chosen = {"last": actions[-1], "mean": actions.mean(axis=0), "sum": actions.sum(axis=0)}[aggregate]
+    return last._replace(action=chosen, reward=sum(moment.reward for moment in moments))
 
 
 class _Importer:
@@ -84,51 +106,54 @@ class _Importer:
             raise
 
     def _import(self, work: Work, bar: tqdm) -> None:
-        moments, first = self._kept(work, bar), work.begin
+        moments, first = islice(work.recording.moments(), work.begin, None), work.begin
         try:
-            while count := self._episode(work, first, moments):
-                first += count * work.every
+            while (after := self._episode(work, first, moments, bar)) is not None:
+                first = after
         except InputError as error:
             if not self.options.skip_broken:
                 raise
             logger.warning("left out from frame %d on: %s", first, error)
+        else:
+            if first < work.facts.frames:
+                logger.warning("%s: it ends at frame %d, expected %d frames", work.name, first, work.facts.frames)
         self._note(Piece(None, work.name, work.bytes, first, first))
-
-    def _kept(self, work: Work, bar: tqdm) -> Iterator[Moment]:
-        """The moments to store, at the size of the store."""
-        count = 0
-        for number, moment in enumerate(work.recording.moments()):
-            count += 1
-            if number >= work.begin and (number - work.begin) % work.every == 0:
-                yield moment._replace(frame=self._fitted(moment.frame))
-                bar.update()
-        if count < work.recording.facts.frames:
-            logger.warning("%s: %d of %d frames could be decoded", work.name, count, work.recording.facts.frames)
 
     def _fitted(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
         h, w = self.plan.meta.frame_size
         # Like the recorder: antialiased when it shrinks.
         return np.array(_FITS[self.options.fit](Image.fromarray(frame), (w, h), Image.Resampling.BILINEAR))
 
-    def _episode(self, work: Work, first: int, moments: Iterator[Moment]) -> int:
-        """Writes the episode that begins with frame `first`; returns how many moments were taken, 0 at the end."""
-        count, terminated, steps = 0, False, StepBuffer(self.plan.meta.action_space)
+    def _episode(self, work: Work, first: int, moments: Iterator[Moment], bar: tqdm) -> int | None:
+        """Writes the episode that begins with frame `first`, the next of the moments; returns where the one after it
+        begins, None at the end.
+        """
+        count, after, terminated, steps = 0, first, False, StepBuffer(self.plan.meta.action_space)
+        kept = islice(thinned(moments, work.every, self.options.aggregate), self.plan.steps + 1)
         with EpisodeWriter(self.writer.folder) as episode:
-            for moment in islice(moments, self.plan.steps + 1):
-                episode.add_frames(moment.frame[None])
+            for number, moment in kept:
+                after = first + number + 1
+                episode.add_frames(self._fitted(moment.frame)[None])
                 if count:
                     steps.add(np.array(moment.action, np.float64), moment.reward)
                 count, terminated = count + 1, moment.terminated
-                if terminated:
+                bar.update()
+                if terminated and count > 1:
                     break
+            if not count:
+                return None
+            # Like those between two frames that are kept, the next ones are left out.
+            gap = 0 if terminated else work.every - 1
+            next(islice(moments, gap, gap), None)
+            after += gap
             # What is left of a recording may be a single frame, to which nothing leads.
             if count > 1:
                 index = max(self.writer.indices, default=-1) + 1
                 written = episode.finish(steps.finish(terminated, not terminated), first)
-                self._note(Piece(index, work.name, work.bytes, first, first + count * work.every))
+                self._note(Piece(index, work.name, work.bytes, first, after))
                 self.writer.add(index, written, split_of(index, self.plan.meta.held_out_every))
                 self.frames += count
-        return count
+        return after
 
     def _note(self, piece: Piece) -> None:
         path = self.writer.path / SOURCES

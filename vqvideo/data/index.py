@@ -74,6 +74,8 @@ class StoreMeta:
     """What the frames show: "observation", one of its keys, or "render"; None: the key of the preset, an observation
     that is a picture (h, w) or (h, w, c) of bytes, or else what is rendered.
     """
+    missing: tuple[str, ...] = ()
+    """What is not known of any step, and stands in the episodes as zeros: "rewards", "ends"."""
 
     def __post_init__(self) -> None:
         check_frame_size(self.frame_size, "frame_size")
@@ -93,7 +95,7 @@ def lasting(meta: StoreMeta) -> dict[str, Any]:
     they are at their defaults, so that older stores stay the same.
     """
     plain = to_plain(meta)
-    later = ("env_kwargs", "pixels")
+    later = ("env_kwargs", "pixels", "missing")
     return {name: value for name, value in plain.items() if name != "versions" and not (name in later and not value)}
 
 

@@ -2,7 +2,9 @@
 
 A reader finds the recordings of its format and gives their moments in order, as they are: how large frames are stored,
 which of them are left out and where episodes are cut is the same for all formats, and decided in
-`vqvideo.data.importing`. A new format is one file here, and its name in `FORMATS` and in `ImportConfig.format`.
+`vqvideo.data.importing`. A new format is one file here and its line in `FORMATS`.
+
+`RowReader` does what formats with actions have in common: counting, alignment, the space of the actions.
 """
 
 from __future__ import annotations
@@ -11,12 +13,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vqvideo.errors import InputError, suggest
 from vqvideo.spaces import ActionSpace
+
+if TYPE_CHECKING:
+    from vqvideo.data.config import ImportConfig
 
 
 @dataclass(frozen=True)
@@ -25,8 +31,8 @@ class Facts:
 
     frames: int
     """How many it has."""
-    fps: float
-    """Frames per second."""
+    fps: float | None
+    """Frames per second; None where nothing says it."""
     size: tuple[int, int]
     """(h, w) in pixels, upright."""
     notes: tuple[str, ...] = ()
@@ -38,7 +44,7 @@ class Moment(NamedTuple):
 
     frame: NDArray[np.uint8]
     """(h, w, 3) uint8 RGB, upright."""
-    action: Sequence[float] = ()
+    action: Sequence[float] | NDArray[np.float64] = ()
     """The flat action; of the first moment it does not count."""
     reward: float = 0.0
     """The reward on the way."""
@@ -57,12 +63,27 @@ class Recording(Protocol):
 
 
 class Reader(Protocol):
-    """The recordings of one format below a path. Made of that path; InputError if there is none."""
+    """The recordings of one format that the options of an import name. Made of those options; InputError if there is
+    none.
+    """
+
+    def __init__(self, options: ImportConfig) -> None: ...
 
     action_space: ActionSpace
     """Of all of them."""
     names: Sequence[str]
     """By which errors and the store know them, in the order in which they are imported."""
+    episodes: bool
+    """Whether a recording is an episode, to be kept whole; else it is cut as is convenient."""
+    missing: tuple[str, ...]
+    """What is not known of any step: "rewards", "ends"."""
+    notes: tuple[str, ...]
+    """What a user should know of all of them."""
+
+    @staticmethod
+    def recognises(path: Path) -> bool:
+        """Whether a path looks as if it held this format."""
+        ...
 
     def size_of(self, name: str) -> int:
         """Bytes on the disk, by which a recording is known again."""
@@ -73,14 +94,44 @@ class Reader(Protocol):
         ...
 
 
-FORMATS = {"videos": "Videos"}
-"""The class of each format's reader, in the module of the format's name."""
+class Format(NamedTuple):
+    """A format that can be imported."""
+
+    module: str
+    """In this package."""
+    reader: str
+    """The class of its reader there."""
+    what: str
+    """What it is, for the help."""
 
 
-def reader_of(format: str, path: Path) -> Reader:
-    """The recordings of a format below a path, or in one file.
+FORMATS = {
+    "vpt": Format("annotated_videos", "VPT", "x.mp4 and x.jsonl of keyboard and mouse, as VPT recorded Minecraft"),
+    "annotated-videos": Format(
+        "annotated_videos", "AnnotatedVideos", "x.mp4 and x.csv, .jsonl, .npz or .npy of actions, a row per frame"
+    ),
+    "videos": Format("videos", "Videos", "films of any kind that FFmpeg reads, without actions and rewards"),
+}
+"""By name. The first that recognises a folder reads it, if nobody says what it is."""
+
+
+def reader_class(name: str) -> type[Reader]:
+    """The reader of a format by its name. InputError for a name that is none."""
+    if name not in FORMATS:
+        raise InputError(f"--from {name}: no such format; {suggest(name, FORMATS) or 'known: ' + ', '.join(FORMATS)}")
+    return getattr(import_module(f"{__name__}.{FORMATS[name].module}"), FORMATS[name].reader)
+
+
+def format_of(path: Path) -> str:
+    """The name of the format that a path looks like; videos if it looks like none."""
+    return next((name for name in FORMATS if reader_class(name).recognises(path)), "videos")
+
+
+def reader_of(options: ImportConfig) -> tuple[str, Reader]:
+    """The format of what an import names, and its recordings.
 
     Raises:
         InputError: nothing is there.
     """
-    return getattr(import_module(f"{__name__}.{format}"), FORMATS[format])(path)
+    name = options.format or format_of(options.source)
+    return name, reader_class(name)(options)

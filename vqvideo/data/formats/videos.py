@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 
 from vqvideo.data.files_below import files_below
 from vqvideo.data.formats import Facts, Moment
+from vqvideo.data.formats.rows import Pictures
 from vqvideo.errors import InputError
 from vqvideo.spaces import ActionSpace
 
 if TYPE_CHECKING:
     from av import VideoFrame
     from av.container import InputContainer
+
+    from vqvideo.data.config import ImportConfig
 
 ENDINGS = frozenset(
     {
@@ -32,7 +35,6 @@ _CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpeg,mpegvideo,mpegts,asf,flv,ogg,yuv4mpegpipe,mjpeg,nut,h264,hevc"
 )
 """What is opened, whatever a file is called: FFmpeg also knows lists of other files and addresses, and opens these."""
-_UNKNOWN_RATE = 25.0
 
 logger = logging.getLogger(__name__)
 
@@ -40,64 +42,104 @@ logger = logging.getLogger(__name__)
 class Videos:
     """All films below a folder, in the order of their names; hidden ones (".name") are left out. Or one file."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.action_space = path, ActionSpace.none()
-        if path.is_file():
-            self.names = [path.name]
-            return
-        films, listed = files_below(path, ENDINGS)
-        self.names = [film.as_posix() for film in films]
-        if not self.names:
-            found = f"no videos in it ({listed or 'it is empty'})" if path.is_dir() else "no such file or folder"
-            raise InputError(f"{path}: {found}; videos end in {', '.join(sorted(ENDINGS))}")
-        if listed:
-            logger.info("%s: left out %s, which are no videos", path, listed)
+    episodes = False
+    missing = ("ends", "rewards")
+    notes: tuple[str, ...] = ()
 
-    def _place(self, name: str) -> Path:
-        return self.path if self.path.is_file() else self.path / name
+    def __init__(self, options: ImportConfig) -> None:
+        self.path, self.action_space = options.source, ActionSpace.none()
+        self.names = film_names(self.path)
+
+    @staticmethod
+    def recognises(path: Path) -> bool:
+        """Whether there are films."""
+        return path.suffix.lower() in ENDINGS if path.is_file() else bool(files_below(path, ENDINGS)[0])
 
     def size_of(self, name: str) -> int:
-        return self._place(name).stat().st_size
+        """As `Reader`."""
+        return place_of(self.path, name).stat().st_size
 
     def open(self, name: str) -> Film:
-        return Film(self._place(name))
+        """As `Reader`."""
+        return Film(place_of(self.path, name))
 
 
-class Film:
+def film_names(path: Path) -> list[str]:
+    """The films below a folder, relative to it, or the one file. InputError if there is none."""
+    if path.is_file():
+        return [path.name]
+    films, listed = files_below(path, ENDINGS)
+    if not films:
+        found = f"no videos in it ({listed or 'it is empty'})" if path.is_dir() else "no such file or folder"
+        raise InputError(f"{path}: {found}; videos end in {', '.join(sorted(ENDINGS))}")
+    if listed:
+        logger.info("%s: left out %s, which are no videos", path, listed)
+    return [film.as_posix() for film in films]
+
+
+def place_of(path: Path, name: str) -> Path:
+    """Where the recording of a name is."""
+    return path if path.is_file() else path / name
+
+
+class Film(Pictures):
     """One file with a video stream, of which the first one counts. Opening it looks at every packet and decodes the
     first frame.
+
+    Args:
+        path: the file.
+        every_frame: refuse to leave out frames that cannot be decoded, since those that follow would be taken for them.
 
     Raises:
         InputError: it has no video stream, or no frame can be decoded.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, every_frame: bool = False) -> None:
+        self.path, self.every_frame = path, every_frame
         with self._opened() as container:
             stream = container.streams.video[0]
             # Counted, since many containers do not say how many there are, and some are wrong about it.
-            times = [packet.pts for packet in container.demux(stream) if packet.size]
+            packets = [(packet.pts, packet.is_discard) for packet in container.demux(stream) if packet.size]
             rate, said, unit = stream.average_rate or stream.guessed_rate, stream.frames, stream.time_base
-        first = next(self.moments(), None)
-        if not times or first is None:
+        shown = [time for time, discarded in packets if not discarded]
+        times = sorted(time for time in shown if time is not None)
+        self.times = times if len(times) == len(shown) else []
+        """When each frame is shown, in the stream's own unit; empty where the container does not say it."""
+        first = next(self.frames(), None)
+        if not packets or first is None:
             raise InputError(f"{path}: it has a video stream, but no frame that can be decoded")
-        notes = [] if said <= len(times) else [f"it says that it has {said} frames and holds {len(times)}: cut off?"]
-        if not rate:
-            notes.append(f"it does not say how fast it is: {_UNKNOWN_RATE:g} frames/s are assumed")
-        gaps = np.diff(sorted(time for time in times if time is not None)) * float(unit or 0)
+        notes = (
+            [] if said <= len(packets) else [f"it says that it has {said} frames and holds {len(packets)}: cut off?"]
+        )
+        gaps = np.diff(times) * float(unit or 0)
         if len(gaps) and gaps.max() > 2 * np.median(gaps):
             notes.append(
                 f"its frame rate varies (from one frame to the next it is {1000 * gaps.min():.0f} to "
                 f"{1000 * gaps.max():.0f} ms): frames are taken as they follow each other"
             )
-        self.facts = Facts(len(times), float(rate or _UNKNOWN_RATE), first.frame.shape[:2], tuple(notes))
+        self.facts = Facts(len(shown), float(rate) if rate else None, first.shape[:2], tuple(notes))
 
     def moments(self) -> Iterator[Moment]:
+        """As `Recording`."""
+        for frame in self.frames():
+            yield Moment(frame)
+
+    def frames(self) -> Iterator[NDArray[np.uint8]]:
+        """As `Pictures`."""
         with self._opened() as container:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
-            for frame in container.decode(stream):
-                yield Moment(_upright(frame, stream.sample_aspect_ratio or Fraction(1)))
+            for number, frame in enumerate(container.decode(stream)):
+                if self.every_frame:
+                    self._check_place(number, frame.pts)
+                yield _upright(frame, stream.sample_aspect_ratio or Fraction(1))
+
+    def _check_place(self, number: int, time: int | None) -> None:
+        """Decoders leave out what is damaged, without a word."""
+        if time is not None and number < len(self.times) and time != self.times[number]:
+            raise InputError(
+                f"{self.path}: frame {number} cannot be decoded, and the rows behind it would be displaced"
+            )
 
     @contextmanager
     def _opened(self) -> Iterator[InputContainer]:
