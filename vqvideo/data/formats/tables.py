@@ -144,7 +144,7 @@ def _check_size(path: Path) -> None:
 
 
 def _npy(path: Path) -> Table:
-    array = np.load(path, mmap_mode="r", allow_pickle=False, max_header_size=_MAX_HEADER)
+    array = npy.open_memmap(path, mode="r", max_header_size=_MAX_HEADER)
     return fields_of(array, str(path))
 
 
