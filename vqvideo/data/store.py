@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from vqvideo.data import store_hub
 from vqvideo.data.episode import Episode, EpisodeReader
 from vqvideo.data.episode_writer import WrittenEpisode, write_episode
 from vqvideo.data.index import (
@@ -232,6 +233,41 @@ class Store:
                 named(path, unlisted),
             )
         return cls(path, meta, tuple(entries))
+
+    @classmethod
+    def from_hub(cls, repo_id: str, folder: AnyPath | None = None, **hub: Any) -> Store:
+        """Fetches a store that `push_to_hub` put onto the Hugging Face Hub.
+
+        Args:
+            repo_id: of the data set, such as "someone/car_racing".
+            folder: a new one for the store; by default data/<name of the repository>.
+            hub: arguments of `huggingface_hub.snapshot_download` (revision, token, cache_dir, ...).
+
+        Raises:
+            InputError: no such repository, no store in it, a damaged file, or a folder that is not empty. Then no
+                folder is made.
+        """
+        folder = Path(folder) if folder is not None else store_hub.default_folder(repo_id)
+        with store_hub.pulled(repo_id, folder, **hub) as arrived:
+            cls.open(arrived).verify()
+        return cls.open(folder)
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False, **hub: Any) -> str:
+        """Puts the store onto the Hugging Face Hub as a data set, with a card; codes that are cached stay here.
+
+        Args:
+            repo_id: such as "your_name/car_racing", made if there is none. Episodes that are only there are removed.
+            private: whether a new one is seen by its owner only.
+            hub: arguments of `huggingface_hub.HfApi.upload_folder` (token, revision, commit_message, ...).
+
+        Returns:
+            The address of the repository.
+
+        Raises:
+            InputError: a damaged file, or no way to the Hub.
+        """
+        self.verify()
+        return store_hub.push(self.path, self.meta, self.entries, repo_id, private, **hub)
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_readers": OrderedDict()}

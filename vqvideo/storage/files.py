@@ -190,6 +190,15 @@ def sync_folder(path: AnyPath) -> None:
         os.close(handle)
 
 
+def make_durable(folder: AnyPath) -> None:
+    """Waits until all that is in a folder is on the disk, whoever has written it."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with open(Path(place) / name, "rb") as file:
+                os.fsync(file.fileno())
+        sync_folder(place)
+
+
 # ---------------------------------------------------------------- temporary names
 
 
