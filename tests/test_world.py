@@ -77,6 +77,15 @@ def test_defaults_and_settings_of_a_later_version_make_no_stranger_of_a_world_or
     assert loaded.own_identity() != loaded.identity()
 
 
+def test_a_world_knows_what_nobody_recorded_and_one_that_lacks_nothing_is_no_stranger(tmp_path: Path) -> None:
+    world = tiny_world()
+    assert "missing" not in world.own_identity()["spec"]
+    world.prior.spec = replace(world.prior.spec, missing=("ends",))
+    world.save_pretrained(tmp_path / "world")
+    spec = WorldModel.from_pretrained(tmp_path / "world").prior.spec
+    assert (spec.missing, spec.knows_rewards, spec.knows_ends) == (("ends",), True, False)
+
+
 def test_a_setting_added_later_does_not_make_a_stranger_of_a_tokenizer() -> None:
     config = VQVAEConfig(backbone=FactorisedConv(strides=(1, 8, 8), widths=(8, 8)))
     identity = config.build((64, 64)).identity()

@@ -70,6 +70,11 @@ class WorldModel(Imaginer, HubModel):
         # Worlds from before there was a choice keep their fingerprint.
         if config["prior"]["two_hot"] == "symlog":
             del config["prior"]["two_hot"]
+        # Nor do those for which later settings change nothing.
+        if not config["spec"]["missing"]:
+            del config["spec"]["missing"]
+        if not config["prior"]["own_draws"]:
+            del config["prior"]["own_draws"]
         return config
 
     def record(self) -> dict[str, Any]:

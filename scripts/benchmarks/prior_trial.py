@@ -99,7 +99,7 @@ class Trial:
             "bits_per_frame": taught["bits_per_frame"],
             **self.dreams(report),
             "reward_error": None
-            if spec.only_frames
+            if not spec.knows_rewards
             else taught["reward_rmse"] / max(taught["reward_rmse_of_mean"], 1e-12),
             "parameters": sum(p.numel() for p in world.prior.parameters()),
             **{f"frames_per_s_{streams}": imagination_speed(world, streams, SPEED_STEPS) for streams in STREAMS},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,10 @@ def test_where_every_reward_is_0_there_is_nothing_to_learn_and_a_constant_one_is
     store = tiny_store(tmp_path)
     with pytest.raises(InputError, match=r"every reward is 0 in the episodes .*: nothing to learn\. Record"):
         learn_in_dream(tiny_world(rewards=(0.0, 0.0)), store, QUICK, Sampling())
+    unknown = tiny_world(rewards=(0.0, 0.0))
+    unknown.prior.spec = replace(unknown.prior.spec, missing=("rewards",))
+    with pytest.raises(InputError, match=r"nobody wrote down the rewards .*--columns rewards=NAME"):
+        learn_in_dream(unknown, store, QUICK, Sampling())
     learnt = learn_in_dream(tiny_world(rewards=(2.0, 2.0)), store, QUICK, Sampling())
     assert not same_weights(learnt.policy, agent().policy)
 

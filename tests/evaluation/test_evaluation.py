@@ -60,7 +60,7 @@ class Lossless:
 
 
 class Spec(NamedTuple):
-    tokens, codebook_size, only_frames = 4, 256, False
+    tokens, codebook_size, knows_rewards = 4, 256, True
 
 
 class Teller:

@@ -78,6 +78,15 @@ def test_without_any_end_the_precision_of_ends_is_not_a_number() -> None:
     assert figures["termination_rate"] == 0
 
 
+@pytest.mark.parametrize("missing", ["rewards", "ends"])
+def test_what_was_not_recorded_is_not_judged(missing: str) -> None:
+    names = set(evaluate_prior(tiny_prior(make_spec(missing=(missing,))), code_clips(), 9))
+    kinds = {"rewards": "reward_", "ends": "termination_"}
+    assert {kind for kind, begin in kinds.items() if any(name.startswith(begin) for name in names)} == {*kinds} - {
+        missing
+    }
+
+
 def test_rewards_are_judged_beside_their_own_spread() -> None:
     figures = evaluate_prior(tiny_prior(make_spec()), code_clips(rewards=2.0), 9)
     (mean,) = [value for name, value in figures.items() if name.startswith("reward_") and name.endswith("_of_mean")]

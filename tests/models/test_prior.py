@@ -258,6 +258,35 @@ def test_the_context_is_corrupted_in_training_only() -> None:
     assert torch.equal(clean, uncached(tiny_prior(corruption=0.0, action_dropout=0.0).train(), codes, actions)[0])
 
 
+@pytest.mark.parametrize("head", [kind() for kind in get_args(HeadConfig)], ids=lambda head: kind_of(type(head)))
+def test_the_context_is_drawn_by_the_prior_itself_in_training_only(head: HeadConfig) -> None:
+    prior = tiny_prior(corruption=0.0, action_dropout=0.0, own_draws=0.5, head=head)
+    codes, actions = random_clip(prior, 64, 5)
+    flat = codes.flatten(2)[:, :-1]
+    known = prior._known(actions)
+    assert torch.equal(prior._with_own_draws(flat, actions, known), flat)
+    prior.train()
+    torch.manual_seed(0)
+    shown = prior._with_own_draws(flat, actions, known)
+    assert shown.shape == flat.shape
+    assert torch.equal(shown[:, 0], flat[:, 0]), "nothing led to the first step"
+    changed = (shown != flat).any(dim=2)[:, 1:]
+    assert 0.35 < changed.double().mean() < 0.6, "whole steps are drawn, of which few equal the real ones"
+    assert not shown.requires_grad
+
+
+def test_what_the_prior_draws_for_the_context_is_what_it_would_dream() -> None:
+    prior = tiny_prior(corruption=0.0, action_dropout=0.0, own_draws=0.99)
+    with torch.no_grad():
+        prior.head.out.weight.mul_(1000)  # so sure that every draw is the likeliest code
+    codes, actions = random_clip(prior, 8, 4)
+    hidden = prior.backbone(codes.flatten(2)[:, :2], actions[:, :2], None)
+    likeliest = prior.head.logits(hidden.tokens).argmax(-1)
+    prior.train()
+    shown = prior._with_own_draws(codes.flatten(2)[:, :3], actions, None)[:, 1:]
+    assert (shown == likeliest).double().mean() > 0.9
+
+
 def counter_clips(batch: int, steps: int, generator: torch.Generator) -> dict[str, Tensor]:
     """Two counters modulo 8: the action is added to the first one and subtracted from the second one. The
     reward is the action, and the episode "ends" when the first counter comes to 0.
@@ -403,6 +432,7 @@ def test_a_codebook_of_another_size_is_refused() -> None:
         ({"time_every": 1, "conditioning": TokenConfig()}, "time_every is 1, so no layer attends in space"),
         ({"corruption": 1.0}, "prior.corruption is 1.0"),
         ({"corruption": -0.1}, "prior.corruption is -0.1"),
+        ({"own_draws": 1.0}, "prior.own_draws is 1.0"),
     ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, float], message: str) -> None:

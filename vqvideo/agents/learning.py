@@ -47,6 +47,11 @@ def learn_in_dream(
         InputError: actions that an agent does not choose, or no reward to learn from.
     """
     trainable_space(world.action_space)
+    if "rewards" in world.prior.spec.missing:
+        raise InputError(
+            "nobody wrote down the rewards of the episodes that this world was trained on: nothing to learn. Import "
+            "them with their rewards (--columns rewards=NAME), and train the world again"
+        )
     if world.prior.spec.stats.unrewarded:
         raise InputError(
             "every reward is 0 in the episodes that this world was trained on: nothing to learn. Record more or longer "

@@ -37,7 +37,7 @@ def evaluate_prior(
         bits_per_dim, the same per channel of a pixel: the rate of the codes alone, since the tokenizer's losses are not
         coded (whether it is exact or a bound: `code_bits`).
 
-        The others only if frames are not all that the prior knows: reward_rmse beside reward_rmse_of_mean (predicting
+        The others only if rewards, and ends, were recorded: reward_rmse beside reward_rmse_of_mean (predicting
         the mean reward: the standard deviation), reward_bias (predicted minus real) and reward_slope (of real on
         predicted, 1 is calibrated).
 
@@ -61,17 +61,19 @@ def evaluate_prior(
     bits, _ = code_bits(prior, clips, picks, batch)
     per_dim = {"bits_per_dim": bits / (3 * frame_size[0] * frame_size[1])} if frame_size else {}
     of_codes = {"token_nats": nats, "top1": top1, "bits_per_frame": bits, **per_dim}
-    if prior.spec.only_frames:
-        return of_codes
-    return of_codes | {
+    of_rewards = {
         "reward_rmse": ((expected - real).square() @ weights).sqrt().item(),
         "reward_rmse_of_mean": ((real - real @ weights).square() @ weights).sqrt().item(),
         "reward_bias": ((expected - real) @ weights).item(),
         "reward_slope": metrics.calibration_slope(expected, real, weights),
+    }
+    of_ends = {
         "termination_ap": metrics.average_precision(logits, ended, weights),
         "termination_rate": (ended.double() @ weights).item(),
         "termination_ece": metrics.expected_calibration_error(logits.sigmoid(), ended, weights),
     }
+    spec = prior.spec
+    return of_codes | (of_rewards if spec.knows_rewards else {}) | (of_ends if spec.knows_ends else {})
 
 
 @torch.no_grad()

@@ -136,7 +136,7 @@ def evaluate_world(
     scenes = (Scene.read(world, clips, part.tolist(), context) for part in parts)
     found, kinds = zip(*(_measured(world, scene, sampling, seed, sets) for scene in scenes), strict=True)
     rows = {key: torch.cat([part[key] for part in found]) for key in found[0]}
-    mean_reward = None if world.prior.spec.only_frames else training_reward(clips.store, world.stride)
+    mean_reward = training_reward(clips.store, world.stride) if world.prior.spec.knows_rewards else None
     if mean_reward is not None:
         rows["reward_error", "training_mean"] = mean_reward - rows["reward", "real"]
     return HorizonReport(
@@ -205,9 +205,9 @@ def _windows(length: int, s: int) -> Iterator[slice]:
 
 
 def _outcomes(world: Imaginer, scene: Scene, dreams: dict[str, Imagination], codes: Tensor) -> Rows:
-    """Entropy of the dreams, and unless frames are all there is, errors of their rewards and the real rewards."""
+    """Entropy of the dreams, and if rewards were recorded, errors of theirs and the real ones."""
     rows = {("entropy", of): dream.entropy for of, dream in dreams.items()}
-    if world.prior.spec.only_frames:
+    if not world.prior.spec.knows_rewards:
         return {key: metrics.to_double(values) for key, values in rows.items()}
     m = dreams["imagined"].rewards.shape[1]
     real = scene.rewards[:, -m:]

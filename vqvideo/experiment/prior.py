@@ -131,6 +131,7 @@ def prior_spec(vqvae: VQVAE, store: Store, codes: Sequence[CodeArrays]) -> Prior
         action_space=store.meta.action_space,
         stats=action_stats(codes),
         tokenizer=vqvae.fingerprint(),
+        missing=store.meta.missing,
     )
 
 

@@ -121,6 +121,10 @@ class PriorConfig:
     """How reward and termination see the places of a step."""
     corruption: float = 0.1
     """Largest share of context tokens replaced at random in training, against drift in long dreams."""
+    own_draws: float = 0.0
+    """Share of the context's latent steps that training shows as the prior itself draws them, given the real ones
+    before: dreams go on from those. Costs a second pass without gradient.
+    """
     action_dropout: float = 0.1
     """Share of the actions that training hides, half of them clip by clip and half one by one: what guidance needs.
     Without effect where there are no actions, as in videos."""
@@ -145,7 +149,7 @@ class PriorConfig:
                 "prior.time_every is 1, so no layer attends in space, where tokens would see that of the action "
                 "(conditioning Token): expected at least 2, or another conditioning"
             )
-        for name in ("corruption", "action_dropout"):
+        for name in ("corruption", "own_draws", "action_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"prior.{name} is {getattr(self, name)}, expected 0 <= {name} < 1")
         if self.patch < 1 or self.dim % self.patch:

@@ -129,7 +129,9 @@ class Prior(nn.Module):
             generator: of the tokens that the head hides, if it does.
         """
         flat = self._checked_clip(codes, actions)
-        hidden = self.backbone(self._corrupted(flat[:, :-1]), actions, self._known(actions))
+        known = self._known(actions)
+        context = self._corrupted(self._with_own_draws(flat[:, :-1], actions, known))
+        hidden = self.backbone(context, actions, known)
         tokens = self.head(hidden.tokens, flat[:, 1:], generator)
         reward_logits, termination = self._outcome(hidden)
         reward_loss = self.reward.loss(reward_logits, rewards, weights)
@@ -254,6 +256,22 @@ class Prior(nn.Module):
         half = self.cfg.action_dropout / 2
         clip, single = (torch.rand(len(actions), t, device=actions.device) for t in (1, actions.shape[1]))
         return (clip >= half) & (single >= half)
+
+    def _with_own_draws(self, codes: Tensor, actions: Tensor, known: Tensor | None) -> Tensor:
+        """A context (b, t, n) in which random latent steps are drawn by the prior itself, each given the real ones
+        before it: what it meets in dreams. All are drawn in one pass (parallel scheduled sampling, Duckworth et al.
+        2019), and the first step, which nothing led to, stays as it is.
+        """
+        if not (self.training and self.cfg.own_draws) or codes.shape[1] < 2:
+            return codes
+        b, t, _ = codes.shape
+        with torch.no_grad():
+            seen = None if known is None else known[:, : t - 1]
+            hidden = self.backbone(codes[:, :-1], actions[:, : t - 1], seen)
+            drawn = self.head.sample(hidden.tokens.flatten(0, 1), TokenSampler(Sampling(top_p=1.0)))
+        replaced = torch.rand(b, t - 1, 1, device=codes.device) < self.cfg.own_draws
+        own = torch.where(replaced, drawn.unflatten(0, (b, t - 1)), codes[:, 1:])
+        return torch.cat([codes[:, :1], own], dim=1)
 
     def _corrupted(self, codes: Tensor) -> Tensor:
         """Replaces a random share of the context by random codes, so that the prior learns to forgive itself."""

@@ -44,6 +44,9 @@ class PriorSpec:
     """Recorded statistics."""
     tokenizer: str
     """Fingerprint of the tokenizer whose codes it speaks."""
+    missing: tuple[str, ...] = ()
+    """What nobody recorded: "rewards", "ends". Training saw zeros in their place, and what is predicted means nothing.
+    """
 
     @property
     def tokens(self) -> int:
@@ -54,3 +57,13 @@ class PriorSpec:
     def only_frames(self) -> bool:
         """Whether frames are all there is, as in videos: no actions, and never a reward."""
         return not self.action_space.size and self.stats.unrewarded
+
+    @property
+    def knows_rewards(self) -> bool:
+        """Whether rewards were recorded."""
+        return not self.only_frames and "rewards" not in self.missing
+
+    @property
+    def knows_ends(self) -> bool:
+        """Whether it was recorded how episodes end."""
+        return not self.only_frames and "ends" not in self.missing
