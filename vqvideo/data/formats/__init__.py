@@ -110,6 +110,12 @@ FORMATS = {
     "annotated-videos": Format(
         "annotated_videos", "AnnotatedVideos", "x.mp4 and x.csv, .jsonl, .npz or .npy of actions, a row per frame"
     ),
+    "minari": Format("minari", "Minari", "datasets of Minari in HDF5 with pictures"),
+    "hdf5": Format(
+        "hdf5",
+        "HDF5",
+        "HDF5 of robomimic, D4RL, Dreamer, CS:GO, or of any names with --columns",
+    ),
     "videos": Format("videos", "Videos", "films of any kind that FFmpeg reads, without actions and rewards"),
 }
 """By name. The first that recognises a folder reads it, if nobody says what it is."""

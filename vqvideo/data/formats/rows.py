@@ -101,6 +101,8 @@ def laid(rows: Rows, frames: int, leads: Leads, align: str, where: str) -> Steps
         InputError: the counts do not fit, or a column is not what it should be.
     """
     _check(rows, where)
+    if not rows.columns:
+        rows = Rows(np.zeros((frames - 1, 0)))
     n = len(rows)
     notes: tuple[str, ...] = ()
     if align == "shortest" and n not in (frames - 1, frames):
@@ -179,7 +181,7 @@ class RowReader(ABC):
         options: of the import.
     """
 
-    leads: ClassVar[Leads] = "from"
+    leads: Leads = "from"
     """Whether row t leads from frame t, or to it, unless the user says it."""
     episodes: ClassVar[bool] = True
     """As `Reader`."""

@@ -1,0 +1,143 @@
+"""HDF5 as several projects write it becomes a store; links and lies are refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vqvideo.data.config import ImportConfig
+from vqvideo.data.formats import format_of
+from vqvideo.data.importing import import_data
+from vqvideo.data.store import Store
+from vqvideo.errors import InputError
+
+h5py = pytest.importorskip("h5py")
+FRAMES = np.random.default_rng(0).integers(0, 256, (10, 16, 16, 3), np.uint8)
+STEER = np.linspace(-1, 1, 10)
+
+
+def imported(source: Path, **options: Any) -> Store:
+    given = {"out": source.parent / "store", "steps": 200, "frame_size": 16} | options
+    return Store.open(import_data(ImportConfig(source, **given)))
+
+
+def write(path: Path, **arrays: Any) -> Path:
+    with h5py.File(path, "w") as file:
+        for name, value in arrays.items():
+            file[name] = value
+    return path
+
+
+def test_demonstrations_of_robomimic(tmp_path: Path) -> None:
+    path = tmp_path / "demos.hdf5"
+    with h5py.File(path, "w") as file:
+        for number in (10, 2):
+            demo = file.create_group(f"data/demo_{number}")
+            demo["obs/agentview_image"], demo["next_obs/agentview_image"] = FRAMES, FRAMES
+            demo["obs/robot0_eef_pos"], demo["actions"] = np.zeros((10, 3)), np.full((10, 2), number / 10)
+            demo["rewards"], demo["dones"] = np.arange(10.0), np.arange(10) == 9
+        file["data"].attrs["env_args"] = json.dumps({"env_kwargs": {"control_freq": 20}})
+    assert format_of(path) == "hdf5"
+    store = imported(path)
+    assert (store.meta.fps, store.meta.missing, len(store.entries)) == (20, (), 2)
+    episode = store.episode(store.entries[0])
+    assert episode.actions[0].tolist() == [0.2, 0.2], "demo_2 comes before demo_10"
+    assert len(episode.frames) == 10
+    assert episode.rewards.tolist() == list(range(9))
+
+
+def test_cameras_are_to_be_chosen(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.h5", **{"data/demo_0/obs/front_image": FRAMES, "data/demo_0/obs/wrist_image": FRAMES})
+    with pytest.raises(InputError, match=r"demo_0: 2 cameras \(obs/front_image, obs/wrist_image\).*--cameras"):
+        imported(path)
+    assert not (tmp_path / "store").exists()
+    assert len(imported(path, cameras=("wrist_image",)).entries)
+
+
+def test_d4rl_is_cut_where_episodes_end(tmp_path: Path) -> None:
+    ends, timeouts = np.arange(10) == 3, np.arange(10) == 7
+    path = write(
+        tmp_path / "a.hdf5", observations=FRAMES, actions=STEER, rewards=STEER, terminals=ends, timeouts=timeouts
+    )
+    store = imported(path, align="repeat-last")
+    assert [entry.length for entry in store.entries] == [4, 4, 2]
+    episode = store.episode(store.entries[0])
+    assert (episode.terminated[-1], store.episode(store.entries[1]).terminated[-1]) == (True, False)
+    assert store.episode(store.entries[1]).actions[:, 0] == pytest.approx(STEER[4:8])
+
+
+def test_rows_of_dreamer_lead_to_their_frames(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "a.h5", image=FRAMES, action=STEER, reward=np.arange(10.0), is_first=np.arange(10) % 5 == 0,
+        is_terminal=np.arange(10) == 9,
+    )  # fmt: skip
+    store = imported(path)
+    assert [entry.length for entry in store.entries] == [4, 4]
+    assert store.episode(store.entries[1]).actions[:, 0] == pytest.approx(STEER[6:])
+    assert store.episode(store.entries[1]).terminated[-1]
+
+
+def test_a_file_with_an_array_for_each_frame(tmp_path: Path) -> None:
+    arrays = {f"frame_{n}_x": FRAMES[n] for n in range(10)} | {f"frame_{n}_y": np.eye(51)[n] for n in range(10)}
+    store = imported(write(tmp_path / "a.hdf5", **arrays))
+    episode = store.episode(store.entries[0])
+    assert (len(episode.frames), episode.actions.shape) == (10, (9, 51))
+    assert np.argmax(episode.actions, axis=1).tolist() == list(range(9))
+    with h5py.File(tmp_path / "a.hdf5", "a") as file:
+        del file["frame_4_y"]
+    with pytest.raises(InputError, match=r"a\.hdf5: expected frame_0_y, frame_1_y"):
+        imported(tmp_path / "a.hdf5", out=tmp_path / "other")
+
+
+def test_columns_name_what_has_other_names(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.h5", **{"cam/front": FRAMES[..., 0], "controls/wheel": STEER})
+    with pytest.raises(InputError, match=r"no pictures in it, found cam/front uint8 \(10, 16, 16\).*frames=NAME"):
+        imported(path)
+    store = imported(path, columns={"frames": "cam/front", "actions": "controls/wheel"})
+    assert store.episode(store.entries[0]).actions[:, 0] == pytest.approx(STEER[:-1])
+
+
+def test_rows_of_episodes_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.h5", pixels=FRAMES, action=STEER, ep_len=[5, 5], ep_offset=[0, 5])
+    assert [entry.length for entry in imported(path).entries] == [4, 4]
+    write(path, pixels=FRAMES, action=STEER, ep_len=[5, 50], ep_offset=[0, 5])
+    with pytest.raises(InputError, match=r"episode 1 has rows 5 to 54 \(ep_offset, ep_len\), expected some of the 10"):
+        imported(path, out=tmp_path / "other")
+
+
+def test_nothing_outside_the_file_is_read(tmp_path: Path) -> None:
+    secret = write(tmp_path / "secret.bin", frames=FRAMES)
+    for kind in ("external", "soft", "virtual", "raw"):
+        path = tmp_path / f"{kind}.h5"
+        with h5py.File(path, "w") as file:
+            if kind == "external":
+                file["frames"] = h5py.ExternalLink(secret, "frames")
+            elif kind == "soft":
+                file["frames"] = h5py.SoftLink("/elsewhere")
+            elif kind == "virtual":
+                layout = h5py.VirtualLayout(FRAMES.shape, np.uint8)
+                layout[:] = h5py.VirtualSource(secret, "frames", FRAMES.shape, np.uint8)
+                file.create_virtual_dataset("frames", layout)
+            else:
+                outside = [(str(secret), 0, FRAMES.nbytes)]
+                file.create_dataset("frames", FRAMES.shape, np.uint8, external=outside)
+        with pytest.raises(InputError, match=r"frames (is a link|lies in other files), expected"):
+            imported(path)
+    assert not (tmp_path / "store").exists()
+
+
+def test_what_is_no_hdf5_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.h5").write_text("junk")
+    with pytest.raises(InputError, match=r"a\.h5: not an HDF5 file that can be read"):
+        imported(tmp_path / "a.h5")
+    write(tmp_path / "a.h5", frames=FRAMES, action=STEER[:4])
+    with pytest.raises(InputError, match=r"10 frames and 4 rows, expected a row per frame or one less"):
+        imported(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("frames", data=[b"pickle"] * 4, dtype=h5py.special_dtype(vlen=bytes))
+    with pytest.raises(InputError, match="no pictures in it, found no arrays of numbers"):
+        imported(tmp_path / "a.h5")
