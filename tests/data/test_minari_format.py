@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -20,37 +19,36 @@ minari = pytest.importorskip("minari")
 pytest.importorskip("h5py")
 
 
-class Corridor(gym.Env):
-    """Shows how far it is, and ends after six steps."""
-
-    action_space = spaces.Discrete(5)
-
-    def __init__(self, several: bool) -> None:
-        self.several, image = several, spaces.Box(0, 255, (16, 16, 3), np.uint8)
-        self.observation_space = spaces.Dict({"front": image, "top": image}) if several else image
-
-    def _seen(self) -> Any:
-        picture = np.full((16, 16, 3), 20 * self.place, np.uint8)
-        return {"front": picture, "top": 255 - picture} if self.several else picture
-
-    def reset(self, **_: Any) -> Any:
-        self.place = 0
-        return self._seen(), {}
-
-    def step(self, action: Any) -> Any:
-        self.place += 1
-        return self._seen(), float(self.place), self.place == 6, False, {}
+PICTURES = np.stack([np.full((16, 16, 3), 20 * place, np.uint8) for place in range(7)])
+ACTIONS = np.array([0, 1, 2, 1, 0, 2])
 
 
 def dataset(folder: Path, monkeypatch: pytest.MonkeyPatch, several: bool = False, **given: Any) -> Path:
+    """Two episodes of six steps."""
+    from minari.data_collector.episode_buffer import EpisodeBuffer
+
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(folder))
-    env = minari.DataCollector(Corridor(several), **given)
-    for _ in range(2):
-        env.reset()
-        for action in (0, 1, 2, 1, 0, 2):
-            env.step(action)
-    env.create_dataset("corridor/test-v0", algorithm_name="none")
-    env.close()
+    image = spaces.Box(0, 255, (16, 16, 3), np.uint8)
+    episodes = [
+        EpisodeBuffer(
+            id=number,
+            observations={"front": PICTURES, "top": 255 - PICTURES} if several else PICTURES,
+            actions=ACTIONS,
+            rewards=np.arange(1.0, 7),
+            terminations=np.arange(6) == 5,
+            truncations=np.zeros(6, bool),
+            infos={},
+        )
+        for number in range(2)
+    ]
+    minari.create_dataset_from_buffers(
+        "corridor/test-v0",
+        episodes,
+        algorithm_name="none",
+        action_space=spaces.Discrete(5),
+        observation_space=spaces.Dict({"front": image, "top": image}) if several else image,
+        **given,
+    )
     return folder / "corridor" / "test-v0"
 
 
@@ -58,9 +56,11 @@ def imported(source: Path, **options: Any) -> Store:
     return Store.open(import_data(ImportConfig(source, **{"out": source.parent / "store", "frame_size": 16} | options)))
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("jpeg", [False, True])
 @pytest.mark.parametrize("several", [False, True])
-def test_what_minari_wrote_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, several: bool) -> None:
-    source = dataset(tmp_path, monkeypatch, several)
+def test_what_minari_wrote_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, several: bool, jpeg: bool) -> None:
+    source = dataset(tmp_path, monkeypatch, several, jpeg_encoding=jpeg)
     assert format_of(source) == "minari"
     store = imported(source, cameras=("front",) if several else ())
     assert (str(store.meta.action_space), store.meta.missing) == ("Discrete(5)", ())
@@ -72,6 +72,7 @@ def test_what_minari_wrote_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert episode.terminated[-1]
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_metadata_that_lie_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = dataset(tmp_path, monkeypatch)
     (source / "data" / "metadata.json").write_text('{"action_space": "{\\"type\\": \\"Odd\\"}"}')

@@ -116,6 +116,7 @@ FORMATS = {
         "HDF5",
         "HDF5 of robomimic, D4RL, Dreamer, CS:GO, or of any names with --columns",
     ),
+    "arrays": Format("arrays", "Arrays", "npz files, or folders of npy files, with frames, actions, rewards"),
     "videos": Format("videos", "Videos", "films of any kind that FFmpeg reads, without actions and rewards"),
 }
 """By name. The first that recognises a folder reads it, if nobody says what it is."""

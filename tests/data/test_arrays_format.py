@@ -1,0 +1,96 @@
+"""Episodes in npz and npy files become a store; objects and lies are refused."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vqvideo.data.config import ImportConfig
+from vqvideo.data.formats import format_of, pictures
+from vqvideo.data.importing import import_data
+from vqvideo.data.store import Store
+from vqvideo.errors import InputError
+
+FRAMES = np.random.default_rng(0).integers(0, 256, (10, 16, 16, 3), np.uint8)
+STEER = np.linspace(-1, 1, 10)
+
+
+def imported(source: Path, **options: Any) -> Store:
+    given = {"out": source.parent / "store", "steps": 200, "frame_size": 16} | options
+    return Store.open(import_data(ImportConfig(source, **given)))
+
+
+def folder_of(tmp_path: Path) -> Path:
+    (tmp_path / "mine").mkdir()
+    return tmp_path / "mine"
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_an_npz_is_an_episode(tmp_path: Path, compressed: bool, order: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "BLOCK_BYTES", 2000)
+    folder = folder_of(tmp_path)
+    for name in ("a", "b"):
+        save = np.savez_compressed if compressed else np.savez
+        save(folder / f"{name}.npz", frames=np.asarray(FRAMES, order=order), actions=STEER[:9], info=np.array(["x"]))
+    assert format_of(folder) == "arrays"
+    plain = imported(folder, frame_size=16)
+    assert len(plain.entries) == 2
+    episode = plain.episode(plain.entries[0])
+    assert (len(episode.frames), plain.meta.missing) == (10, ("ends", "rewards"))
+    assert episode.actions[:, 0] == pytest.approx(STEER[:9])
+    assert np.abs(episode.frames.mean((1, 2, 3)) - FRAMES.mean((1, 2, 3))).max() < 3
+
+
+def test_episodes_of_dreamer_are_cut_and_lead_to_their_frames(tmp_path: Path) -> None:
+    first = np.arange(10) % 5 == 0
+    np.savez_compressed(
+        tmp_path / "a.npz", image=FRAMES, action=STEER, reward=STEER, is_first=first, is_terminal=np.arange(10) == 9
+    )
+    store = imported(tmp_path / "a.npz")
+    assert [entry.length for entry in store.entries] == [4, 4]
+    assert store.episode(store.entries[1]).actions[:, 0] == pytest.approx(STEER[6:])
+    assert store.episode(store.entries[1]).terminated[-1]
+
+
+def test_a_folder_of_npy_is_an_episode(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path)
+    for name in ("a", "b"):
+        (folder / name).mkdir()
+        np.save(folder / name / "frames.npy", FRAMES.transpose(0, 3, 1, 2))
+        np.save(folder / name / "actions.npy", np.arange(10) % 3)
+    store = imported(folder)
+    assert (str(store.meta.action_space), [entry.length for entry in store.entries]) == ("Discrete(3)", [9, 9])
+
+
+def test_objects_are_not_unpickled(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path)
+    np.savez(folder / "a.npz", frames=np.array([{"x": 1}] * 4, dtype=object))
+    with pytest.raises(InputError, match=r"a\.npz: no pictures in it, found no arrays of numbers.*--columns frames"):
+        imported(folder)
+    (folder / "a.npz").unlink()
+    np.save(folder / "frames.npy", np.array([{"x": 1}] * 4, dtype=object))
+    with pytest.raises(InputError, match=r"frames\.npy: no arrays of NumPy that can be read"):
+        imported(folder)
+    assert not (tmp_path / "store").exists()
+
+
+def test_what_says_more_than_it_holds_is_refused(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path)
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (10**9, 64, 64, 3)})
+    with zipfile.ZipFile(folder / "a.npz", "w") as archive:
+        archive.writestr("frames.npy", header.getvalue() + b"0" * 80)
+    with pytest.raises(InputError, match=r"a\.npz: frames says 12288000000000 bytes of uint8"):
+        imported(folder)
+    (folder / "a.npz").write_bytes(b"junk")
+    np.savez(folder / "b.npz", frames=FRAMES, actions=STEER)
+    with pytest.raises(InputError, match=r"1 of 2 .*\n.*a\.npz: no arrays of NumPy that can be read"):
+        imported(folder)
+    assert not (tmp_path / "store").exists()
+    assert len(imported(folder, skip_broken=True, steps=4).entries) == 2
