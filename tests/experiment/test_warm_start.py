@@ -247,6 +247,21 @@ def test_a_training_goes_on_from_a_tokenizer_as_it_was(
     assert f"goes on from the tokenizer of {vqvae_folder(first)}" in capsys.readouterr().out
 
 
+def test_a_decoder_learns_alone_and_clips_keep_their_codes(tmp_path: Path, store: Store, trained: Experiment) -> None:
+    cfg = continued(trained, tmp_path / "sharper", vqvae_folder(trained), steps=12)
+    cfg = replace(cfg, vqvae=replace(cfg.vqvae, learns="decoder"))
+    figures = train_vqvae(cfg, store)
+    old, new = (VQVAE.from_pretrained(vqvae_folder(c)) for c in (trained, cfg))
+    frames = noise_frames(2, 9)
+    assert torch.equal(old.encode(frames), new.encode(frames))
+    before, after = model_tensors(old), model_tensors(new)
+    changed = {name.partition(".")[0] for name in before if not before[name].equal(after[name])}
+    assert changed == {"decoder"}
+    assert figures["codes_used"] > 0
+    with pytest.raises(InputError, match=r"vqvae\.learns is decoder, expected a tokenizer whose codes are kept"):
+        replace(cfg.vqvae, init=None)
+
+
 def test_a_tokenizer_resumes_with_its_own_init_and_with_no_other(
     tmp_path: Path, store: Store, trained: Experiment
 ) -> None:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from vqvideo.agents.config import AgentStage
 from vqvideo.data.config import RecordConfig, SegmentConfig, StillsConfig, check_name
@@ -43,6 +43,8 @@ class VQVAEStage:
     """An adversarial term of the loss."""
     init: Path | None = None
     """Folder of another tokenizer of the same model: training goes on from its weights and its codebook."""
+    learns: Literal["all", "decoder"] = "all"
+    """decoder: encoder and codebook stay those of init, so that clips keep their codes and only get sharper."""
     validation_clips: int = 32
     """Held-out clips for the validations during training."""
     cache_gib: float = 8.0
@@ -57,6 +59,8 @@ class VQVAEStage:
 
     def __post_init__(self) -> None:
         at_least(self, "vqvae.", latent_steps=1, validation_clips=1, cache_gib=0, most_tokens=1)
+        if self.learns == "decoder" and self.init is None:
+            raise InputError("vqvae.learns is decoder, expected a tokenizer whose codes are kept: vqvae.init")
 
 
 @dataclass(frozen=True)

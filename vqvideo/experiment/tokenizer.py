@@ -50,6 +50,8 @@ def train_vqvae(
     wanted = [("train", length), ("held_out", length), *([("train", 1)] if from_clips else [])]
     clips, held_out, *single_frames = _clips_with_one_cache(store, wanted, stage.cache_gib)
     start = continue_tokenizer(model, stage.init) if stage.init else None
+    if stage.learns == "decoder":
+        model.keep_codes()
     # Of a tokenizer to go on from its content counts, and not where it lies.
     facts = {"store": store.digest, **({"init": start} if start else {})}
 

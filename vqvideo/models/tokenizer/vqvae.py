@@ -25,7 +25,7 @@ from vqvideo.models.device import has_float64
 from vqvideo.models.given import as_tensor
 from vqvideo.models.pixels import channels_first, channels_last, from_signed, to_signed
 from vqvideo.models.quantizers import OutsideConfig, Quantizer
-from vqvideo.models.quantizers.base import fp32
+from vqvideo.models.quantizers.base import Quantized, fp32
 from vqvideo.models.quantizers.outside import checked, outside_config
 from vqvideo.models.quantizers.usage import CodeUsage
 from vqvideo.models.tokenizer.backbones import make_decoder, make_encoder
@@ -84,6 +84,7 @@ class VQVAE(HubModel):
         self.decoder = make_decoder(cfg.backbone, self.quantizer.dim)
         self.register_buffer("variance", torch.ones(()))
         self._usage: CodeUsage | None = None
+        self._keeps_codes = False
 
     def config(self) -> dict[str, Any]:
         return {"model": to_plain(self.cfg), "frame_size": list(self.frame_size)}
@@ -174,10 +175,7 @@ class VQVAE(HubModel):
         # In memory channels last, as the decoder gives its frames: between two layouts, every operation of the loss
         # takes several times as long.
         target = channels_first(channels_last(self._signed(frames)).contiguous())
-        z, _ = self._latents(target, self.init_state(len(target)))
-        quantized = self.quantizer(z)
-        if self.quantizer.learns_from(z):
-            self._counted().add(quantized.indices)
+        quantized = self._kept(target) if self._keeps_codes else self._learning(target)
         decoded, _ = self._frames(quantized.values, self.init_state(len(target)))
         decoded = decoded[:, self.stride - 1 :].float()
         reconstruction = reconstruction_loss(decoded, target, self.variance, self.cfg.reconstruction)
@@ -187,6 +185,28 @@ class VQVAE(HubModel):
             "mse": F.mse_loss(decoded.detach(), target) / 4,
         }
         return VQVAEOutput(reconstruction + quantized.loss, metrics, decoded, quantized.indices)
+
+    def _learning(self, target: Tensor) -> Quantized:
+        """What the quantizer makes of signed frames, and learns from."""
+        z, _ = self._latents(target, self.init_state(len(target)))
+        quantized = self.quantizer(z)
+        if self.quantizer.learns_from(z):
+            self._counted().add(quantized.indices)
+        return quantized
+
+    def _kept(self, target: Tensor) -> Quantized:
+        """The code vectors of signed frames, exactly as `encode` finds them, without anything to learn from."""
+        with torch.no_grad(), fp32(self.variance):
+            z, _ = self._latents(target, self.init_state(len(target)))
+            codes = self.quantizer.encode(z)
+            self._counted().add(codes)
+            return Quantized(self.quantizer.decode(codes), codes, self.variance.new_zeros(()))
+
+    def keep_codes(self) -> None:
+        """From now on only the decoder learns: clips keep their codes, and so priors on them stay what they are."""
+        self._keeps_codes = True
+        self.encoder.requires_grad_(False)
+        self.quantizer.requires_grad_(False)
 
     @torch.no_grad()
     def encode(self, frames: ArrayLike | Tensor) -> Tensor:
@@ -256,7 +276,8 @@ class VQVAE(HubModel):
 
     def after_step(self) -> None:
         """Called by the training loop after each optimizer step, on every rank."""
-        self.quantizer.update()
+        if not self._keeps_codes:
+            self.quantizer.update()
 
     def take_usage(self) -> dict[str, float]:
         """Usage of the codes in the training passes of all ranks since the last call (see `CodeUsage.summary`).
