@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from videos import moving_frames, write_video
 
 from vqvideo import envs
@@ -18,6 +19,7 @@ from vqvideo.data.config import ImportConfig
 from vqvideo.data.formats import Facts, Moment
 from vqvideo.data.import_plan import SOURCES, sources
 from vqvideo.data.importing import import_data
+from vqvideo.data.kept import thinned
 from vqvideo.data.store import Store
 from vqvideo.data.verify import verify
 from vqvideo.errors import InputError
@@ -218,7 +220,9 @@ def test_of_a_film_that_breaks_off_whole_episodes_are_kept(films: Path, monkeypa
     assert len(imported(films, steps=9).entries) == 4, "what was left out is not tried again"
 
 
-def test_a_dry_run_says_what_would_be_done_and_writes_nothing(films: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_says_what_would_be_done_draws_it_and_imports_nothing(
+    films: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     import_data(ImportConfig(films, out=films.parent / "store", steps=9, dry_run=True))
     said = capsys.readouterr().out
     assert "a.mkv: 48 x 32 pixels, 30 frames at 10/s: 3 episode(s)" in said
@@ -226,6 +230,11 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(films: Path, capsy
         "5 episode(s) of at most 9 steps, 64 x 64 pixels (the middle is kept: --fit crop), 10 frames/s; nothing" in said
     )
     assert not (films.parent / "store").exists()
+    with Image.open(films.parent / "store.png") as sheet:
+        pixels = np.asarray(sheet)
+    assert pixels.shape == (2 * (128 + 3 * 14), 8 * 128, 3), "a row for each film, twice as large as stored"
+    # The same place below the red part of a.mkv in its frames 0, 4, 8, ...
+    assert pixels[14 + 120, 20::128, 0].tolist() == [4 * number for number in range(0, 32, 4)]
 
 
 @pytest.mark.parametrize("option", [{"fps": 0}, {"fps": float("nan")}, {"steps": 0}, {"frame_size": "x"}])
@@ -310,7 +319,7 @@ def test_of_frames_left_out_actions_are_aggregated_and_rewards_summed(
 @given(every=st.integers(1, 5), ends=st.sets(st.integers(1, 29)), count=st.integers(1, 30))
 def test_thinned_moments_lose_no_reward_and_no_end(every: int, ends: set[int], count: int) -> None:
     moments = (Moment(np.zeros((1, 1, 3), np.uint8), (n,), 2.0**n, n in ends) for n in range(count))
-    kept = list(importing.thinned(moments, every, "last"))
+    kept = list(thinned(moments, every, "last"))
     assert sum(moment.reward for _, moment in kept) == sum(2.0**n for n in range(kept[-1][0] + 1))
     assert [number for number, moment in kept if moment.terminated] == sorted(ends & set(range(count)))
     assert {number for number, _ in kept} >= set(range(0, count, every))

@@ -167,7 +167,7 @@ class ImportConfig:
     skip_broken: bool = False
     """Leave out what cannot be read, in place of an error before anything is written."""
     dry_run: bool = False
-    """Say what would be done, and write nothing."""
+    """Say what would be done and draw it, into a picture beside the folder of the store; import nothing."""
 
     def __post_init__(self) -> None:
         at_least(self, "--", steps=1, held_out_every=0)

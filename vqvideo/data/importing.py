@@ -8,30 +8,25 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from vqvideo.data.collect import split_of
 from vqvideo.data.config import ImportConfig
+from vqvideo.data.contact_sheet import contact_sheet
 from vqvideo.data.episode_writer import EpisodeWriter
 from vqvideo.data.formats import Moment, reader_of
 from vqvideo.data.import_plan import SHOWN, SOURCES, Piece, Plan, Work, planned, sources, to_line, told
+from vqvideo.data.kept import fitted, thinned
 from vqvideo.data.playing import StepBuffer
 from vqvideo.data.store import StoreWriter
 from vqvideo.errors import InputError
 from vqvideo.storage import files
-
-_FITS: dict[str, Callable[[Image.Image, tuple[int, int], Image.Resampling], Image.Image]] = {
-    "crop": ImageOps.fit,
-    "pad": ImageOps.pad,
-    "stretch": Image.Image.resize,
-}
 
 logger = logging.getLogger(__name__)
 
@@ -57,29 +52,9 @@ def import_data(options: ImportConfig) -> Path:
             importer = _Importer(writer, plan, options)
             importer.run()
         print(f"{options.folder}: {len(writer.indices) - plan.before} new episodes, {importer.frames} frames")
+    if options.dry_run and plan.episodes:
+        print(f"{contact_sheet(plan, options)} shows frames as they would be stored")
     return options.folder
-
-
-def thinned(moments: Iterator[Moment], every: int, aggregate: str) -> Iterator[tuple[int, Moment]]:
-    """Every n-th of the moments with all that led to it from the one before, and its number. An end counts although it
-    lies between.
-    """
-    skipped: list[Moment] = []
-    for number, moment in enumerate(moments):
-        skipped.append(moment)
-        if number % every == 0 or moment.terminated:
-            yield number, _together(skipped, aggregate)
-            skipped = []
-
-
-def _together(moments: list[Moment], aggregate: str) -> Moment:
-    """The last of some moments, which what led to all of them led to."""
-    last = moments[-1]
-    if len(moments) == 1:
-        return last
-    actions = np.array([moment.action for moment in moments], np.float64)
-    chosen = {"last": actions[-1], "mean": actions.mean(axis=0), "sum": actions.sum(axis=0)}[aggregate]
-    return last._replace(action=chosen, reward=sum(moment.reward for moment in moments))
 
 
 class _Importer:
@@ -120,9 +95,7 @@ class _Importer:
         self._note(Piece(None, work.name, work.bytes, first, first))
 
     def _fitted(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        h, w = self.plan.meta.frame_size
-        # Like the recorder: antialiased when it shrinks.
-        return np.array(_FITS[self.options.fit](Image.fromarray(frame), (w, h), Image.Resampling.BILINEAR))
+        return fitted(frame, self.plan.meta.frame_size, self.options.fit)
 
     def _episode(self, work: Work, first: int, moments: Iterator[Moment], bar: tqdm) -> int | None:
         """Writes the episode that begins with frame `first`, the next of the moments; returns where the one after it
