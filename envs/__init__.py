@@ -8,27 +8,35 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 # SDL reads these once, when pygame is loaded, and without a display its default driver fails.
 if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    # As does MuJoCo's, which reads this when it is imported.
+    os.environ.setdefault("MUJOCO_GL", "egl")
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 
 import gymnasium
 
 from vqvideo.envs.api import OLD_API, hold_to_api
-from vqvideo.envs.modules import find_spec, place_of
+from vqvideo.envs.modules import find_spec
+from vqvideo.envs.packages import opengl_hint, package_of
 from vqvideo.envs.pixels import RENDER, UNSAID, PixelFrames, choose
-from vqvideo.envs.presets import PRESETS, Preset, name_of, resolve, unknown
+from vqvideo.envs.places import place_of
+from vqvideo.envs.preset import Preset
+from vqvideo.envs.presets import PRESETS, name_of, resolve, unknown
 from vqvideo.envs.wrappers import ActionRepeat, ResizedFrames, SkipFirst
 from vqvideo.errors import InputError, MissingExtraError
 from vqvideo.spaces import ActionSpace
+from vqvideo.storage.files import parse_json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from vqvideo.data.index import StoreMeta
 
-__all__ = ["PRESETS", "Preset", "as_recorded", "find_spec", "make", "name_of", "resolve"]
+__all__ = ["PRESETS", "Preset", "as_recorded", "find_spec", "make", "name_of", "named_actions", "resolve"]
 
 
 def make(preset: Preset) -> PixelFrames:
@@ -47,7 +55,7 @@ def make(preset: Preset) -> PixelFrames:
         env = ActionRepeat(env, preset.action_repeat)
     if preset.wrap is not None:
         env = preset.wrap(env)
-    return PixelFrames(env, preset.pixels)
+    return _with_frames(env, preset)
 
 
 def as_recorded(meta: StoreMeta, hold: int = 1) -> gymnasium.Env:
@@ -70,7 +78,7 @@ def as_recorded(meta: StoreMeta, hold: int = 1) -> gymnasium.Env:
     known = resolve(meta.env_id)
     preset = replace(
         known,
-        kwargs={**known.kwargs, **meta.env_kwargs},
+        kwargs=_recorded_kwargs(meta, known),
         pixels=meta.pixels or known.pixels or UNSAID,
         action_repeat=meta.action_repeat,
         skip_first=meta.skip_first,
@@ -84,6 +92,46 @@ def as_recorded(meta: StoreMeta, hold: int = 1) -> gymnasium.Env:
             "the version that recorded it, or record again"
         )
     return ResizedFrames(ActionRepeat(env, hold) if hold > 1 else env, meta.frame_size)
+
+
+def named_actions(env_id: str, space: ActionSpace) -> Mapping[str, tuple[float, ...]]:
+    """Constant actions by name, as flat vectors; none for an environment that has none, or has other actions here.
+
+    Args:
+        env_id: a preset or an id.
+        space: what the actions are to be in.
+
+    Raises:
+        InputError: the environment is unknown or not installed.
+    """
+    preset = resolve(env_id)
+    if preset.name_actions is None:
+        return preset.actions
+    env = _make_plain(preset, render_mode=None)
+    try:
+        here = ActionSpace.from_gymnasium(env.action_space)
+        return preset.name_actions(env) if here == space else {}
+    finally:
+        env.close()
+
+
+def _recorded_kwargs(meta: StoreMeta, known: Preset) -> dict[str, Any]:
+    """What the constructor was given when the store was recorded: a preset may have changed since."""
+    spec = parse_json(meta.env_spec.encode(), "env_spec") if meta.env_spec else None
+    then = spec.get("kwargs", {}) if isinstance(spec, dict) else known.kwargs
+    return {**{name: then[name] for name in known.kwargs if name in then}, **meta.env_kwargs}
+
+
+def _with_frames(env: gymnasium.Env, preset: Preset) -> PixelFrames:
+    package = package_of(preset.env_id)
+    try:
+        return PixelFrames(env, preset.pixels)
+    except Exception as error:
+        env.close()
+        if isinstance(error, InputError) or not (package and package.opengl):
+            raise
+        what = f"{type(error).__name__}: {error}"
+        raise InputError(f"{preset.env_id} cannot draw a frame: {what}. {opengl_hint()}") from error
 
 
 def _with_rendering(env: gymnasium.Env, preset: Preset, note: str) -> gymnasium.Env:
@@ -103,6 +151,9 @@ def _with_rendering(env: gymnasium.Env, preset: Preset, note: str) -> gymnasium.
 
 def _make_plain(preset: Preset, render_mode: str | None) -> gymnasium.Env:
     kwargs = dict(preset.kwargs) if render_mode is None else {**preset.kwargs, "render_mode": render_mode}
+    package = package_of(preset.env_id)
+    if package and package.builtin:
+        package.load(preset.env_id)
     try:
         # Gymnasium's passive checker warns where the recorder raises its own errors.
         env = gymnasium.make(find_spec(preset.env_id), disable_env_checker=True, **kwargs)
@@ -119,12 +170,15 @@ def _make_plain(preset: Preset, render_mode: str | None) -> gymnasium.Env:
         cause = error.__cause__ or error
         what = f"{type(cause).__name__}: {cause}{place_of(cause)}"
         raise InputError(f"{preset.env_id} could not be made with {kwargs}: {what}") from error
-    return hold_to_api(env)
+    env = hold_to_api(env)
+    return preset.inner(env) if preset.inner else env
 
 
 def _missing(preset: Preset, error: Exception) -> InputError:
     if preset.extra is not None:
         return MissingExtraError(f"{preset.env_id} is not installed: {error}", preset.extra)
+    if package := package_of(preset.env_id):
+        return package.missing(f"{preset.env_id} lacks a package that it needs: {error}")
     return InputError(
         f"a package that {preset.env_id} needs is not installed: {error}{place_of(error)}. Install it with pip and try "
         "again."

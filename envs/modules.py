@@ -5,44 +5,39 @@ from __future__ import annotations
 import difflib
 import importlib
 import sys
-import traceback
 from pathlib import Path
 from types import ModuleType
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
+from vqvideo.envs.packages import package_of
+from vqvideo.envs.places import place_of
 from vqvideo.errors import InputError
 
 
 def find_spec(env_id: str) -> EnvSpec:
-    """The registered spec of an id; of "module:id" after importing the module, which registers it.
+    """The registered spec of an id, after importing the package that is known to bring it; of "module:id" after
+    importing the module, which registers it.
 
     Modules are looked for in the working directory too, as `python -m` does.
 
     Raises:
-        InputError: there is no such module, it cannot be imported, or it registers no such id.
+        InputError: there is no such module or package, it cannot be imported, or the module registers no such id.
         gymnasium.error.Error: an id without a module that nobody registered.
     """
     module_name, _, plain_id = env_id.rpartition(":")
     if not module_name:
-        return gymnasium.spec(plain_id)
+        package = package_of(env_id)
+        if package and env_id not in gymnasium.registry:
+            package.load(env_id)
+        return gymnasium.spec(env_id)
     before = set(gymnasium.registry)
     module = _import(module_name, env_id)
     try:
         return gymnasium.spec(plain_id)
     except gymnasium.error.Error as error:
         raise _not_registered(module, plain_id, set(gymnasium.registry) - before) from error
-
-
-def place_of(error: BaseException) -> str:
-    """File and line of the code that raised an error, as " (my_env.py, line 3)"; nothing for Gymnasium's own code."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f" ({error.filename}, line {error.lineno})"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
-    last = frames[-1] if frames else None
-    ours = (str(Path(__file__).parent), str(Path(gymnasium.__file__).parent))
-    return "" if last is None or last.filename.startswith(ours) else f" ({last.filename}, line {last.lineno})"
 
 
 def _import(name: str, env_id: str) -> ModuleType:

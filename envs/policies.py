@@ -12,7 +12,10 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from vqvideo.data.playing import Policy
+from vqvideo.envs.atari import Arcade
 from vqvideo.envs.car_racing import Drive
+from vqvideo.envs.min_atar import Play
+from vqvideo.envs.mini_grid import Wander
 from vqvideo.errors import InputError, suggest
 from vqvideo.spaces import ActionSpace
 
@@ -134,6 +137,9 @@ POLICIES: dict[str, Callable[[], Policy]] = {
     "sticky-random": StickyRandom,
     "smooth": Smooth,
     "drive": Drive,
+    "arcade": Arcade,
+    "minatar": Play,
+    "wander": Wander,
 }
 
 
@@ -168,8 +174,8 @@ def imagined_actions(name: str, space: spaces.Space, count: int, seed: int) -> l
         InputError: no such policy, or one that steers by the state of the real environment.
     """
     policy = make_policy(name)
-    if isinstance(policy, Drive):
-        raise InputError(f"policy {name!r} steers by the real road, which a dream lacks: {suggest('', POLICIES)}")
+    if isinstance(policy, Drive | Arcade | Play | Wander):
+        raise InputError(f"policy {name!r} looks at the real game, which a dream lacks: {suggest('', POLICIES)}")
     policy.reset(SpaceOnly(space), np.random.default_rng(seed))
     record = ActionSpace.from_gymnasium(space)
     blank = np.zeros((1, 1, 3), np.uint8)

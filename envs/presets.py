@@ -1,50 +1,19 @@
-"""Environments by name: a table of presets, and a plain preset for any other Gymnasium id."""
+"""Environments by name: a table of presets, those of families, and a plain preset for any other Gymnasium id."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import gymnasium
 
 from vqvideo.envs.car_racing import DrawOnDemand, draw_anywhere
+from vqvideo.envs.families import preset_of
 from vqvideo.envs.modules import find_spec
-from vqvideo.errors import InputError, at_least, suggest
-
-
-@dataclass(frozen=True)
-class Preset:
-    """How one environment is made, recorded and, by default, played."""
-
-    env_id: str
-    """Gymnasium id."""
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-    """Passed to `gymnasium.make`."""
-    action_repeat: int = 1
-    """Env steps for which each action is held; their rewards add up."""
-    skip_first: int = 0
-    """Env steps with an idle action at each reset, before the first recorded frame."""
-    policy: str = "sticky-random"
-    """Default policy, a name in `vqvideo.envs.policies.POLICIES`."""
-    pixels: str | None = None
-    """Where the frames come from, as `vqvideo.envs.pixels.choose` takes it; None: a picture that the environment
-    observes, or else what it renders.
-    """
-    fps: float | None = None
-    """Env steps per second of real time; None: what the environment's metadata says."""
-    actions: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    """Constant actions by name, as flat vectors: what "steer left" means here."""
-    extra: str | None = None
-    """The extra of `vqvideo` that installs this environment: `pip install 'vqvideo[extra]'`."""
-    wrap: Callable[[gymnasium.Env], gymnasium.Env] | None = None
-    """A wrapper of this environment's own, put around action repeat."""
-
-    def __post_init__(self) -> None:
-        at_least(self, "--", action_repeat=1, skip_first=0)
-
+from vqvideo.envs.packages import PACKAGES, package_of, registered
+from vqvideo.envs.preset import Preset
+from vqvideo.errors import InputError, suggest
 
 PRESETS: dict[str, Preset] = {
     "CarRacing": Preset(
@@ -97,10 +66,11 @@ gymnasium.register(id="vqvideo/TinyWorld-v0", entry_point="vqvideo.envs.tiny_wor
 
 
 def resolve(name: str) -> Preset:
-    """The preset called `name`, or the one for that Gymnasium id, or a plain one for any other id.
+    """The preset called `name`, or the one for that Gymnasium id, or that of its family, or a plain one for any other
+    id.
 
     Raises:
-        InputError: no preset and no registered environment has that name.
+        InputError: no preset and no registered environment has that name, or its package is missing.
     """
     if name in PRESETS:
         return PRESETS[name]
@@ -111,7 +81,7 @@ def resolve(name: str) -> Preset:
         find_spec(name)
     except gymnasium.error.Error as error:
         raise unknown(name) from error
-    return Preset(env_id=name)
+    return preset_of(package_of(name), name)
 
 
 def name_of(preset: Preset) -> str:
@@ -130,8 +100,16 @@ def unknown(name: str) -> InputError:
     for path in sorted(Path.cwd().glob("*.py")):
         if re.search(rf"[\"']{re.escape(name)}[\"']", path.read_text(encoding="utf-8", errors="replace")):
             return InputError(f"no environment is called {name!r}, but {path.name} names one: --env {path.stem}:{name}")
-    hint = suggest(name, {*PRESETS, *gymnasium.registry})
-    hint = hint or f"presets are {', '.join(PRESETS)}; `gymnasium.pprint_registry()` lists all other ids."
+    package = package_of(name)
+    if package and (family := registered(package)):
+        others = f"{package.module} has {len(family)} others, such as {package.example}."
+        return InputError(f"no environment is called {name!r}: {suggest(name, family) or others}")
+    examples = {package.example for package in PACKAGES}
+    hint = suggest(name, {*PRESETS, *gymnasium.registry, *examples})
+    hint = hint or (
+        f"presets are {', '.join(PRESETS)}; other packages' are called like {', '.join(sorted(examples))}; "
+        "`gymnasium.pprint_registry()` lists all other ids."
+    )
     return InputError(
         f"no environment is called {name!r}: {hint} One that a module or a package registers is named with it, as in "
         "my_module:My-v0"

@@ -21,8 +21,10 @@ from vqvideo.data.index import StoreMeta
 from vqvideo.data.main_guard import end_second_recording
 from vqvideo.data.playing import Policy
 from vqvideo.data.store import StoreWriter
+from vqvideo.envs.packages import package_of
 from vqvideo.envs.pixels import UNSAID, PixelFrames, choose
 from vqvideo.envs.policies import make_policy
+from vqvideo.envs.preset import DRAWN
 from vqvideo.spaces import ActionSpace
 
 _SAME_SHAPE = 0.04
@@ -36,6 +38,7 @@ def record(options: RecordConfig) -> Path:
         InputError: an unknown environment, policy or setting, or an environment that keeps failing.
     """
     end_second_recording()  # before an environment is made, which may take its time
+    options = with_frame_size(options)
     out, preset = options.folder, chosen_preset(options)
     make_policy(preset.policy)  # a misspelt name fails here, before anything is made
     env = envs.make(preset)
@@ -64,7 +67,7 @@ def collect_episodes(writer: StoreWriter, options: RecordConfig, make_player: Ca
     """Plays the episodes that the store lacks of those that `options` ask for, with a policy of the caller's."""
     preset = chosen_preset(options)
     return collect(
-        partial(_make, preset, envs.find_spec(preset.env_id)),
+        partial(_make, preset, _by_hand(preset.env_id)),
         make_player,
         writer,
         episodes=options.episodes,
@@ -86,11 +89,30 @@ def chosen_preset(options: RecordConfig) -> envs.Preset:
     return dataclasses.replace(preset, **given, kwargs={**preset.kwargs, **options.env_kwargs})
 
 
-def _make(preset: envs.Preset, spec: EnvSpec) -> gymnasium.Env:
+def with_frame_size(options: RecordConfig) -> RecordConfig:
+    """The options with the frame size that suits the environment, where they name none."""
+    if options.frame_size is not None:
+        return options
+    choice, size = envs.resolve(options.env).frame_size, options.size
+    if choice is not None:
+        env = envs.make(chosen_preset(options))
+        h, w, _ = env.observation_space.shape or ()
+        env.close()
+        # Not given, a size that nothing keeps the shape of is as good as another.
+        size = (h, w) if choice == DRAWN else next(iter(sizes_in_shape((h, w), size)), size)
+    return dataclasses.replace(options, frame_size=size[0] if size[0] == size[1] else size)
+
+
+def _make(preset: envs.Preset, spec: EnvSpec | None) -> gymnasium.Env:
     """Makes the environment in a worker, which does not know what the main process registered by hand."""
-    if ":" not in preset.env_id:
+    if spec is not None:
         gymnasium.registry.setdefault(spec.id, spec)
     return envs.make(preset)
+
+
+def _by_hand(env_id: str) -> EnvSpec | None:
+    """The spec of an id that no import of ours registers anew."""
+    return None if ":" in env_id or package_of(env_id) else envs.find_spec(env_id)
 
 
 def notes_on(env: PixelFrames, meta: StoreMeta) -> list[str]:
@@ -101,16 +123,24 @@ def notes_on(env: PixelFrames, meta: StoreMeta) -> list[str]:
 
 def squashed(source: tuple[int, ...], stored: tuple[int, int]) -> str:
     """What to say if frames (h, w) change their shape when they are stored: the sizes that keep it; else nothing."""
-    shape = math.log(source[0] / source[1])
-    if abs(math.log(stored[0] / stored[1]) - shape) < _SAME_SHAPE:
+    if _alike(source, stored):
         return ""
-    # In steps of 16: the tokenizers of configs/ and their priors cut frames into such squares.
-    sides = range(16, 513, 16)
-    kept = [size for size in product(sides, sides) if abs(math.log(size[0] / size[1]) - shape) < _SAME_SHAPE]
-    kept.sort(key=lambda size: abs(math.log(math.prod(size) / math.prod(stored))))
-    names = " or ".join(f"{h}x{w}" for h, w in kept[:2])
+    names = " or ".join(f"{h}x{w}" for h, w in sizes_in_shape(source, stored)[:2])
     keeps = f"; --frame-size {names} keeps their shape" if names else ""
     return f"the frames are {source[0]}x{source[1]}, stored at {stored[0]}x{stored[1]}: squashed{keeps}"
+
+
+def sizes_in_shape(source: tuple[int, ...], pixels: tuple[int, int]) -> list[tuple[int, int]]:
+    """Sizes (h, w) in the shape of frames (h, w), those first that have about as many pixels as another size."""
+    # In steps of 16: the tokenizers of configs/ and their priors cut frames into such squares.
+    sides = range(16, 513, 16)
+    kept = [size for size in product(sides, sides) if _alike(source, size)]
+    return sorted(kept, key=lambda size: abs(math.log(math.prod(size) / math.prod(pixels))))
+
+
+def _alike(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether two sizes (h, w) have the same shape, as far as one sees."""
+    return abs(math.log(one[0] / one[1]) - math.log(other[0] / other[1])) < _SAME_SHAPE
 
 
 def _describe(env: PixelFrames, preset: envs.Preset, options: RecordConfig) -> StoreMeta:

@@ -158,7 +158,7 @@ def named_actions(world: WorldModel) -> Mapping[str, tuple[float, ...]]:
     from vqvideo import envs
 
     try:
-        return envs.resolve(world.env.env_id).actions
+        return envs.named_actions(world.env.env_id, world.action_space)
     except InputError:
         return {}
 

@@ -35,7 +35,7 @@ def open_store(cfg: Experiment, *stages: Stage, variants: Iterable[Experiment] =
         known: what else is known of them.
     """
     from vqvideo.data.store import Store
-    from vqvideo.envs.recording import record
+    from vqvideo.envs.recording import record, with_frame_size
     from vqvideo.experiment.checks import check_settings, check_store
     from vqvideo.training.launch import join_processes
     from vqvideo.training.processes import on_main_process, together
@@ -49,8 +49,11 @@ def open_store(cfg: Experiment, *stages: Stage, variants: Iterable[Experiment] =
         return not manifest.exists() or not manifest.stat().st_size
 
     def check_first() -> None:
-        for one in trained if is_empty() else ():
-            check_settings(one, *stages, **known)
+        if not is_empty():
+            return
+        planned = with_frame_size(cfg.record)
+        for one in trained:
+            check_settings(replace(one, record=planned), *stages, **known)
 
     def record_first() -> None:
         if is_empty():

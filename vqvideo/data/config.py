@@ -32,6 +32,7 @@ def _pairs(arguments: Mapping[str, Any]) -> list[str]:
 
 
 Size = Annotated[int | str | tuple[int, int], tyro.conf.arg(metavar="N|HxW")]
+AnySize = Annotated[int | str | tuple[int, int] | None, tyro.conf.arg(metavar="N|HxW")]
 Pixels = Annotated[str | None, tyro.conf.arg(metavar="KEY|observation|render")]
 Arguments = Annotated[
     dict[str, Any],
@@ -50,15 +51,17 @@ class RecordConfig:
     """What to record."""
 
     env: str = "CarRacing"
-    """A preset (CarRacing, CarRacingAnywhere, Doom, DynamicObstacles, TinyWorld), a Gymnasium id, or module:id."""
+    """A preset (CarRacing, CarRacingAnywhere, Doom, DynamicObstacles, TinyWorld), a Gymnasium id (LunarLander-v3,
+    ALE/Pong-v5, MinAtar/Breakout-v1, MiniGrid-Empty-5x5-v0, Ant-v5, VizdoomBasic-v1, ...), or module:id."""
     out: Path | None = None
     """Folder of the store; by default data/<environment>, such as data/car_racing."""
     episodes: int = 120
     """Episodes that the store holds in the end."""
     steps: int = 200
     """Longest episode, in stored steps."""
-    frame_size: Size = 64
-    """Of the stored frames in pixels: 64 for squares, 48x96 for a height of 48 and a width of 96."""
+    frame_size: AnySize = None
+    """Of the stored frames in pixels: 64 for squares, 48x96 for a height of 48 and a width of 96. By default 64, or
+    what suits the environment's family."""
     pixels: Pixels = None
     """Where the frames come from; by default from a picture that is observed, else from what the environment draws."""
     env_kwargs: Arguments = field(default_factory=dict)
@@ -66,7 +69,8 @@ class RecordConfig:
     held_out_every: int = 6
     """Every n-th episode is held out for evaluation; 0 for none."""
     policy: str | None = None
-    """What presses the buttons: random, sticky-random, smooth, drive; by default the preset's choice."""
+    """What presses the buttons: random, sticky-random, smooth, or for some games drive (CarRacing), arcade (Atari),
+    minatar, wander (MiniGrid); by default the preset's choice."""
     action_repeat: int | None = None
     """Env steps for which an action is held; by default the preset's."""
     skip_first: int | None = None
@@ -95,8 +99,8 @@ class RecordConfig:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the stored frames in pixels."""
-        return height_and_width(self.frame_size)
+        """Height and width of the stored frames in pixels; 64 and 64 as long as nobody looked at the environment."""
+        return height_and_width(64 if self.frame_size is None else self.frame_size)
 
     @property
     def folder(self) -> Path:
