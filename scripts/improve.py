@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -223,7 +223,10 @@ def main() -> None:
         improve: ImproveConfig = field(default_factory=ImproveConfig)
         """The rounds."""
 
-    cfg = parse(Options, CONFIG, __doc__ or "")
+    from vqvideo.envs.recording import with_frame_size
+
+    given = parse(Options, CONFIG, __doc__ or "")
+    cfg = replace(given, record=with_frame_size(given.record))
     with telling_how_to_go_on():
         rounds = improve(cfg, cfg.improve)
     last = cfg.folder / f"round_{len(rounds) - 1}"

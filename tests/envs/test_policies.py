@@ -71,7 +71,10 @@ def test_a_constant_action_outside_the_space_is_refused() -> None:
 def test_every_policy_of_the_table_can_be_made_and_is_listed_when_asked_for_another() -> None:
     for name in POLICIES:
         assert callable(make_policy(name))
-    for name, hint in (("zzzzzzzz", "known: drive, random, smooth, sticky-random"), ("driev", "did you mean drive")):
+    for name, hint in (
+        ("zzzzzzzz", "known: arcade, drive, minatar, random, smooth, sticky-random, wander"),
+        ("driev", "did you mean drive"),
+    ):
         with pytest.raises(InputError, match=hint):
             make_policy(name)
 
