@@ -4,6 +4,7 @@
     python scripts/rollout.py --env CarRacing --actions left       what if it had steered left?
     python scripts/rollout.py --env CarRacing --actions smooth     a policy of the recorder's
     python scripts/rollout.py --env CarRacing --actions=-0.5,0.2,0 a constant action
+    python scripts/rollout.py --env CarRacing --export minari      the dreams as a dataset, beside the video
 
 Writes a video with the rows real, reconstructed, imagined, a contact sheet, and the figures per latent step. Where
 nothing was trained or recorded, the world and the start clips that come with vqvideo are taken, and no simulator is
@@ -16,7 +17,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import tyro
 
@@ -53,6 +54,9 @@ class Options(Source):
     """How codes are drawn."""
     seed: int = 0
     """Equal seeds dream equal dreams."""
+    export: Literal["lerobot", "minari", "mp4"] | None = None
+    """Also write the dreams as a dataset, into a new folder beside the videos: each an episode from the last real frame
+    on, with actions and imagined rewards, up to where the model lets it end."""
     threads: int | None = None
     """CPU threads; by default measured."""
 
@@ -73,6 +77,7 @@ class Result(NamedTuple):
 
 def rollout(options: Options) -> Result:
     """Writes video, contact sheet and figures."""
+    from vqvideo.data.export import check_free
     from vqvideo.evaluation.world import evaluate_world
     from vqvideo.storage import files
     from vqvideo.training.hardware import configure_threads
@@ -82,7 +87,11 @@ def rollout(options: Options) -> Result:
     clips = clips_to_dream(world, store, context=options.context, length=options.length)
     out = options.out or options.results / "rollout"
     files.make_folder(out)
+    if options.export:
+        check_free(dreams_folder(options, out))
     picture, video = dream_pages(options, world, clips, out)
+    if options.export:
+        export_dreams(options, world, clips, out)
     report = None
     if options.evaluate:
         report = evaluate_world(world, clips, options.evaluate, options.context, options.sampling, options.seed)
@@ -93,33 +102,75 @@ def rollout(options: Options) -> Result:
 
 def dream_pages(options: Options, world: WorldModel, clips: Clips, out: Path) -> tuple[Path, Path | None]:
     """Dreams and writes as many clips at once as a video shows; the first picture, and its video."""
-    import numpy as np
-    import torch
+    from vqvideo.evaluation.pictures import dream_rows, save_media
 
-    from vqvideo.data.clips import stack_frames
-    from vqvideo.evaluation.pictures import clips_on_page, dream_rows, save_media
-
-    picks = clips.spread(options.clips)
-    if len(picks) < options.clips:
-        print(f"{len(picks)} clips, which are all of this length, instead of --clips {options.clips}")
-    pages = np.array_split(picks, -(-len(picks) // clips_on_page(world.vqvae.frame_size)))
-    stem = f"dream_{options.actions.replace(',', '_')[:100]}"
+    count = sum(map(len, pages(options, world, clips)))
+    if count < options.clips:
+        print(f"{count} clips, which are all of this length, instead of --clips {options.clips}")
     written = []
-    for number, page in enumerate(pages):
-        true = torch.stack([clips[i]["actions"] for i in page])
-        actions, seed = chosen_actions(options, world, true), options.seed + number
-        rows = dream_rows(world, stack_frames(clips, page.tolist()), actions, options.context, options.sampling, seed)
-        name = f"{stem}_page{number + 1}" if number else stem
+    for number, page in enumerate(pages(options, world, clips)):
+        frames, actions, seed = to_dream(options, world, clips, page, number)
+        rows = dream_rows(world, frames, actions, options.context, options.sampling, seed)
+        name = f"{stem(options)}_page{number + 1}" if number else stem(options)
         written.append(save_media(out / name, rows, clips.store.meta.fps))
     kept = {picture.stem for picture, _ in written}
-    for earlier in out.glob(f"{stem}_page*.*"):
+    for earlier in out.glob(f"{stem(options)}_page*.*"):
         if earlier.stem not in kept:
             earlier.unlink()
     picture, video = written[0]
     print(f"picture {picture}\nvideo   {video or 'none: it needs PyAV (pip install av)'}")
-    if len(pages) > 1:
-        print(f"        {len(picks)} clips are on {len(pages)} pages, the last one is {written[-1][0].stem}")
+    if len(written) > 1:
+        print(f"        {count} clips are on {len(written)} pages, the last one is {written[-1][0].stem}")
     return picture, video
+
+
+def export_dreams(options: Options, world: WorldModel, clips: Clips, out: Path) -> None:
+    """Writes what the videos show as a dataset. Dreamt once more, alike: few dreams are in memory."""
+    from vqvideo.data.export import export_episodes
+    from vqvideo.data.exporting import exporter_class
+    from vqvideo.evaluation.dream_episodes import dream_episodes, dream_meta
+
+    dreams = (
+        dream
+        for number, page in enumerate(pages(options, world, clips))
+        for frames, actions, seed in [to_dream(options, world, clips, page, number)]
+        for dream in dream_episodes(world, frames, actions, options.context, options.sampling, seed)
+    )
+    meta = dream_meta(world, clips.store.meta, options.actions, options.seed)
+    folder = export_episodes(dreams, meta, options.export or "", dreams_folder(options, out))
+    print(f"dreams  {folder}: read them with {exporter_class(options.export or '').read_with.format(folder=folder)}")
+
+
+def dreams_folder(options: Options, out: Path) -> Path:
+    """Where dreams are exported to."""
+    return out / f"{stem(options)}_{options.export}"
+
+
+def stem(options: Options) -> str:
+    """How the names of all that is written begin."""
+    return f"dream_{options.actions.replace(',', '_')[:100]}"
+
+
+def pages(options: Options, world: WorldModel, clips: Clips) -> list[list[int]]:
+    """The clips to dream on from, as many at once as a video shows."""
+    import numpy as np
+
+    from vqvideo.evaluation.pictures import clips_on_page
+
+    picks = clips.spread(options.clips)
+    return [page.tolist() for page in np.array_split(picks, -(-len(picks) // clips_on_page(world.vqvae.frame_size)))]
+
+
+def to_dream(
+    options: Options, world: WorldModel, clips: Clips, page: list[int], number: int
+) -> tuple[Tensor, Tensor, int]:
+    """Of a page by its number: real frames (b, t, c, h, w), actions to dream under (b, t - 1, a), the seed."""
+    import torch
+
+    from vqvideo.data.clips import stack_frames
+
+    true = torch.stack([clips[i]["actions"] for i in page])
+    return stack_frames(clips, page), chosen_actions(options, world, true), options.seed + number
 
 
 def chosen_actions(options: Options, world: WorldModel, true: Tensor) -> Tensor:

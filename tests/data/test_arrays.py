@@ -27,7 +27,12 @@ RANDOM = np.random.default_rng(0)
 
 def episode(steps: int = 5, **arrays: Any) -> dict[str, Any]:
     frames = RANDOM.integers(0, 256, (steps + 1, 8, 12, 3), np.uint8)
-    return {"frames": frames, "actions": np.arange(steps) % 3, "rewards": np.linspace(0, 1, steps)} | arrays
+    return {
+        "frames": frames,
+        "actions": np.arange(steps) % 3,
+        "rewards": np.linspace(0, 1, steps),
+        "terminated": False,
+    } | arrays
 
 
 def test_what_was_given_is_what_the_store_holds(tmp_path: Path) -> None:
@@ -51,6 +56,25 @@ def test_frames_alone_make_a_store_without_actions(tmp_path: Path) -> None:
     assert (stored.frames.shape, stored.actions.shape, store.meta.action_space.size) == ((4, 8, 8, 3), (3, 0), 0)
     assert stored.truncated.tolist() == [False, False, True]
     assert not stored.rewards.any()
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ((), ("rewards", "ends")),
+        (("rewards",), ("ends",)),
+        (("truncated",), ("rewards",)),
+        (("rewards", "terminated"), ()),
+    ],
+)
+def test_what_nobody_gave_is_known_to_be_missing(
+    given: tuple[str, ...], missing: tuple[str, ...], tmp_path: Path
+) -> None:
+    whole = episode(truncated=True)
+    one = {name: value for name, value in whole.items() if name in ("frames", "actions", *given)}
+    assert write_store(tmp_path, [one], fps=5).meta.missing == missing
+    with pytest.raises(InputError, match=r"episodes\[0\]: missing of .*: none; .*before: |settings"):
+        write_store(tmp_path, [whole] if missing else [{"frames": whole["frames"], "actions": whole["actions"]}], fps=5)
 
 
 def test_a_generator_is_read_once_and_needs_its_space(tmp_path: Path) -> None:

@@ -9,11 +9,14 @@ from typing import Any
 
 import av
 import exports
+import numpy as np
 import pytest
 
+from vqvideo.data.config import ImportConfig
 from vqvideo.data.export import export_episodes, export_store, outgoing
 from vqvideo.data.export_config import ExportConfig
 from vqvideo.data.exporting import FORMATS, exporter_class
+from vqvideo.data.importing import import_data
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError, MissingExtraError
 
@@ -70,6 +73,16 @@ def test_a_damaged_episode_ends_an_export(format: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="damaged"):
         export_store(ExportConfig(store.path, format, tmp_path / "out"))
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+@pytest.mark.parametrize("format", ["minari", "mp4"])
+def test_what_went_out_without_loss_comes_in_again(format: Any, store: Store, tmp_path: Path) -> None:
+    folder = export_store(ExportConfig(store.path, format, tmp_path / "out", lossless=True))
+    back = Store.open(import_data(ImportConfig(folder, out=tmp_path / "back", frame_size=(16, 24))))
+    for one, two in zip(store.entries, back.entries, strict=True):
+        true, found = store.episode(one), back.episode(two)
+        for name in ("frames", *found.steps._fields):
+            assert np.array_equal(getattr(found, name), getattr(true, name)), name
 
 
 def test_nothing_that_is_there_is_overwritten(store: Store, tmp_path: Path) -> None:

@@ -135,6 +135,22 @@ def test_who_names_a_run_gets_no_other_world() -> None:
         replace(SMALL, store=Path("nowhere")).find_store()
 
 
+def test_dreams_are_exported_beside_their_video(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    minari = pytest.importorskip("minari")
+    pytest.importorskip("h5py")
+    options = replace(SMALL, actions="left", context=1, clips=8, export="minari", out=tmp_path / "out")
+    rollout.rollout(options)
+    folder = tmp_path / "out" / "dream_left_minari"
+    assert f'dreams  {folder}: read them with minari.MinariDataset("{folder}/data")' in capsys.readouterr().out
+    dataset = minari.MinariDataset(folder / "data")
+    assert len(dataset) == 8, "those of both pages"
+    for episode in dataset:
+        assert 2 <= len(episode) <= 6
+        assert np.allclose(episode.actions, [-0.5, 0.2, 0])
+    with pytest.raises(InputError, match="dream_left_minari: it exists and is not empty"):
+        rollout.rollout(options)
+
+
 def test_more_clips_than_fit_beside_each_other_go_on_pages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = rollout.rollout(replace(SMALL, context=1, length=1, clips=8, out=tmp_path / "out"))
     assert "8 clips are on 2 pages, the last one is dream_true_page2" in capsys.readouterr().out
@@ -196,7 +212,7 @@ def test_without_pyav_there_is_a_picture_and_a_word(
 
 
 def test_a_policy_that_drives_the_real_car_is_refused() -> None:
-    with pytest.raises(InputError, match="steers by the real road"):
+    with pytest.raises(InputError, match="looks at the real game"):
         rollout.rollout(replace(SMALL, actions="drive"))
 
 

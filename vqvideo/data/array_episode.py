@@ -37,6 +37,8 @@ class ArrayEpisode:
     """(T,)"""
     truncated: NDArray[np.bool_]
     """(T,)"""
+    missing: tuple[str, ...]
+    """What was not given, and stands here as nothing: "rewards", "ends"."""
 
     @classmethod
     def of(cls, episode: Mapping[str, Any], align: Alignment | None = None) -> ArrayEpisode:
@@ -78,6 +80,7 @@ class ArrayEpisode:
             _rewards(given.get("rewards", np.zeros(rows)), rows),
             terminated,
             ends.get("truncated", cut),
+            (() if "rewards" in given else ("rewards",)) + (() if ends else ("ends",)),
         )
 
     @property

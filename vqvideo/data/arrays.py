@@ -60,8 +60,8 @@ def write_store(
 
     An episode is a mapping of `frames` (T+1, h, w, 3) uint8, or (T+1, h, w) for gray ones; `actions` (T,) or (T, a), of
     which `actions[t]` leads from `frames[t]` to `frames[t + 1]`; `rewards` (T,); `terminated` and `truncated`, one bool
-    for the end of the episode, or (T,) of which only the last may be True. All but the frames may be absent: rewards
-    are then 0, and an episode that does not terminate is truncated.
+    for the end of the episode, or (T,) of which only the last may be True. All but the frames may be absent. Rewards
+    or ends that no episode has are known to be missing, and nothing is trained on them.
 
     Args:
         folder: of the store. Episodes are added to one that is there and has the same settings.
@@ -85,13 +85,15 @@ def write_store(
     folder = Path(folder)
     first, episodes = _first(episodes, align)
     recorded = read_meta(folder)[0] if (folder / META).exists() else None
+    space = _space(action_space, recorded, first, episodes, align)
     meta = StoreMeta(
         env_id=folder.resolve().name if name is None else name,
         env_spec=json.dumps({"imported": IMPORTED, "source": source}),
-        action_space=_space(action_space, recorded, first, episodes, align),
+        action_space=space,
         frame_size=_size(frame_size, recorded, first),
         fps=float(fps),
         held_out_every=held_out_every,
+        missing=first.missing if space.size else (),
         **_NOBODY_PLAYED,
     )
     with StoreWriter.open(folder, meta) as writer:
@@ -168,6 +170,12 @@ def _write(writer: StoreWriter, episodes: Iterable[Mapping[str, Any]], align: Al
 
 
 def _add(writer: StoreWriter, episode: ArrayEpisode) -> None:
+    if writer.meta.action_space.size and episode.missing != writer.meta.missing:
+        absent, before = (" and ".join(names) or "none" for names in (episode.missing, writer.meta.missing))
+        raise InputError(
+            f"missing of rewards and ends (terminated or truncated): {absent}; of those before: {before}. Give them in "
+            "all episodes, or in none"
+        )
     index = max(writer.indices, default=-1) + 1
     with EpisodeWriter(writer.folder) as file:
         for frames in episode.frames(writer.meta.frame_size):

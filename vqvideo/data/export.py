@@ -74,11 +74,16 @@ def _blocks(reader: EpisodeReader, bar: tqdm) -> Iterator[NDArray[np.uint8]]:
         bar.update(len(frames))
 
 
+def check_free(out: Path) -> None:
+    """Raises InputError unless a folder is new or empty."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: it exists and is not empty; choose another folder (--out) or remove it")
+
+
 @contextmanager
 def _complete(out: Path) -> Iterator[Path]:
     """An empty folder beside `out`, which takes its place when all went well."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: it exists and is not empty; choose another folder (--out) or remove it")
+    check_free(out)
     files.make_folder(out.parent)
     files.clean_temporaries(out.parent, of=out.name)
     temporary = files.aside(out)

@@ -120,7 +120,7 @@ def card(meta: StoreMeta, entries: Sequence[EpisodeEntry], repo_id: str) -> str:
         environment=f"{meta.env_id} ({meta.imported})" if meta.imported else meta.env_id,
         actions=str(meta.action_space).replace("|", "\\|"),
         policy=meta.policy,
-        missing=", ".join(getattr(meta, "missing", ())) or "nothing",
+        missing=", ".join(meta.missing) or "nothing",
     )
 
 

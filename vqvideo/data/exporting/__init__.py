@@ -101,13 +101,8 @@ def facts(meta: StoreMeta) -> dict[str, Any]:
         "frame_height_and_width": list(meta.frame_size),
         "action_repeat": meta.action_repeat,
         "action_space": meta.action_space.to_json(),
-        "missing": list(missing(meta)),
+        "missing": list(meta.missing),
     }
-
-
-def missing(meta: StoreMeta) -> tuple[str, ...]:
-    """What is not known of any step: "rewards", "ends"."""
-    return tuple(getattr(meta, "missing", ()))
 
 
 def column_names(meta: StoreMeta) -> list[str]:

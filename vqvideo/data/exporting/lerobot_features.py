@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vqvideo.data.exporting import column_names, missing
+from vqvideo.data.exporting import column_names
 from vqvideo.data.exporting.films import Encoding
 from vqvideo.data.index import StoreMeta
 
@@ -44,9 +44,9 @@ INDEX = {
 def features(meta: StoreMeta) -> dict[str, Feature]:
     """All columns of numbers, in their order; without those that would hold what is not known."""
     own = {"action": Feature("float32", column_names(meta))} if meta.action_space.size else {}
-    if "rewards" not in missing(meta):
+    if "rewards" not in meta.missing:
         own["next.reward"] = Feature("float32")
-    if "ends" not in missing(meta):
+    if "ends" not in meta.missing:
         own |= {"next.done": Feature("bool"), "next.truncated": Feature("bool")}
     return own | {LAST: Feature("bool")} | INDEX
 

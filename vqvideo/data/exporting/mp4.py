@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vqvideo.data.exporting import Exporter, Outgoing, column_names, facts, missing
+from vqvideo.data.exporting import Exporter, Outgoing, column_names, facts
 from vqvideo.data.exporting.films import LOSSLESS, NEARLY, Film
 from vqvideo.data.index import StoreMeta
 
@@ -55,9 +55,9 @@ class FilmsAndTables(Exporter):
         for number, name in enumerate(names):
             values = steps.actions[:, number]
             columns[name] = (values.astype(int) if whole[number] else values).tolist()
-        if "rewards" not in missing(self.meta):
+        if "rewards" not in self.meta.missing:
             columns["reward"] = steps.rewards.tolist()
-        if "ends" not in missing(self.meta):
+        if "ends" not in self.meta.missing:
             columns |= {name: getattr(steps, name).astype(int).tolist() for name in ("terminated", "truncated")}
         last = [len(steps.rewards)] + [""] * (len(columns) - 1)
         return [list(columns), *map(list, zip(*columns.values(), strict=True)), last]
