@@ -216,6 +216,7 @@ ALLOWED = {
     "vqvideo.models.tokenizer.features": {"torch.load"},
     # Arrays inside of npz files are read one by one; nothing is unpacked to a disk.
     "vqvideo.data.formats.tables": {"zipfile.ZipFile"},
+    "vqvideo.data.formats.arrays": {"zipfile.ZipFile"},
 }
 
 

@@ -50,7 +50,8 @@ def test_a_world_of_format_3_keeps_its_targets_of_rewards_and_its_fingerprint(
 ) -> None:
     world = tiny_world()
     config, tensors = world.config(), model_tensors(world)
-    del config["prior"]["two_hot"]
+    # Settings that came later.
+    del config["prior"]["two_hot"], config["prior"]["own_draws"], config["spec"]["missing"]
     monkeypatch.setattr(checkpoint, "MODEL_FORMAT", 3)
     save_model(tmp_path / "old", "world", config, tensors)
     monkeypatch.undo()
