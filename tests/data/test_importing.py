@@ -14,7 +14,7 @@ from PIL import Image
 from videos import moving_frames, write_video
 
 from vqvideo import envs
-from vqvideo.data import importing
+from vqvideo.data import importing, write_store
 from vqvideo.data.config import ImportConfig
 from vqvideo.data.formats import Facts, Moment
 from vqvideo.data.import_plan import SOURCES, sources
@@ -251,6 +251,10 @@ def test_imported_and_recorded_episodes_do_not_mix(films: Path) -> None:
     make_store(films.parent / "recorded")
     with pytest.raises(InputError, match="recorded holds recorded episodes of Tiny-v0: import into another folder"):
         imported(films, out=films.parent / "recorded")
+    arrays = {"frames": moving_frames(3), "actions": np.zeros(2)}
+    write_store(films.parent / "arrays", [arrays] * 2, fps=5, held_out_every=2)
+    with pytest.raises(InputError, match=r"arrays holds episodes of arrays \(write_store\): import into"):
+        imported(films, out=films.parent / "arrays")
     store = imported(films)
     with (
         pytest.raises(InputError, match="holds episodes that were imported from videos: record into another"),

@@ -209,6 +209,8 @@ def _imported_before(out: Path) -> StoreMeta | None:
     meta, _ = read_meta(out)
     if meta.imported is None:
         raise InputError(f"{out} holds recorded episodes of {meta.env_id}: import into another folder, --out FOLDER")
+    if "steps" not in _settings(meta):
+        raise InputError(f"{out} holds episodes of arrays (write_store): import into another folder, --out FOLDER")
     return meta
 
 
