@@ -19,7 +19,7 @@ from vqvideo.storage.records import to_plain
 
 
 META = to_plain(make_meta())
-LATER = {"env_kwargs", "pixels"}
+LATER = {"missing", "env_kwargs", "pixels"}
 """Keys that older stores lack."""
 
 

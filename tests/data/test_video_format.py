@@ -133,4 +133,4 @@ def test_every_format_can_be_asked_for_and_has_a_reader() -> None:
         with pytest.raises(InputError, match="no such file or folder"):
             reader_of(ImportConfig(Path("missing"), format))
     with pytest.raises(InputError, match=r"--from video: no such format; did you mean .*videos"):
-        reader_of(ImportConfig(Path("x"), "video"))
+        reader_of(ImportConfig(Path(), "video"))

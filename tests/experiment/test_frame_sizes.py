@@ -45,7 +45,7 @@ def test_large_frames_get_a_coarser_backbone_of_the_same_widths(
     check_settings(cfg, "vqvae", "prior")
     own = fitted(cfg, cfg.record.size).vqvae.model
     h, w = own.grid_of(cfg.record.size)
-    assert (own.backbone.strides, own.backbone.patch, h * w) == (strides, strides[1], tokens)
+    assert (own.backbone.strides, own.backbone.patch, h * w) == (strides, strides[1] // 2, tokens)
     assert own.backbone.widths == cfg.vqvae.model.backbone.widths
     assert fitted(fitted(cfg, cfg.record.size), cfg.record.size).vqvae.model == own
 

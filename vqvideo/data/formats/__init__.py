@@ -140,5 +140,7 @@ def reader_of(options: ImportConfig) -> tuple[str, Reader]:
     Raises:
         InputError: nothing is there.
     """
+    if options.format and not options.source.exists():
+        raise InputError(f"{options.source}: no such file or folder")
     name = options.format or format_of(options.source)
     return name, reader_class(name)(options)
