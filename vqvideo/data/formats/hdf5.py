@@ -238,7 +238,7 @@ def _fps(node: Any) -> float | None:
 
 def _control_rate(file: Any) -> float | None:
     """Of robomimic: in the arguments of the environment."""
-    said = file["data"].attrs.get("env_args") if "data" in file else None
+    said = child(file, "data", file.filename).attrs.get("env_args") if "data" in file else None
     try:
         return _rate(json.loads(said)["env_kwargs"]["control_freq"]) if said else None
     except (ValueError, KeyError, TypeError):
