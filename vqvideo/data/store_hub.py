@@ -31,7 +31,7 @@ tags: [vqvideo, video, world-model{tags}]
 # {name}
 
 {episodes} episodes ({held_out} of them held out), {frames} frames of {w} x {h} pixels at {fps:g} frames/s, recorded or
-imported with [vqvideo](https://pypi.org/project/vqvideo).
+imported with vqvideo.
 
 | | |
 |---|---|

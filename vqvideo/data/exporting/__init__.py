@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from vqvideo.data.episode import Steps
 from vqvideo.data.index import StoreMeta
-from vqvideo.errors import InputError, suggest
+from vqvideo.errors import InputError, MissingExtraError, suggest
 
 
 class Outgoing(NamedTuple):
@@ -89,6 +89,14 @@ def exporter_class(name: str) -> type[Exporter]:
     if name not in FORMATS:
         raise InputError(f"--to {name}: no such format; {suggest(name, FORMATS)}")
     return getattr(import_module(f"{__name__}.{FORMATS[name].module}"), FORMATS[name].exporter)
+
+
+def require(module: str) -> None:
+    """Raises MissingExtraError unless a module that writes a format is installed."""
+    try:
+        import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error, "formats") from error
 
 
 def facts(meta: StoreMeta) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqvideo.data.episode import Steps
-from vqvideo.data.exporting import Exporter, Outgoing, facts
+from vqvideo.data.exporting import Exporter, Outgoing, facts, require
 from vqvideo.data.exporting.lerobot_features import FRAMES, LAST, described, features, rate
 from vqvideo.data.exporting.lerobot_files import (
     CHUNK_FILES,
@@ -31,7 +31,6 @@ from vqvideo.data.exporting.lerobot_files import (
 )
 from vqvideo.data.exporting.lerobot_stats import Stats, of_rows, together
 from vqvideo.data.index import StoreMeta
-from vqvideo.errors import MissingExtraError
 
 VERSION = "v3.0"
 EPISODES = "meta/episodes/chunk-000/file-000.parquet"
@@ -46,11 +45,7 @@ class LeRobot(Exporter):
 
     def __init__(self, folder: Path, meta: StoreMeta, lossless: bool) -> None:
         super().__init__(folder, meta, lossless)
-        try:
-            import pyarrow  # noqa: F401
-        except ModuleNotFoundError as error:
-            raise MissingExtraError(error, "formats") from error
-
+        require("pyarrow")
         self._frames = PictureFrames() if lossless else FilmFrames(folder, meta)
         self._rows = Rows(folder, meta, pictures=lossless)
         self._records: list[dict[str, Any]] = []

@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqvideo.data.episode import CHUNK
-from vqvideo.data.exporting import Exporter, Outgoing, facts
+from vqvideo.data.exporting import Exporter, Outgoing, facts, require
 from vqvideo.data.index import StoreMeta
-from vqvideo.errors import MissingExtraError
 from vqvideo.spaces import ActionSpace
 
 VERSION = "0.5.4"
@@ -28,10 +27,8 @@ class Minari(Exporter):
 
     def __init__(self, folder: Path, meta: StoreMeta, lossless: bool) -> None:
         super().__init__(folder, meta, lossless)
-        try:
-            import h5py
-        except ModuleNotFoundError as error:
-            raise MissingExtraError(error, "formats") from error
+        require("h5py")
+        import h5py
 
         (folder / "data").mkdir()
         # In the order in which they are made, and not that of their names: episode_10 follows episode_9.

@@ -13,9 +13,9 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from vqvideo.data.files_below import files_below
-from vqvideo.data.formats.contained import ContainedReader, Container, Header
+from vqvideo.data.formats.contained import ContainedReader, Container, Header, Part
 from vqvideo.data.formats.pictures import Blocks, Sliced, block_length
-from vqvideo.data.formats.tables import MAX_ARRAY, header_of, members
+from vqvideo.data.formats.tables import header_of, members
 from vqvideo.errors import InputError
 
 _ENDINGS = frozenset({".npz", ".npy"})
@@ -86,24 +86,17 @@ class Archive:
 
     def column(self, name: str, first: int, after: int) -> NDArray[Any]:
         """As `Container`."""
-        header = self.arrays[name]
-        size = int(np.prod(header.shape, dtype=object)) * header.dtype.itemsize
-        if size > MAX_ARRAY:
-            raise InputError(f"{self.path}: {name} has {size} bytes, expected at most {MAX_ARRAY}")
+        self.arrays[name].check_size(f"{self.path}: {name}")
         with _readable(self.path), zipfile.ZipFile(self.path) as archive, archive.open(f"{name}.npy") as file:
             return npy.read_array(file, allow_pickle=False, max_header_size=_MAX_HEADER)[first:after]
 
 
-class _Unpacked:
+class _Unpacked(Part):
     """Rows of an array of an npz file, of which a block is in memory at a time."""
 
     def __init__(self, archive: Archive, name: str, first: int, after: int) -> None:
-        self.archive, self.name, self.first, self.header = archive, name, first, archive.arrays[name]
-        self.after = min(after, self.header.shape[0])
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (max(0, self.after - self.first), *self.header.shape[1:])
+        super().__init__(archive.arrays[name], first, after)
+        self.archive, self.name = archive, name
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         path = self.archive.path

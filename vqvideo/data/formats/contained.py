@@ -22,6 +22,7 @@ from vqvideo.data.formats.pictures import (
     side_by_side,
 )
 from vqvideo.data.formats.rows import Pictures, RowReader, Rows
+from vqvideo.data.formats.tables import MAX_ARRAY
 from vqvideo.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,6 +46,30 @@ class Header(NamedTuple):
         """Whether it looks like frames with channels."""
         channels = len(self.shape) == 4 and {self.shape[1], self.shape[3]} & {1, 3, 4}
         return self.encoded or bool(channels and min(self.shape[1:]) > 0)
+
+    def check_size(self, where: str) -> None:
+        """InputError for an array that is too large to be held in memory as a whole."""
+        size = int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
+        if size > MAX_ARRAY:
+            raise InputError(f"{where} has {size} bytes, expected at most {MAX_ARRAY}")
+
+
+class Part:
+    """Some rows of an array in a container, the `Blocks` of a subclass.
+
+    Args:
+        header: of the whole array.
+        first: of the rows.
+        after: the row after the last one, or any beyond the end.
+    """
+
+    def __init__(self, header: Header, first: int, after: int) -> None:
+        self.header, self.first, self.after = header, first, min(after, header.shape[0])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of these rows together."""
+        return (max(0, self.after - self.first), *self.header.shape[1:])
 
 
 class Container(Protocol):

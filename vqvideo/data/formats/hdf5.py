@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqvideo.data.files_below import files_below
-from vqvideo.data.formats.contained import ContainedReader, Container, Header
+from vqvideo.data.formats.contained import ContainedReader, Container, Header, Part
 from vqvideo.data.formats.pictures import Blocks, block_length
-from vqvideo.data.formats.tables import MAX_ARRAY
 from vqvideo.errors import InputError, MissingExtraError
 
 ENDINGS = frozenset({".h5", ".hdf5", ".hdf", ".he5"})
@@ -171,22 +170,15 @@ class Group:
 
     def column(self, name: str, first: int, after: int) -> NDArray[Any]:
         """As `Container`."""
-        header = self.arrays[name]
-        bytes_ = int(np.prod(header.shape, dtype=object)) * header.dtype.itemsize
-        if bytes_ > MAX_ARRAY:
-            raise InputError(f"{self.where}: {name} has {bytes_} bytes, expected at most {MAX_ARRAY}")
+        self.arrays[name].check_size(f"{self.where}: {name}")
         with opened(self.path) as file:
             return np.asarray(self._dataset(file, name)[first:after])
 
 
-class _GroupBlocks:
+class _GroupBlocks(Part):
     def __init__(self, group: Group, name: str, first: int, after: int) -> None:
-        self.group, self.name, self.first, self.header = group, name, first, group.arrays[name]
-        self.after = min(after, self.header.shape[0])
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (max(0, self.after - self.first), *self.header.shape[1:])
+        super().__init__(group.arrays[name], first, after)
+        self.group, self.name = group, name
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         step = 16 if self.header.encoded else block_length(self.header.shape, self.header.dtype)
