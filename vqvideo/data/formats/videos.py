@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -103,7 +105,7 @@ class Film(Pictures):
             rate, said, unit = stream.average_rate or stream.guessed_rate, stream.frames, stream.time_base
         shown = [time for time, discarded in packets if not discarded]
         times = sorted(time for time in shown if time is not None)
-        self.times = times if len(times) == len(shown) else []
+        self.times = np.array(times if len(times) == len(shown) else [], np.int64)
         """When each frame is shown, in the stream's own unit; empty where the container does not say it."""
         first = next(self.frames(), None)
         if not packets or first is None:
@@ -124,15 +126,35 @@ class Film(Pictures):
         for frame in self.frames():
             yield Moment(frame)
 
-    def frames(self) -> Iterator[NDArray[np.uint8]]:
-        """As `Pictures`."""
+    def frames(self, first: int = 0) -> Iterator[NDArray[np.uint8]]:
+        """As `Pictures`; from the frame with number `first` on."""
         with self._opened() as container:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
-            for number, frame in enumerate(container.decode(stream)):
+            start = self._sought(container, first)
+            for number, frame in enumerate(container.decode(stream), start):
                 if self.every_frame:
                     self._check_place(number, frame.pts)
-                yield _upright(frame, stream.sample_aspect_ratio or Fraction(1))
+                if number >= first:
+                    yield _upright(frame, stream.sample_aspect_ratio or Fraction(1))
+
+    def _sought(self, container: InputContainer, first: int) -> int:
+        """Goes to where decoding can begin before a frame; returns the number of the frame that comes next."""
+        stream = container.streams.video[0]
+        if not 0 < first < len(self.times) or (np.diff(self.times) <= 0).any():
+            return 0
+        container.seek(int(self.times[first]), stream=stream)
+        reached = next(container.decode(stream), None)
+        # Where a container does not keep its word, all that comes before is decoded.
+        number = self._number(reached.pts) if reached else None
+        number = number if number is not None and number <= first else 0
+        container.seek(int(self.times[number]), stream=stream)
+        return number
+
+    def _number(self, time: int | None) -> int | None:
+        """Of the frame that is shown at a time; None if there is none."""
+        found = int(np.searchsorted(self.times, time)) if time is not None else len(self.times)
+        return found if found < len(self.times) and self.times[found] == time else None
 
     def _check_place(self, number: int, time: int | None) -> None:
         """Decoders leave out what is damaged, without a word."""
@@ -174,3 +196,23 @@ def _upright(frame: VideoFrame, shape: Fraction) -> NDArray[np.uint8]:
         pixels = frame.reformat(width=width, format="rgb24").to_ndarray().astype(np.uint8, copy=False)
     # Degrees against the clock.
     return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
+
+
+class FilmPiece:
+    """Some frames of a film, the `Pictures` of one of several recordings in it.
+
+    Args:
+        film: it.
+        first: number of the first frame.
+        count: how many there should be; there are fewer where the film ends.
+        notes: what a user should know.
+    """
+
+    def __init__(self, film: Film, first: int, count: int, notes: tuple[str, ...] = ()) -> None:
+        self.film, self.first = film, first
+        held = min(count, max(0, film.facts.frames - first))
+        self.facts = replace(film.facts, frames=held, notes=(*film.facts.notes, *notes))
+
+    def frames(self) -> Iterator[NDArray[np.uint8]]:
+        """As `Pictures`."""
+        yield from islice(self.film.frames(self.first), self.facts.frames)
