@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from vqvideo.data.config import ImportConfig
 from vqvideo.data.formats import format_of
@@ -18,6 +23,15 @@ from vqvideo.errors import InputError
 h5py = pytest.importorskip("h5py")
 FRAMES = np.random.default_rng(0).integers(0, 256, (10, 16, 16, 3), np.uint8)
 STEER = np.linspace(-1, 1, 10)
+
+
+def png(frame: Any) -> Any:
+    with io.BytesIO() as file:
+        Image.fromarray(frame).save(file, "PNG")
+        return np.frombuffer(file.getvalue(), np.uint8)
+
+
+PNG = png(FRAMES[0])
 
 
 def imported(source: Path, **options: Any) -> Store:
@@ -68,6 +82,15 @@ def test_d4rl_is_cut_where_episodes_end(tmp_path: Path) -> None:
     episode = store.episode(store.entries[0])
     assert (episode.terminated[-1], store.episode(store.entries[1]).terminated[-1]) == (True, False)
     assert store.episode(store.entries[1]).actions[:, 0] == pytest.approx(STEER[4:8])
+
+
+@pytest.mark.parametrize("rows", [10, 9])
+def test_the_last_frame_belongs_to_the_episode_of_its_row(tmp_path: Path, rows: int) -> None:
+    """With a row per frame it begins an episode that the file cuts off; with one row less the last row led to it."""
+    timeouts = np.arange(rows) == 8
+    path = write(tmp_path / "a.hdf5", observations=FRAMES, actions=STEER[:rows], timeouts=timeouts)
+    store = imported(path)
+    assert [len(store.episode(entry).frames) for entry in store.entries] == [9 if rows == 10 else 10]
 
 
 def test_rows_of_dreamer_lead_to_their_frames(tmp_path: Path) -> None:
@@ -128,6 +151,78 @@ def test_nothing_outside_the_file_is_read(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"frames (is a link|lies in other files), expected"):
             imported(path)
     assert not (tmp_path / "store").exists()
+
+
+def test_what_does_not_fit_into_memory_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("frames", (4, 10**6, 10**6, 3), np.uint8, chunks=(1, 100, 100, 3))
+    with pytest.raises(InputError, match=r"frames: frames of 1000000 x 1000000 pixels, expected at most \d+"):
+        imported(path)
+    with h5py.File(path, "w") as file:
+        file.create_dataset("frames", (4, 2**30), np.uint8, chunks=(1, 2**20))[0, :4] = list(b"\x89PNG")
+    with pytest.raises(InputError, match="frames has images of 1073741824 bytes, expected at most"):
+        imported(path)
+    for parts in (None, (2,)):
+        with h5py.File(path, "w") as file:
+            file.create_dataset("frames", (4,), h5py.vlen_dtype(np.uint8), chunks=parts)[:] = [PNG] * 4
+        assert len(imported(path, out=tmp_path / f"store_{parts}").entries)
+        # The length of the third says 4 GB.
+        with h5py.File(path) as file:
+            frames = file["frames"].id
+            third = frames.get_offset() + 32 if parts is None else frames.get_chunk_info(1).byte_offset
+        content = path.read_bytes()
+        path.write_bytes(content[:third] + b"\xff" * 4 + content[third + 4 :])
+        with pytest.raises(InputError, match=r"image 2 has 4294967295 bytes, expected at most"):
+            imported(path)
+
+
+def test_groups_with_frames_of_their_own_are_episodes(tmp_path: Path) -> None:
+    for where in ("", "episodes/", "data/"):
+        path = tmp_path / f"a{len(where)}.h5"
+        names = [f"{where}{name}/{array}" for name in ("walk", "run") for array in ("obs/image", "actions")]
+        write(path, **{name: FRAMES if name.endswith("image") else STEER for name in names})
+        store = imported(path, out=tmp_path / f"store{len(where)}")
+        assert ([entry.length for entry in store.entries], store.meta.action_space.size) == ([9, 9], 1)
+    one = write(tmp_path / "one.h5", **{"episodes/walk/obs/image": FRAMES, "episodes/walk/actions": STEER})
+    assert imported(one, out=tmp_path / "one").meta.action_space.size == 1
+    whole = write(tmp_path / "w.h5", **{"obs/image": FRAMES, "next_obs/image": FRAMES, "action/steer": STEER})
+    store = imported(whole, out=tmp_path / "whole")
+    assert ([entry.length for entry in store.entries], store.meta.action_space.size) == ([9], 1)
+
+
+def test_linked_episodes_are_not_left_out_in_silence(tmp_path: Path) -> None:
+    write(tmp_path / "secret.bin", **{"episode_0/frames": FRAMES})
+    for kind in (h5py.ExternalLink("secret.bin", "episode_0"), h5py.SoftLink("/episode_1")):
+        path = write(tmp_path / "a.h5", **{"episode_1/frames": FRAMES, "episode_1/actions": STEER})
+        with h5py.File(path, "a") as file:
+            file["episode_0"] = kind
+        with pytest.raises(InputError, match=r"1 of 2 .*\n.*episode_0 is a link, expected what lies in this file"):
+            imported(path)
+        assert len(imported(path, skip_broken=True, steps=4, out=tmp_path / type(kind).__name__).entries) == 2
+
+
+WITHOUT_PLUGIN = """
+import sys
+sys.modules["hdf5plugin"] = None
+from pathlib import Path
+from vqvideo.data.config import ImportConfig
+from vqvideo.data.formats import reader_of
+reader = reader_of(ImportConfig(Path(sys.argv[1])))[1]
+reader.open(reader.names[0])
+"""
+
+
+def test_blosc_needs_a_package_which_is_named(tmp_path: Path) -> None:
+    hdf5plugin = pytest.importorskip("hdf5plugin")
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("frames", data=FRAMES // 64, **hdf5plugin.Blosc())  # noise would stay as it is
+    assert len(imported(path).entries)
+    command = [sys.executable, "-c", WITHOUT_PLUGIN, str(path)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    expected = r"a\.h5: its data are compressed in a way that another package reads .*: pip install hdf5plugin"
+    assert re.search(expected, run.stderr), run.stderr
 
 
 def test_what_is_no_hdf5_is_refused(tmp_path: Path) -> None:

@@ -326,7 +326,7 @@ def told(options: ImportConfig, plan: Plan) -> Iterator[str]:
     yield (
         f"{options.folder}: {plan.episodes} episode(s) of at most {plan.steps} steps, {w} x {h} pixels{shape}, "
         f"{plan.meta.fps:.4g} frames/s{f', after {plan.before} that are there' if plan.before else ''}"
-        + ("; nothing is written (--dry-run)" if options.dry_run else "")
+        + ("; nothing is imported (--dry-run)" if options.dry_run else "")
     )
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from vqvideo.data.config import ImportConfig
 
 _FIRST = "is_first"
-_LEFT_OUT = re.compile(r"(^|/)(next_|infos?/|final_)")
+LEFT_OUT = re.compile(r"(^|/)(next_|infos?/|final_)")
 """Pictures that are shown a second time or explain others."""
 
 
@@ -47,11 +47,15 @@ class Header(NamedTuple):
         channels = len(self.shape) == 4 and {self.shape[1], self.shape[3]} & {1, 3, 4}
         return self.encoded or bool(channels and min(self.shape[1:]) > 0)
 
+    @property
+    def bytes(self) -> int:
+        """Of all of it in memory."""
+        return int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
+
     def check_size(self, where: str) -> None:
         """InputError for an array that is too large to be held in memory as a whole."""
-        size = int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
-        if size > MAX_ARRAY:
-            raise InputError(f"{where} has {size} bytes, expected at most {MAX_ARRAY}")
+        if self.bytes > MAX_ARRAY:
+            raise InputError(f"{where} has {self.bytes} bytes, expected at most {MAX_ARRAY}")
 
 
 class Part:
@@ -171,7 +175,7 @@ class ContainedReader(RowReader):
         if "frames" in self.options.columns:
             return chosen(arrays, self.options.columns, container.where).get("frames", []) or _none(container)
         found = [name for name in ROLES["frames"] if name in arrays and arrays[name].pictures][:1]
-        found = found or [name for name, one in arrays.items() if one.pictures and not _LEFT_OUT.search(name)]
+        found = found or [name for name, one in arrays.items() if one.pictures and not LEFT_OUT.search(name)]
         return chosen_cameras(found, self.options.cameras, container.where) if found else _none(container)
 
 
@@ -210,7 +214,10 @@ def _bounds(container: Container, frames: int) -> list[tuple[int, int]]:
         ended = [name for name in (*ROLES["ends"], "timeouts", "truncations", "is_last") if name in arrays]
         ends = [np.flatnonzero(_flags(container, name)) for name in ended]
         starts = np.unique(np.concatenate([*ends, np.zeros(0, np.int64)]) + 1)
-    inside = [int(start) for start in starts if 0 < start < frames - 1]
+        # With a frame more than rows, the last frame is what the last row leads to, and begins nothing.
+        frames_of_rows = [container.arrays[name].shape[0] for name in ended]
+        starts = starts[starts < min([frames, *frames_of_rows])]
+    inside = [int(start) for start in starts if 0 < start < frames]
     return list(pairwise([0, *inside, frames]))
 
 

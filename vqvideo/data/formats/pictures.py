@@ -84,6 +84,9 @@ class ArrayPictures:
     def __init__(self, blocks: Blocks, where: str, fps: float | None = None, notes: tuple[str, ...] = ()) -> None:
         self.blocks, self.where = blocks, where
         self.layout = layout_of(blocks.shape, where)
+        if np.prod(self.layout.size, dtype=object) > (Image.MAX_IMAGE_PIXELS or 0):
+            h, w = self.layout.size
+            raise InputError(f"{where}: frames of {h} x {w} pixels, expected at most {Image.MAX_IMAGE_PIXELS} of them")
         if not blocks.shape[0]:
             raise InputError(f"{where}: an array without frames {blocks.shape}, expected (n, h, w, 3)")
         next(self.frames())
