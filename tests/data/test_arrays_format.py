@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from vqvideo.data.config import ImportConfig
-from vqvideo.data.formats import format_of, pictures
+from vqvideo.data.formats import arrays, format_of, pictures
 from vqvideo.data.importing import import_data
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
@@ -56,6 +56,33 @@ def test_episodes_of_dreamer_are_cut_and_lead_to_their_frames(tmp_path: Path) ->
     assert [entry.length for entry in store.entries] == [4, 4]
     assert store.episode(store.entries[1]).actions[:, 0] == pytest.approx(STEER[6:])
     assert store.episode(store.entries[1]).terminated[-1]
+
+
+def test_arrays_of_many_episodes_are_unpacked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[str] = []
+    for made in (arrays._Unpacking, arrays.Archive):
+        work = "__init__" if made is arrays._Unpacking else "whole_column"
+        true = getattr(made, work)
+        monkeypatch.setattr(made, work, lambda *given, true=true, work=work: (begun.append(work), true(*given))[1])
+    path = tmp_path / "a.npz"
+    for shift in (0, 1):
+        frames = np.roll(FRAMES, shift, axis=0)
+        np.savez_compressed(path, front=frames, action=STEER, is_last=np.arange(10) % 2 == 1)
+        begun.clear()
+        store = imported(path, out=tmp_path / f"store{shift}")
+        assert [entry.length for entry in store.entries] == [1] * 5
+        assert store.episode(store.entries[3]).frames[0].mean() == pytest.approx(frames[6].mean(), abs=2)
+        assert (begun.count("whole_column"), begun.count("__init__")) == (2, 2), (
+            "to look at the frames, and to store them"
+        )
+
+
+def test_cameras_of_an_npz_are_unpacked_beside_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "BLOCK_BYTES", 2000)
+    np.savez_compressed(tmp_path / "a.npz", left=FRAMES, right=255 - FRAMES, action=STEER)
+    store = imported(tmp_path / "a.npz", cameras=("left", "right"), frame_size="16x32")
+    left, right = np.split(store.episode(store.entries[0]).frames.astype(int), 2, axis=2)
+    assert left + right == pytest.approx(255, abs=40)
 
 
 def test_a_folder_of_npy_is_an_episode(tmp_path: Path) -> None:

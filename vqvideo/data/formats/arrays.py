@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 from vqvideo.data.files_below import files_below
 from vqvideo.data.formats.contained import ContainedReader, Container, Header, Part
 from vqvideo.data.formats.pictures import Blocks, Sliced, block_length
-from vqvideo.data.formats.tables import header_of, members
+from vqvideo.data.formats.tables import MAX_ARRAY, header_of, members
 from vqvideo.errors import InputError
 
 _ENDINGS = frozenset({".npz", ".npy"})
@@ -41,8 +43,9 @@ class Arrays(ContainedReader):
                 f"no npz or npy files ({listed or 'it is empty'})" if self.path.is_dir() else "no such file or folder"
             )
             raise InputError(f"{self.path}: {said}")
+        kept = Kept()
         for name in (name for name in found if name.suffix.lower() == ".npz"):
-            yield name.as_posix(), lambda path=self.path / name: Archive(path)  # type: ignore[misc]
+            yield name.as_posix(), lambda path=self.path / name: Archive(path, kept)  # type: ignore[misc]
         for name in sorted({name.parent for name in found if name.suffix.lower() == ".npy"}):
             inside = "" if name == Path() else name.as_posix()
             yield inside, lambda path=self.path / name: Folder(path)  # type: ignore[misc]
@@ -59,13 +62,19 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 class Archive:
-    """The arrays of an npz file. They are unpacked as they are read, and what holds objects is left out."""
+    """The arrays of an npz file. They are unpacked as they are read, and what holds objects is left out.
+
+    Args:
+        path: of the file.
+        kept: where columns are kept, of which one episode after the other is asked; shared by files that are read
+            one after the other.
+    """
 
     fps: float | None = None
     whole = False
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.where = path, str(path)
+    def __init__(self, path: Path, kept: Kept | None = None) -> None:
+        self.path, self.where, self.kept = path, str(path), kept or Kept()
         self.arrays: dict[str, Header] = {}
         with _readable(path), zipfile.ZipFile(path) as archive:
             self.size = path.stat().st_size
@@ -86,9 +95,31 @@ class Archive:
 
     def column(self, name: str, first: int, after: int) -> NDArray[Any]:
         """As `Container`."""
+        return self.kept.column(self, name)[first:after]
+
+    def whole_column(self, name: str) -> NDArray[Any]:
+        """All rows of an array, unpacked."""
         self.arrays[name].check_size(f"{self.path}: {name}")
         with _readable(self.path), zipfile.ZipFile(self.path) as archive, archive.open(f"{name}.npy") as file:
-            return npy.read_array(file, allow_pickle=False, max_header_size=_MAX_HEADER)[first:after]
+            return npy.read_array(file, allow_pickle=False, max_header_size=_MAX_HEADER)
+
+
+class Kept:
+    """The columns of the archive that was read last, so that each is unpacked once, and not for each episode."""
+
+    def __init__(self) -> None:
+        self._path, self._columns = Path(), dict[str, NDArray[Any]]()
+
+    def column(self, archive: Archive, name: str) -> NDArray[Any]:
+        """One of them."""
+        if archive.path != self._path:
+            self._path, self._columns = archive.path, {}
+        if name not in self._columns:
+            size = sum(column.nbytes for column in self._columns.values()) + archive.arrays[name].bytes
+            if size > MAX_ARRAY:
+                self._columns = {}
+            self._columns[name] = archive.whole_column(name)
+        return self._columns[name]
 
 
 class _Unpacked(Part):
@@ -100,28 +131,59 @@ class _Unpacked(Part):
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         path = self.archive.path
-        with _readable(path), zipfile.ZipFile(path) as archive, archive.open(f"{self.name}.npy") as file:
-            version = npy.read_magic(file)
-            read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-            _, columns_first, _ = read(file, max_header_size=_MAX_HEADER)
-            if columns_first:
+        with _readable(path):
+            unpacking = _parked.pop(_key(path, self.name), None)
+            if unpacking is None or unpacking.row > self.first:
+                unpacking = _Unpacking(path, self.name, self.header)
+            if unpacking.columns_first:
                 yield self.archive.column(self.name, self.first, self.after)
                 return
-            yield from self._in_blocks(file)
+            yield from self._in_blocks(unpacking)
 
-    def _in_blocks(self, file: Any) -> Iterator[NDArray[Any]]:
-        frame, dtype = self.header.shape[1:], self.header.dtype
-        row = int(np.prod(frame, dtype=object)) * dtype.itemsize
-        step, start = block_length(self.header.shape, dtype), 0
-        while start < self.after:
-            # What comes before is unpacked too: a compressed file has no other way there.
-            after = min(start + step, self.first if start < self.first else self.after)
-            content = file.read((after - start) * row)
-            if len(content) < (after - start) * row:
-                raise InputError(f"{self.archive.path}: {self.name} ends before row {after - 1}, expected {self.after}")
-            if start >= self.first:
-                yield np.frombuffer(content, dtype).reshape(after - start, *frame)
-            start = after
+    def _in_blocks(self, unpacking: _Unpacking) -> Iterator[NDArray[Any]]:
+        step = block_length(self.header.shape, self.header.dtype)
+        try:
+            while unpacking.row < self.after:
+                # What comes before is unpacked too: a compressed file has no other way there.
+                before = unpacking.row < self.first
+                block = unpacking.read(min(unpacking.row + step, self.first if before else self.after))
+                if not before:
+                    yield block
+        finally:
+            _parked.clear()
+            _parked[_key(self.archive.path, self.name)] = unpacking
+
+
+class _Unpacking:
+    """An array of an npz file that is unpacked up to some row."""
+
+    def __init__(self, path: Path, name: str, header: Header) -> None:
+        self.where, self.header, self.row = f"{path}: {name}", header, 0
+        self._file = zipfile.ZipFile(path).open(f"{name}.npy")  # noqa: SIM115  (open until another is read)
+        version = npy.read_magic(self._file)
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        _, self.columns_first, _ = read(self._file, max_header_size=_MAX_HEADER)
+
+    def read(self, after: int) -> NDArray[Any]:
+        """The rows from here to the one before `after`."""
+        dtype, shape = self.header.dtype, (after - self.row, *self.header.shape[1:])
+        # Where reading fails it is not known; then nobody goes on from here.
+        self.row = sys.maxsize
+        content = self._file.read(Header(shape, dtype).bytes)
+        if len(content) < Header(shape, dtype).bytes:
+            raise InputError(f"{self.where} ends before row {after - 1}, expected {self.header.shape[0]}")
+        self.row = after
+        return np.frombuffer(content, dtype).reshape(shape)
+
+
+_parked: dict[Any, _Unpacking] = {}
+"""What was unpacked last, where the next episode goes on; at most one."""
+
+
+def _key(path: Path, name: str) -> Any:
+    """Of an array in the file as it is now, and of this process: those that fork share the place in the file."""
+    found = path.stat()
+    return os.getpid(), path, name, found.st_ino, found.st_mtime_ns
 
 
 class Folder:
