@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -11,9 +12,18 @@ def files_below(folder: Path, endings: frozenset[str]) -> tuple[list[Path], str]
 
     Only files, because to open a pipe would wait for ever; and no hidden ones: a Mac puts "._x.png" beside x.png.
     """
-    found = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
-    shown = [path for path in found if not any(part.startswith(".") for part in path.parts)]
+    shown = _shown(folder)
     files = sorted((path for path in shown if path.suffix.lower() in endings), key=str)
     others = Counter(path.suffix.lower() for path in shown if path.suffix.lower() not in endings)
     listed = ", ".join(f"{count} {ending or 'without ending'}" for ending, count in others.most_common(5))
     return files, listed
+
+
+def files_called(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
+    """The same of the files in whose names a pattern is found, where what follows the last dot does not tell."""
+    return sorted((path for path in _shown(folder) if pattern.search(path.name)), key=str)
+
+
+def _shown(folder: Path) -> list[Path]:
+    found = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    return [path for path in found if not any(part.startswith(".") for part in path.parts)]
