@@ -38,8 +38,14 @@ def natural(count: int, size: tuple[int, int], seed: int = 0) -> NDArray[np.uint
     return frames.clip(0, 255).astype(np.uint8)
 
 
-def make(folder: Path, space: str = "stick", size: tuple[int, int] = (16, 24), fps: float = 10) -> Store:
-    """Four episodes, the second of which terminates and the third of which is held out."""
+def make(
+    folder: Path,
+    space: str = "stick",
+    size: tuple[int, int] = (16, 24),
+    fps: float = 10,
+    without: tuple[str, ...] = (),
+) -> Store:
+    """Four episodes, the second of which terminates and the third of which is held out, `without` some arrays."""
     acting = SPACES[space]
     acting.seed(0)
     flat = [[_flat(acting.sample()) for _ in range(length)] for length in LENGTHS]
@@ -52,7 +58,8 @@ def make(folder: Path, space: str = "stick", size: tuple[int, int] = (16, 24), f
         }
         for i, length in enumerate(LENGTHS)
     ]
-    return write_store(folder, episodes, fps=fps, action_space=acting, held_out_every=3, name="MyGame-v3")
+    kept = [{name: array for name, array in episode.items() if name not in without} for episode in episodes]
+    return write_store(folder, kept, fps=fps, action_space=acting, held_out_every=3, name="MyGame-v3")
 
 
 def _flat(action: Any) -> list[float]:

@@ -92,7 +92,7 @@ def native_arrays(space: ActionSpace, actions: NDArray[np.float64], root: str) -
     those of a Dict by key, those of a Tuple as _index_0, ...
     """
     start = 0
-    for path, leaf in zip(_paths(space.native(), root), space.leaves, strict=True):
+    for path, leaf in zip(leaf_paths(space.native(), root), space.leaves, strict=True):
         stop = start + len(leaf.columns)
         low, high = ([getattr(column, end) for column in leaf.columns] for end in ("low", "high"))
         # What a store tolerates of rounding is outside of the space for others.
@@ -101,17 +101,15 @@ def native_arrays(space: ActionSpace, actions: NDArray[np.float64], root: str) -
         start = stop
 
 
-def _paths(space: Any, path: str) -> Iterator[str]:
-    """Of the leaves of a Gymnasium space, in their order."""
+def leaf_paths(space: Any, path: str, element: str = "_index_{}") -> Iterator[str]:
+    """Of the leaves of a Gymnasium space, in their order, below the path of all of it. `element`: of a Tuple."""
     children = getattr(space, "spaces", None)
     if children is None:
         yield path
-    elif isinstance(children, dict):
-        for key, child in children.items():
-            yield from _paths(child, f"{path}/{key}")
-    else:
-        for number, child in enumerate(children):
-            yield from _paths(child, f"{path}/_index_{number}")
+        return
+    named = children.items() if isinstance(children, dict) else ((element.format(i), c) for i, c in enumerate(children))
+    for name, child in named:
+        yield from leaf_paths(child, f"{path}/{name}", element)
 
 
 def serialized(space: Any) -> dict[str, Any]:

@@ -111,7 +111,7 @@ FORMATS = {
     "annotated-videos": Format(
         "annotated_videos", "AnnotatedVideos", "x.mp4 and x.csv, .jsonl, .npz or .npy of actions, a row per frame"
     ),
-    "minari": Format("minari", "Minari", "datasets of Minari in HDF5 with pictures"),
+    "minari": Format("minari", "Minari", "datasets of Minari in HDF5 or Arrow with pictures"),
     "rlds": Format("rlds", "RLDS", "datasets of RLDS (Open X-Embodiment) as TFDS stores them, in TFRecord files"),
     "hdf5": Format(
         "hdf5",

@@ -146,20 +146,29 @@ class ContainedReader(RowReader):
             blocks = container.blocks(camera, first, after)
             said = f"{where}: {camera}"
             if container.arrays[camera].encoded:
-                views.append(EncodedPictures(_Images(blocks), blocks.shape[0], said, container.fps))
+                views.append(EncodedPictures(_Images(blocks), blocks.shape[0], said, self.fps(container)))
             else:
-                views.append(ArrayPictures(blocks, said, container.fps))
+                views.append(ArrayPictures(blocks, said, self.fps(container)))
         return side_by_side(views, where)
 
     def rows(self, name: str) -> Rows:
         """As `RowReader`."""
         container, first, after = self._place(name)
-        asked = {role: name for role, name in self.options.columns.items() if role != "frames"}
+        asked = self.asked | {"frames": None}
         pictures = {name for name, header in container.arrays.items() if header.pictures}
         usable = [name for name in container.arrays if name not in pictures]
-        roles = chosen(usable, {**asked, "frames": None}, container.where)
+        roles = chosen(usable, asked, container.where)
         table = {column: container.column(column, first, after) for columns in roles.values() for column in columns}
-        return rows_of(table, {**asked, "frames": None}, container.where)
+        return rows_of(table, asked, container.where)
+
+    def fps(self, container: Container) -> float | None:
+        """How fast a container is."""
+        return container.fps
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The columns of roles beside the frames, where it is not left to their names."""
+        return {role: name for role, name in self.options.columns.items() if role != "frames"}
 
     def where(self, name: str) -> str:
         """As `RowReader`."""
