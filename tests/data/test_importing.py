@@ -14,7 +14,7 @@ from PIL import Image
 from videos import moving_frames, write_video
 
 from vqvideo import envs
-from vqvideo.data import importing, write_store
+from vqvideo.data import import_jobs, importing, write_store
 from vqvideo.data.config import ImportConfig
 from vqvideo.data.formats import Facts, Moment
 from vqvideo.data.import_plan import SOURCES, sources
@@ -138,14 +138,14 @@ def test_an_import_that_was_stopped_goes_on_where_it_was(
 ) -> None:
     whole = frames_of(imported(films, steps=9, out=films.parent / "whole"))
     decoded = iter(range(1000))
-    fitted = importing._Importer._fitted
+    fitted = import_jobs.fitted
 
-    def until(self: Any, frame: np.ndarray) -> np.ndarray:
+    def until(frame: np.ndarray, *how: Any) -> np.ndarray:
         if next(decoded) == stop_at:
             raise StoppedError
-        return fitted(self, frame)
+        return fitted(frame, *how)
 
-    monkeypatch.setattr(importing._Importer, "_fitted", until)
+    monkeypatch.setattr(import_jobs, "fitted", until)
     with pytest.raises(StoppedError):
         imported(films, steps=9)
     store = films.parent / "store"
@@ -201,8 +201,8 @@ def broken_at(films: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None
 
     moments = Film.moments
 
-    def failing(self: Film) -> Any:
-        for count, moment in enumerate(moments(self)):
+    def failing(self: Film, first: int = 0) -> Any:
+        for count, moment in enumerate(moments(self, first), first):
             if count == number and self.path.name == "a.mkv":
                 raise InputError("a.mkv: not a video that can be read (damaged)")
             yield moment
@@ -274,7 +274,7 @@ class Played:
     action_space = ActionSpace.from_json({"kind": "box", "shape": [1], "dtype": "float32", "low": [0], "high": [99]})
     names = ("game",)
     facts = Facts(12, 10.0, (32, 48))
-    episodes, missing, notes = True, (), ("it is a game",)
+    episodes, missing, notes, ends = True, (), ("it is a game",), (11,)
 
     def size_of(self, name: str) -> int:
         return 1
@@ -282,8 +282,8 @@ class Played:
     def open(self, name: str) -> Played:
         return self
 
-    def moments(self) -> Any:
-        for number, frame in enumerate(moving_frames(12)):
+    def moments(self, first: int = 0) -> Any:
+        for number, frame in enumerate(moving_frames(12)[first:], first):
             yield Moment(frame, (number,), number, number == 11)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,7 +18,7 @@ from tqdm import tqdm
 from vqvideo.data.episode_writer import WrittenEpisode
 from vqvideo.data.main_guard import end_second_recording
 from vqvideo.data.playing import Job, Policy, play
-from vqvideo.data.workers import Pool
+from vqvideo.data.workers import Pool, cores
 
 if TYPE_CHECKING:
     import gymnasium
@@ -81,7 +80,7 @@ def collect(
     end_second_recording()
     todo = [index for index in range(episodes) if index not in writer.indices]
     job = Job(make_env, make_policy, max_steps, frame_size, seed, writer.folder.absolute())
-    workers = min(_cores() if workers is None else workers, len(todo))
+    workers = min(cores() if workers is None else workers, len(todo))
     returns: dict[int, float] = {}
     frames, began = 0, time.monotonic()
     played = Pool(job, todo, workers, step_timeout, reset_timeout).play() if workers else _play_here(job, todo)
@@ -122,8 +121,3 @@ def _play_here(job: Job, todo: list[int]) -> Generator[tuple[int, WrittenEpisode
             yield index, play(job, index, env, policy)
     finally:
         env.close()
-
-
-def _cores() -> int:
-    """CPU cores that this process may use: a container's share, not the whole machine."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -168,13 +168,15 @@ class ImportConfig:
     """Longest episode: longer recordings are cut. By default 200, or less where else no episode could be held out."""
     held_out_every: int | None = None
     """Every n-th episode is held out for evaluation; 0 for none. By default 6, or the last one of fewer."""
+    workers: int | None = None
+    """Processes that decode; by default one per core where there is enough to do."""
     skip_broken: bool = False
     """Leave out what cannot be read, in place of an error before anything is written."""
     dry_run: bool = False
     """Say what would be done and draw it, into a picture beside the folder of the store; import nothing."""
 
     def __post_init__(self) -> None:
-        at_least(self, "--", steps=1, held_out_every=0)
+        at_least(self, "--", steps=1, held_out_every=0, workers=1)
         for name, rate in (("fps", self.fps), ("source-fps", self.source_fps)):
             if rate is not None and not 0 < rate < inf:
                 raise InputError(f"--{name} is {rate}, expected frames per second, more than 0")

@@ -56,7 +56,7 @@ def contact_sheet(plan: Plan, options: ImportConfig) -> Path:
 
 def _spread(work: Work, options: ImportConfig) -> list[tuple[int, Moment]]:
     """Some moments of a recording with their numbers."""
-    kept = thinned(islice(work.recording.moments(), work.begin, None), work.every, options.aggregate)
+    kept = thinned(work.recording.moments(work.begin), work.every, options.aggregate)
     return [(work.begin + number, moment) for number, moment in islice(kept, 0, _COLUMNS * _APART, _APART)]
 
 

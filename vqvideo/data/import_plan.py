@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from math import isclose
@@ -22,6 +22,7 @@ from vqvideo.data.collect import split_of
 from vqvideo.data.config import ImportConfig
 from vqvideo.data.formats import Facts, Reader, Recording
 from vqvideo.data.index import MANIFEST, META, StoreMeta, read_manifest, read_meta
+from vqvideo.data.spans import Span, spans
 from vqvideo.errors import InputError
 from vqvideo.spaces import ActionSpace
 from vqvideo.storage.files import parse_json
@@ -75,6 +76,10 @@ class Work:
         """Frames to store, if all can be decoded."""
         return max(0, -(-(self.facts.frames - self.begin) // self.every))
 
+    def spans(self, steps: int) -> list[Span]:
+        """Which frames become which episode of at most so many steps."""
+        return list(spans(self.begin, self.facts.frames, self.every, steps, self.recording.ends))
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -94,7 +99,7 @@ class Plan:
     @property
     def episodes(self) -> int:
         """How many come."""
-        return sum(_episodes(work.kept, self.steps) for work in self.work)
+        return sum(len(work.spans(self.steps)) for work in self.work)
 
 
 # ---------------------------------------------------------------- what to do
@@ -114,7 +119,7 @@ def planned(options: ImportConfig, format: str, reader: Reader) -> Plan:
         Work(name, reader.size_of(name), one, facts[name], begun[name].after if name in begun else 0, every[name])
         for name, one in found.items()
     )
-    steps, held_out_every, more = _cuts([one.kept for one in work], options, recorded, whole=reader.episodes)
+    steps, held_out_every, more = _cuts(work, options, recorded, whole=reader.episodes)
     settings = {"imported": format, "fit": options.fit, "fps": fps, "steps": steps, **_of_actions(options)}
     meta = StoreMeta(
         env_id=options.name,
@@ -258,29 +263,25 @@ def _rates(
 
 
 def _cuts(
-    kept: list[int], options: ImportConfig, recorded: StoreMeta | None, whole: bool
+    work: Sequence[Work], options: ImportConfig, recorded: StoreMeta | None, whole: bool
 ) -> tuple[int, int, list[str]]:
     """Longest episode, every how many are held out, and what to say of it. `whole`: recordings are episodes."""
     if recorded:
         steps = options.steps or _settings(recorded)["steps"]
         every = recorded.held_out_every if options.held_out_every is None else options.held_out_every
         return steps, every, []
+    kept = [one.kept for one in work]
     usual = max([frames - 1 for frames in kept if frames > 1], default=_STEPS) if whole else _STEPS
     steps, notes = options.steps or usual, []
-    if options.steps is None and options.held_out_every != 0 and sum(_episodes(n, steps) for n in kept) == 1:
+    if options.steps is None and options.held_out_every != 0 and sum(len(one.spans(steps)) for one in work) == 1:
         steps = max(1, max(kept) // 2 - 1)
         notes.append(f"the only recording is cut into episodes of {steps} steps, so that one can be held out")
-    count = sum(_episodes(n, steps) for n in kept)
+    count = sum(len(one.spans(steps)) for one in work)
     asked = options.held_out_every
     every = min(_HELD_OUT_EVERY, max(2, count)) if asked is None else asked
     if count and not any(split_of(index, every) == "held_out" for index in range(count)):
         notes.append("no episode is held out, and trainings need one: lower --steps or --held-out-every, or add more")
     return steps, every, notes
-
-
-def _episodes(frames: int, steps: int) -> int:
-    """How many episodes some frames give: each has `steps` + 1 of them, the last one what is left, at least two."""
-    return frames // (steps + 1) + (frames % (steps + 1) >= 2)
 
 
 def _settings(meta: StoreMeta) -> dict[str, Any]:
@@ -310,7 +311,7 @@ def told(options: ImportConfig, plan: Plan) -> Iterator[str]:
         rest = f", from frame {work.begin} on" if work.begin else ""
         yield (
             f"  {work.name}: {width} x {height} pixels, {work.facts.frames} frames at "
-            f"{work.facts.fps:.4g}/s{every}{rest}: {_episodes(work.kept, plan.steps)} episode(s)"
+            f"{work.facts.fps:.4g}/s{every}{rest}: {len(work.spans(plan.steps))} episode(s)"
         )
     if len(plan.work) > SHOWN:
         yield f"  and {len(plan.work) - SHOWN} more"

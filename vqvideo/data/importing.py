@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Callable, Generator
+from contextlib import closing
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from vqvideo.data.collect import split_of
 from vqvideo.data.config import ImportConfig
 from vqvideo.data.contact_sheet import contact_sheet
-from vqvideo.data.episode_writer import EpisodeWriter
-from vqvideo.data.formats import Moment, reader_of
-from vqvideo.data.import_plan import SHOWN, SOURCES, Piece, Plan, Work, planned, sources, to_line, told
-from vqvideo.data.kept import fitted, thinned
-from vqvideo.data.playing import StepBuffer
+from vqvideo.data.formats import reader_of
+from vqvideo.data.import_jobs import EpisodeMaker, Made, jobs
+from vqvideo.data.import_plan import SHOWN, SOURCES, Piece, Plan, planned, sources, to_line, told
+from vqvideo.data.import_pool import here, in_processes
+from vqvideo.data.main_guard import end_second_recording
 from vqvideo.data.store import StoreWriter
+from vqvideo.data.workers import cores
 from vqvideo.errors import InputError
 from vqvideo.storage import files
 
@@ -37,6 +36,7 @@ def import_data(options: ImportConfig) -> Path:
     Raises:
         InputError: nothing is there, something cannot be read, or the store was made with other settings.
     """
+    end_second_recording()
     plan = planned(options, *reader_of(options))
     print("\n".join(told(options, plan)), flush=True)
     if plan.broken and not options.skip_broken:
@@ -64,6 +64,8 @@ class _Importer:
         self.writer, self.plan, self.options = writer, plan, options
         self.frames = 0
         """Stored so far."""
+        self._left_out: set[int] = set()
+        """Works that could not be read to their end."""
 
     def run(self) -> None:
         """Imports one recording after the other."""
@@ -72,61 +74,54 @@ class _Importer:
         files.write_file(self.writer.path / SOURCES, b"".join(map(to_line, known)))
         total = sum(work.kept for work in self.plan.work)
         try:
-            with tqdm(total=total, unit="frame", leave=False) as bar:
-                for work in self.plan.work:
-                    bar.set_description(work.name)
-                    self._import(work, bar)
+            with tqdm(total=total, unit="frame", leave=False) as bar, closing(self._made(bar.update)) as all_made:
+                begun = 0
+                for made in all_made:
+                    for number in range(begun, made.work):
+                        self._ended(number)
+                    begun = made.work
+                    bar.set_description(self.plan.work[begun].name, refresh=False)
+                    self._take(made)
+                for number in range(begun, len(self.plan.work)):
+                    self._ended(number)
         except KeyboardInterrupt:
             logger.warning("stopped: %d episodes are imported. The same command continues.", len(self.writer.indices))
             raise
 
-    def _import(self, work: Work, bar: tqdm) -> None:
-        moments, first = islice(work.recording.moments(), work.begin, None), work.begin
-        try:
-            while (after := self._episode(work, first, moments, bar)) is not None:
-                first = after
-        except InputError as error:
-            if not self.options.skip_broken:
-                raise
-            logger.warning("left out from frame %d on: %s", first, error)
+    def _made(self, tick: Callable[[int], object]) -> Generator[Made, None, None]:
+        todo = jobs(self.plan)
+        maker = EpisodeMaker.of(self.plan, self.options, self.writer.folder)
+        processes = min(cores() if self.options.workers is None else self.options.workers, len(todo))
+        yield from in_processes(todo, maker, processes, tick) if processes > 1 else here(todo, maker, tick)
+
+    def _take(self, made: Made) -> None:
+        """Adds an episode to the store, unless something before it in its recording could not be read."""
+        work, span = self.plan.work[made.work], made.span
+        if made.work in self._left_out:
+            if made.episode is not None:
+                made.episode.path.unlink(missing_ok=True)
+        elif made.episode is None:
+            if made.error and not self.options.skip_broken:
+                raise InputError(made.error)
+            ended = f"{work.name}: it ends before it has two more, expected {work.facts.frames}"
+            logger.warning("left out from frame %d on: %s", span.first, made.error or ended)
+            self._left_out.add(made.work)
         else:
-            if first < work.facts.frames:
-                logger.warning("%s: it ends at frame %d, expected %d frames", work.name, first, work.facts.frames)
-        self._note(Piece(None, work.name, work.bytes, first, first))
+            index = max(self.writer.indices, default=-1) + 1
+            after = span.last + (1 if span.terminated else work.every)
+            self._note(Piece(index, work.name, work.bytes, span.first, after))
+            expected = -(-(span.last - span.first) // work.every)
+            if made.episode.length < expected:
+                logger.warning(
+                    "%s: %d frames are missing from frame %d on", work.name, expected - made.episode.length, span.first
+                )
+            self.writer.add(index, made.episode, split_of(index, self.plan.meta.held_out_every))
+            self.frames += made.episode.length + 1
 
-    def _fitted(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return fitted(frame, self.plan.meta.frame_size, self.options.fit)
-
-    def _episode(self, work: Work, first: int, moments: Iterator[Moment], bar: tqdm) -> int | None:
-        """Writes the episode that begins with frame `first`, the next of the moments; returns where the one after it
-        begins, None at the end.
-        """
-        count, after, terminated, steps = 0, first, False, StepBuffer(self.plan.meta.action_space)
-        kept = islice(thinned(moments, work.every, self.options.aggregate), self.plan.steps + 1)
-        with EpisodeWriter(self.writer.folder) as episode:
-            for number, moment in kept:
-                after = first + number + 1
-                episode.add_frames(self._fitted(moment.frame)[None])
-                if count:
-                    steps.add(np.array(moment.action, np.float64), moment.reward)
-                count, terminated = count + 1, moment.terminated
-                bar.update()
-                if terminated and count > 1:
-                    break
-            if not count:
-                return None
-            # Like those between two frames that are kept, the next ones are left out.
-            gap = 0 if terminated else work.every - 1
-            next(islice(moments, gap, gap), None)
-            after += gap
-            # What is left of a recording may be a single frame, to which nothing leads.
-            if count > 1:
-                index = max(self.writer.indices, default=-1) + 1
-                written = episode.finish(steps.finish(terminated, not terminated), first)
-                self._note(Piece(index, work.name, work.bytes, first, after))
-                self.writer.add(index, written, split_of(index, self.plan.meta.held_out_every))
-                self.frames += count
-        return after
+    def _ended(self, number: int) -> None:
+        """Notes that nothing more of a recording is to be imported."""
+        work = self.plan.work[number]
+        self._note(Piece(None, work.name, work.bytes, work.facts.frames, work.facts.frames))
 
     def _note(self, piece: Piece) -> None:
         path = self.writer.path / SOURCES

@@ -56,7 +56,9 @@ class Failure(NamedTuple):
 def _work(pipe: connection.Connection, pickled: bytes, step: Any, name: str) -> None:
     """A worker's life: makes its environment, then plays the episodes that it is sent."""
     step.value = IMPORTING
-    _settle_process(pipe, name)
+    lead_session(name)
+    # The main process learns from the pipe's end that the worker is gone: no child may hold it open.
+    os.register_at_fork(after_in_child=pipe.close)
     try:
         job: Job = cloudpickle.loads(pickled)
         step.value = MAKING
@@ -76,7 +78,8 @@ def _work(pipe: connection.Connection, pickled: bytes, step: Any, name: str) -> 
         pipe.send((CRASHED, _failure(error)))
 
 
-def _settle_process(pipe: connection.Connection, name: str) -> None:
+def lead_session(name: str) -> None:
+    """Makes this process lead a session of its own, which ends when the main process does."""
     process = multiprocessing.current_process()
     process.name = name
     # For the main process it stays one that ends with it. By itself it may have children, as environments do that run a
@@ -86,8 +89,6 @@ def _settle_process(pipe: connection.Connection, name: str) -> None:
     # Ctrl-C is for the main process, which stops the workers. Not SIG_IGN: programs that an environment starts would
     # inherit that, and could not be interrupted by it.
     signal.signal(signal.SIGINT, lambda *_: None)
-    # The main process learns from the pipe's end that the worker is gone: no child may hold it open.
-    os.register_at_fork(after_in_child=pipe.close)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import multiprocessing
+import os
 from collections import deque
 from collections.abc import Generator, Iterator
 from multiprocessing import connection
@@ -164,3 +165,8 @@ class Pool:
                 worker.exit_code(_CLOSING_SECONDS)
             worker.kill()
         self.workers = []
+
+
+def cores() -> int:
+    """CPU cores that this process may use: a container's share, not the whole machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -56,9 +56,13 @@ class Recording(Protocol):
     """One recording."""
 
     facts: Facts
+    ends: Sequence[int] | NDArray[np.int64]
+    """Numbers, in order, of the moments in which the environment ended."""
 
-    def moments(self) -> Iterator[Moment]:
-        """All moments in order, decoded one by one. InputError where that fails."""
+    def moments(self, first: int = 0) -> Iterator[Moment]:
+        """The moments in order, from the one with number `first` on, decoded one by one. InputError where that
+        fails.
+        """
         ...
 
 

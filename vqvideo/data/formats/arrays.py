@@ -194,21 +194,36 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path, self.where = path, str(path)
-        self._mapped: dict[str, NDArray[Any]] = {}
+        self.arrays: dict[str, Header] = {}
         files = sorted(file for file in path.glob("*.npy") if file.is_file() and not file.name.startswith("."))
         for file in files:
-            with _readable(file):
-                # Of objects it maps nothing, and raises.
-                array = npy.open_memmap(file, mode="r", max_header_size=_MAX_HEADER)
+            array = self.mapped(file.stem)
             if array.dtype.kind in "fiub" and array.ndim:
-                self._mapped[file.stem] = array
-        self.arrays = {name: Header(array.shape, array.dtype) for name, array in self._mapped.items()}
+                self.arrays[file.stem] = Header(array.shape, array.dtype)
         self.size = sum(file.stat().st_size for file in files)
 
     def blocks(self, name: str, first: int, after: int) -> Blocks:
         """As `Container`."""
-        return Sliced(self._mapped[name], first, min(after, len(self._mapped[name])))
+        return _MappedRows(self, name, first, after)
 
     def column(self, name: str, first: int, after: int) -> NDArray[Any]:
         """As `Container`."""
-        return np.asarray(self._mapped[name][first:after])
+        return np.asarray(self.mapped(name)[first:after])
+
+    def mapped(self, name: str) -> NDArray[Any]:
+        """An array, of which what is looked at is read."""
+        path = self.path / f"{name}.npy"
+        with _readable(path):
+            # Of objects it maps nothing, and raises.
+            return npy.open_memmap(path, mode="r", max_header_size=_MAX_HEADER)
+
+
+class _MappedRows(Part):
+    """Rows of an array of a folder, which is mapped while they are read: other processes need its name alone."""
+
+    def __init__(self, folder: Folder, name: str, first: int, after: int) -> None:
+        super().__init__(folder.arrays[name], first, after)
+        self.folder, self.name = folder, name
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        yield from Sliced(self.folder.mapped(self.name), self.first, self.after)

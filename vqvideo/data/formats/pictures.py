@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from io import BytesIO
+from itertools import chain, islice
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -92,13 +93,11 @@ class ArrayPictures:
         next(self.frames())
         self.facts = Facts(blocks.shape[0], fps, self.layout.size, notes)
 
-    def frames(self) -> Iterator[NDArray[np.uint8]]:
+    def frames(self, first: int = 0) -> Iterator[NDArray[np.uint8]]:
         """As `Pictures`."""
-        number = 0
-        for block in self.blocks:
-            for frame in block:
-                yield self.layout.rgb(frame, f"{self.where}, frame {number}")
-                number += 1
+        every = chain.from_iterable(self.blocks)
+        for number, frame in enumerate(islice(every, first, None), first):
+            yield self.layout.rgb(frame, f"{self.where}, frame {number}")
 
 
 class EncodedPictures:
@@ -124,9 +123,9 @@ class EncodedPictures:
             raise InputError(f"{where}: no frames, expected an encoded image per frame")
         self.facts = Facts(count, fps, first.shape[:2], notes)
 
-    def frames(self) -> Iterator[NDArray[np.uint8]]:
+    def frames(self, first: int = 0) -> Iterator[NDArray[np.uint8]]:
         """As `Pictures`."""
-        for number, image in enumerate(self.images):
+        for number, image in enumerate(islice(self.images, first, None), first):
             yield np.array(decoded(BytesIO(image), f"{self.where}, frame {number}"))
 
 
@@ -151,9 +150,9 @@ class SideBySide:
         notes = tuple(note for camera in cameras for note in camera.facts.notes)
         self.facts = replace(cameras[0].facts, size=(height, width), notes=notes)
 
-    def frames(self) -> Iterator[NDArray[np.uint8]]:
+    def frames(self, first: int = 0) -> Iterator[NDArray[np.uint8]]:
         """As `Pictures`; they end where the first camera ends."""
-        for views in zip(*(camera.frames() for camera in self.cameras), strict=False):
+        for views in zip(*(camera.frames(first) for camera in self.cameras), strict=False):
             yield np.concatenate([_as_high(view, len(views[0])) for view in views], axis=1)
 
 

@@ -66,8 +66,10 @@ class Pictures(Protocol):
     facts: Facts
     """What is known of them before they are decoded."""
 
-    def frames(self) -> Iterator[NDArray[np.uint8]]:
-        """All frames (h, w, 3) uint8 in order, decoded one by one. InputError where that fails."""
+    def frames(self, first: int = 0) -> Iterator[NDArray[np.uint8]]:
+        """The frames (h, w, 3) uint8 in order, from the one with number `first` on, decoded one by one. InputError
+        where that fails.
+        """
         ...
 
 
@@ -150,22 +152,23 @@ class LaidRecording:
 
     def __init__(self, pictures: Pictures, steps: Steps, where: str) -> None:
         self.pictures, self.steps, self.where = pictures, steps, where
+        self.ends = np.flatnonzero(steps.terminated) + 1
         facts = pictures.facts
         self.facts = replace(facts, frames=len(steps.actions) + 1, notes=(*facts.notes, *steps.notes))
 
-    def moments(self) -> Iterator[Moment]:
+    def moments(self, first: int = 0) -> Iterator[Moment]:
         """As `Recording`. InputError if frames are missing, since all that follow would be laid to wrong rows."""
         steps, wanted = self.steps, len(self.steps.actions) + 1 - self.steps.repeat_last
-        number, frame = 0, None
-        for number, frame in enumerate(islice(self.pictures.frames(), wanted), 1):
-            yield self._moment(frame, number - 2)
-        if frame is None or number < wanted:
+        after, frame = first, None
+        for after, frame in enumerate(islice(self.pictures.frames(first), wanted - first), first + 1):
+            yield self._moment(frame, after - 2)
+        if frame is None or after < wanted:
             raise InputError(
-                f"{self.where}: {number} frames could be decoded, expected {wanted}: the rows behind have no frames. "
+                f"{self.where}: {after} frames could be decoded, expected {wanted}: the rows behind have no frames. "
                 "Repair it, or keep what comes before: --skip-broken"
             )
         if steps.repeat_last:
-            yield self._moment(frame, number - 1)
+            yield self._moment(frame, after - 1)
 
     def _moment(self, frame: NDArray[np.uint8], step: int) -> Moment:
         if step < 0:

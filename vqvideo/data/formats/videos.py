@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from vqvideo.data.files_below import files_below
 from vqvideo.data.formats import Facts, Moment
-from vqvideo.data.formats.rows import Pictures
 from vqvideo.errors import InputError
 from vqvideo.spaces import ActionSpace
 
@@ -84,7 +83,7 @@ def place_of(path: Path, name: str) -> Path:
     return path if path.is_file() else path / name
 
 
-class Film(Pictures):
+class Film:
     """One file with a video stream, of which the first one counts. Opening it looks at every packet and decodes the
     first frame.
 
@@ -95,6 +94,8 @@ class Film(Pictures):
     Raises:
         InputError: it has no video stream, or no frame can be decoded.
     """
+
+    ends = ()
 
     def __init__(self, path: Path, *, every_frame: bool = False) -> None:
         self.path, self.every_frame = path, every_frame
@@ -121,13 +122,13 @@ class Film(Pictures):
             )
         self.facts = Facts(len(shown), float(rate) if rate else None, first.shape[:2], tuple(notes))
 
-    def moments(self) -> Iterator[Moment]:
+    def moments(self, first: int = 0) -> Iterator[Moment]:
         """As `Recording`."""
-        for frame in self.frames():
+        for frame in self.frames(first):
             yield Moment(frame)
 
     def frames(self, first: int = 0) -> Iterator[NDArray[np.uint8]]:
-        """As `Pictures`; from the frame with number `first` on."""
+        """As `Pictures`."""
         with self._opened() as container:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
@@ -213,6 +214,6 @@ class FilmPiece:
         held = min(count, max(0, film.facts.frames - first))
         self.facts = replace(film.facts, frames=held, notes=(*film.facts.notes, *notes))
 
-    def frames(self) -> Iterator[NDArray[np.uint8]]:
+    def frames(self, first: int = 0) -> Iterator[NDArray[np.uint8]]:
         """As `Pictures`."""
-        yield from islice(self.film.frames(self.first), self.facts.frames)
+        yield from islice(self.film.frames(self.first + first), max(0, self.facts.frames - first))
