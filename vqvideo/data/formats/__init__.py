@@ -111,6 +111,9 @@ class Format(NamedTuple):
 
 FORMATS = {
     "lerobot": Format("lerobot", "LeRobot", "datasets of LeRobot v2.0, v2.1 and v3.0, in films or images"),
+    "stable-worldmodel": Format(
+        "stable_worldmodel", "StableWorldModel", "data sets of stable-worldmodel in HDF5, images or films, not Lance"
+    ),
     "vpt": Format("annotated_videos", "VPT", "x.mp4 and x.jsonl of keyboard and mouse, as VPT recorded Minecraft"),
     "annotated-videos": Format(
         "annotated_videos", "AnnotatedVideos", "x.mp4 and x.csv, .jsonl, .npz or .npy of actions, a row per frame"

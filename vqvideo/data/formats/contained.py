@@ -141,15 +141,15 @@ class ContainedReader(RowReader):
         """As `RowReader`."""
         container, first, after = self._place(name)
         where = self.where(name)
-        views: list[Pictures] = []
-        for camera in self._cameras(container):
-            blocks = container.blocks(camera, first, after)
-            said = f"{where}: {camera}"
-            if container.arrays[camera].encoded:
-                views.append(EncodedPictures(_Images(blocks), blocks.shape[0], said, self.fps(container)))
-            else:
-                views.append(ArrayPictures(blocks, said, self.fps(container)))
-        return side_by_side(views, where)
+        cameras = self._cameras(container)
+        return side_by_side([self.view(container, one, first, after, f"{where}: {one}") for one in cameras], where)
+
+    def view(self, container: Container, camera: str, first: int, after: int, where: str) -> Pictures:
+        """What a camera saw; `where` begins errors."""
+        blocks, fps = container.blocks(camera, first, after), self.fps(container)
+        if container.arrays[camera].encoded:
+            return EncodedPictures(_Images(blocks), blocks.shape[0], where, fps)
+        return ArrayPictures(blocks, where, fps)
 
     def rows(self, name: str) -> Rows:
         """As `RowReader`."""
