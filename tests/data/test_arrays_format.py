@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from vqvideo.data.config import ImportConfig
-from vqvideo.data.formats import arrays, format_of, pictures
+from vqvideo.data.formats import arrays, format_of, pictures, reader_of
 from vqvideo.data.importing import import_data
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
@@ -75,6 +76,15 @@ def test_arrays_of_many_episodes_are_unpacked_once(tmp_path: Path, monkeypatch: 
         assert (begun.count("whole_column"), begun.count("__init__")) == (2, 2), (
             "to look at the frames, and to store them"
         )
+
+
+def test_other_processes_get_no_columns_that_were_unpacked(tmp_path: Path) -> None:
+    actions = np.random.default_rng(0).normal(size=(10, 1000))
+    np.savez_compressed(tmp_path / "a.npz", frames=FRAMES, action=actions, is_last=np.arange(10) == 4)
+    recording = reader_of(ImportConfig(tmp_path / "a.npz"))[1].open("rows 5 to 9")
+    sent = pickle.dumps(recording)
+    assert len(sent) < 0.6 * actions.nbytes
+    assert np.array_equal([moment.frame for moment in pickle.loads(sent).moments(1)], FRAMES[6:])
 
 
 def test_cameras_of_an_npz_are_unpacked_beside_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from gymnasium import spaces
 from vqvideo.data.config import ImportConfig
 from vqvideo.data.export import export_store
 from vqvideo.data.export_config import ExportConfig
-from vqvideo.data.formats import format_of
+from vqvideo.data.formats import format_of, reader_of
 from vqvideo.data.importing import import_data
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
@@ -126,6 +127,19 @@ def test_arrow_that_cannot_be_trusted_is_refused(tmp_path: Path, monkeypatch: py
     said = {"packed": "a compressed or record batch part, expected plain", "junk": "not a file of Arrow"}
     with pytest.raises(InputError, match=rf"1 of 11 .*\n.*part-0\.arrow: {said.get(what, 'no data of Arrow')}"):
         imported(source)
+
+
+@pytest.mark.parametrize("kind", ["hdf5", "arrow"])
+def test_other_processes_get_no_frames_but_where_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    recording = reader_of(ImportConfig(dataset(tmp_path, monkeypatch, data_format=kind, jpeg_encoding=False)))[1].open(
+        "episode_3" if kind == "arrow" else "data/main_data.hdf5/episode_3"
+    )
+    sent = pickle.dumps(recording)
+    assert len(sent) < PICTURES.nbytes / 2
+    again = [moment.frame for moment in pickle.loads(sent).moments(2)]
+    assert np.array_equal(again, PICTURES[2:])
 
 
 def test_what_minari_keeps_in_parquet_is_said_to_be_of_no_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,6 +110,10 @@ class Kept:
     def __init__(self) -> None:
         self._path, self._columns = Path(), dict[str, NDArray[Any]]()
 
+    def __reduce__(self) -> tuple[type[Kept], tuple[()]]:
+        """Other processes unpack them themselves."""
+        return Kept, ()
+
     def column(self, archive: Archive, name: str) -> NDArray[Any]:
         """One of them."""
         if archive.path != self._path:

@@ -38,20 +38,27 @@ class ArrowEpisode:
 
     def __init__(self, folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
         self.where, self.folder = str(folder), folder
-        files = sorted(folder.glob("*.arrow"))
-        if not files:
+        self._files = sorted(folder.glob("*.arrow"))
+        if not self._files:
             raise InputError(
                 f"{folder}: no .arrow files in it, expected what Minari writes with data_format 'arrow' or 'hdf5'"
             )
-        self.size = sum(file.stat().st_size for file in files)
-        # Mapped, so that they take no memory.
-        self._batches = [batch for file in files for batch in _batches(file)]
-        rows = sum(len(batch) for batch in self._batches)
-        self.arrays: dict[str, Header] = {}
-        for name, column in (found for batch in self._batches[:1] for found in _leaves(batch)):
-            if header := _header(column.type, shapes.get(name)):
-                count = rows if name.startswith("observations") else max(0, rows - 1)
-                self.arrays[name] = header._replace(shape=(count, *header.shape))
+        self.size = sum(file.stat().st_size for file in self._files)
+        rows, columns = 0, dict[str, Header]()
+        for batch in self._batches():
+            columns = columns or {
+                name: one for name, column in _leaves(batch) if (one := _header(column.type, shapes.get(name)))
+            }
+            rows += len(batch)
+        self.arrays = {
+            name: one._replace(shape=(rows if name.startswith("observations") else max(0, rows - 1), *one.shape))
+            for name, one in columns.items()
+        }
+
+    def _batches(self) -> Iterator[Any]:
+        """Mapped, so that they take no memory, and opened anew whenever something is read."""
+        for file in self._files:
+            yield from _record_batches(file)
 
     def blocks(self, name: str, first: int, after: int) -> Blocks:
         """As `Container`."""
@@ -66,7 +73,7 @@ class ArrowEpisode:
     def parts(self, name: str, first: int, after: int) -> Iterator[Any]:
         """Rows of a column as it is stored, by batches."""
         begin = 0
-        for batch in self._batches:
+        for batch in self._batches():
             start, stop = max(first, begin) - begin, min(after, begin + len(batch)) - begin
             if start < stop:
                 column = dict(_leaves(batch)).get(name)
@@ -133,7 +140,7 @@ def _inside(name: str, column: Any) -> Iterator[tuple[str, Any]]:
 # ---------------------------------------------------------------- files
 
 
-def _batches(path: Path) -> Iterator[Any]:
+def _record_batches(path: Path) -> Iterator[Any]:
     """The record batches of a file, checked. InputError for packed ones, which are unpacked before they can be."""
     with _readable(path):
         import pyarrow
