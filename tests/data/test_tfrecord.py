@@ -105,6 +105,13 @@ def test_a_record_that_is_too_large_is_refused_unread(tmp_path: Path) -> None:
     assert "4294967296 bytes, expected at most 2147483648" in str(TFRecords(path).broken)
 
 
+def test_records_beyond_number_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vqvideo.data.formats.tfrecord._MOST_RECORDS", 2)
+    records = TFRecords(write_records(tmp_path / "a.tfrecord", RECORDS))
+    assert len(records) == 2
+    assert "record 2 at byte 35: more than 2 records" in str(records.broken)
+
+
 def test_a_file_that_became_shorter_is_told(tmp_path: Path) -> None:
     path = write_records(tmp_path / "a.tfrecord", RECORDS)
     records = TFRecords(path)

@@ -150,6 +150,8 @@ class ImportConfig:
     """Frames per second to keep: every n-th frame, with the n that comes nearest; by default all of them."""
     source_fps: float | None = None
     """Frames per second of recordings that do not say it; 25 by default."""
+    source_size: AnySize = None
+    """Height and width of frames that are only bytes, of recordings that do not say it: 90x160."""
     aggregate: Literal["last", "mean", "sum"] = "last"
     """What --fps makes of the actions between two frames that are kept. Rewards are always summed."""
     action_leads: Literal["from", "to"] | None = None
@@ -181,6 +183,8 @@ class ImportConfig:
             if rate is not None and not 0 < rate < inf:
                 raise InputError(f"--{name} is {rate}, expected frames per second, more than 0")
         _ = self.size
+        if self.source_size is not None:
+            height_and_width(self.source_size, "source-size")
 
     @property
     def size(self) -> tuple[int, int]:
@@ -199,8 +203,8 @@ class ImportConfig:
         return self.out or Path("data") / (snake_case(self.name) or "imported")
 
 
-def height_and_width(given: int | str | tuple[int, int]) -> tuple[int, int]:
-    """What --frame-size says: 64 is (64, 64), "48x96" is (48, 96)."""
+def height_and_width(given: int | str | tuple[int, int], option: str = "frame-size") -> tuple[int, int]:
+    """What --frame-size or a similar option says: 64 is (64, 64), "48x96" is (48, 96)."""
     written = given.lower().replace("×", "x").split("x") if isinstance(given, str) else given
     try:
         sides = [int(side) for side in ([written] if isinstance(written, int) else written)]
@@ -209,7 +213,7 @@ def height_and_width(given: int | str | tuple[int, int]) -> tuple[int, int]:
         h = w = 0
     if min(h, w) < 1:
         raise InputError(
-            f"--frame-size is {given!r:.80}, expected a side in pixels, as in 64, or height x width, as in 48x96"
+            f"--{option} is {given!r:.80}, expected a side in pixels, as in 64, or height x width, as in 48x96"
         )
     return h, w
 

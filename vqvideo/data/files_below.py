@@ -19,9 +19,13 @@ def files_below(folder: Path, endings: frozenset[str]) -> tuple[list[Path], str]
     return files, listed
 
 
-def files_called(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
-    """The same of the files in whose names a pattern is found, where what follows the last dot does not tell."""
-    return sorted((path for path in _shown(folder) if pattern.search(path.name)), key=str)
+def files_called(path: Path, pattern: re.Pattern[str]) -> list[Path]:
+    """Files in whose names a pattern is found, where what follows the last dot does not tell: those below a folder, by
+    name and without the hidden ones, or the one file that is given.
+    """
+    if path.is_file():
+        return [path] if pattern.search(path.name) else []
+    return sorted((path / name for name in _shown(path) if pattern.search(name.name)), key=str)
 
 
 def _shown(folder: Path) -> list[Path]:

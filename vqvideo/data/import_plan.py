@@ -159,7 +159,7 @@ def _opened(options: ImportConfig, reader: Reader, begun: dict[str, Piece]) -> t
 
 def _of_actions(options: ImportConfig) -> dict[str, Any]:
     """Settings of what has actions that are not at their defaults: stores of films stay as they were."""
-    names = ("aggregate", "action_leads", "align", "columns", "cameras")
+    names = ("aggregate", "action_leads", "align", "columns", "cameras", "source_size")
     default = ImportConfig(options.source)
     chosen = {name: getattr(options, name) for name in names if getattr(options, name) != getattr(default, name)}
     return json.loads(json.dumps(chosen))

@@ -119,7 +119,10 @@ FORMATS = {
         "annotated_videos", "AnnotatedVideos", "x.mp4 and x.csv, .jsonl, .npz or .npy of actions, a row per frame"
     ),
     "minari": Format("minari", "Minari", "datasets of Minari in HDF5 or Arrow with pictures"),
-    "rlds": Format("rlds", "RLDS", "datasets of RLDS (Open X-Embodiment) as TFDS stores them, in TFRecord files"),
+    "rlds": Format("rlds", "RLDS", "datasets of RLDS (Open X-Embodiment) as TFDS stores them: TFRecord, ArrayRecord"),
+    "array-record": Format(
+        "raw_videos", "RawVideos", "ArrayRecord of raw videos and actions, as jasmine and jafar write it"
+    ),
     "hdf5": Format(
         "hdf5",
         "HDF5",

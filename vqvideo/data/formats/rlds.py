@@ -12,25 +12,26 @@ from dataclasses import replace
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from vqvideo.data.files_below import files_called
+from vqvideo.data.formats.array_records import ARRAY_RECORD, ArrayRecords
 from vqvideo.data.formats.columns import chosen, rows_of
 from vqvideo.data.formats.example import features_of
 from vqvideo.data.formats.pictures import EncodedPictures, chosen_cameras, side_by_side
 from vqvideo.data.formats.rlds_episode import FLAGS, Episode, Table
 from vqvideo.data.formats.rows import LaidRecording, Pictures, RowReader, Rows
 from vqvideo.data.formats.tfds_features import FILE, Declared, declared
-from vqvideo.data.formats.tfrecord import TFRecords
+from vqvideo.data.formats.tfrecord import TFRECORD, TFRecords
 from vqvideo.errors import InputError
 from vqvideo.spaces import ActionSpace
 
 if TYPE_CHECKING:
     from vqvideo.data.config import ImportConfig
 
-_SHARD = re.compile(r"\.tfrecord(-\d+-of-\d+)?$")
+_SHARD = re.compile(f"{TFRECORD.pattern}|{ARRAY_RECORD.pattern}")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _NONE = "no shards of records in it, expected files such as name-train.tfrecord-00000-of-00001"
 
@@ -70,10 +71,14 @@ class RLDS(RowReader):
             raise InputError(f"{self.path}: no records in it, expected an episode in each")
         self._last: tuple[str, Episode] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        # For other processes, which read for themselves.
+        return self.__dict__ | {"_last": None}
+
     @staticmethod
     def recognises(path: Path) -> bool:
-        """Whether there are shards."""
-        return bool(_SHARD.search(path.name) if path.is_file() else files_called(path, _SHARD))
+        """Whether there are shards; those of ArrayRecord, which may hold anything, with features beside them."""
+        return bool(_listed(path))
 
     def _add(self, shard: Path) -> None:
         inside = "" if shard == self.path else f"{shard.relative_to(self.path).as_posix()}/"
@@ -82,7 +87,7 @@ class RLDS(RowReader):
         except InputError as error:
             self._broken[f"{inside}{FILE}"] = error
             return
-        records = TFRecords(shard)
+        records = ArrayRecords(shard) if ARRAY_RECORD.search(shard.name) else TFRecords(shard)
         for number in range(len(records)):
             self._places[f"{inside}episode {number}"] = _Place(records, number, said)
         if records.broken:
@@ -195,7 +200,7 @@ def _shards(path: Path) -> list[Path]:
     """The files of records. InputError if there are none, or several versions of one dataset."""
     if path.is_file():
         return [path]
-    found = [path / name for name in files_called(path, _SHARD)]
+    found = _listed(path)
     if not found:
         raise InputError(f"{path}: {_NONE if path.is_dir() else 'no such file or folder'}")
     versions: dict[Path, list[Path]] = {}
@@ -208,6 +213,12 @@ def _shards(path: Path) -> list[Path]:
                 f"one, such as {several[-1]}"
             )
     return found
+
+
+def _listed(path: Path) -> list[Path]:
+    """A file, or those below a folder, if they look like shards: ArrayRecord may hold anything without features."""
+    found = files_called(path, _SHARD)
+    return [shard for shard in found if TFRECORD.search(shard.name) or shard.with_name(FILE).is_file()]
 
 
 def _space(said: list[Declared]) -> ActionSpace | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -9,8 +10,12 @@ from typing import BinaryIO, NamedTuple
 from vqvideo.data.formats.crc32c import crc32c
 from vqvideo.errors import InputError
 
+TFRECORD = re.compile(r"\.tfrecord(-\d+-of-\d+)?$")
+"""How the names of such files end."""
 MAX_RECORD = 2**31
 """Bytes of a record, above which it is none: the messages in it cannot be larger."""
+_MOST_RECORDS = 2**20
+"""Of a file: each is remembered."""
 _HEADER, _FOOTER = struct.Struct("<QI"), struct.Struct("<I")
 
 
@@ -69,6 +74,8 @@ class TFRecords:
 
     def _span(self, file: BinaryIO, place: int) -> Span:
         where = f"{self.path}: record {len(self.spans)} at byte {place}"
+        if len(self.spans) == _MOST_RECORDS:
+            raise InputError(f"{where}: more than {_MOST_RECORDS} records: distribute them over several files")
         file.seek(place)
         header = file.read(_HEADER.size)
         if len(header) < _HEADER.size:
