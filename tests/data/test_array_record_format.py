@@ -16,7 +16,7 @@ import pytest
 from tfrecords import example, png
 
 from vqvideo.data.config import ImportConfig
-from vqvideo.data.formats import array_records, format_of
+from vqvideo.data.formats import array_records, format_of, reader_of
 from vqvideo.data.formats.array_records import ArrayRecords
 from vqvideo.data.importing import import_data
 from vqvideo.data.store import Store
@@ -74,6 +74,14 @@ def test_files_of_jasmine_become_a_store(tmp_path: Path, capsys: pytest.CaptureF
     said = capsys.readouterr().out
     assert "nothing says how large frames are: 16 x 16 is assumed (--source-size HxW)" in said
     assert "from frame t to frame t+1" in said
+
+
+def test_other_processes_read_for_themselves(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.array_record", [record(moving(16, 16))])
+    _, reader = reader_of(ImportConfig(path))
+    found = [reader.open(name) for name in reader.names]
+    (copy,) = pickle.loads(pickle.dumps(found))
+    assert np.array_equal([moment.frame for moment in copy.moments(first=5)], moving(16, 16)[5:])
 
 
 def test_actions_may_be_a_list_or_absent(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -276,6 +277,14 @@ def test_only_one_record_is_in_memory(tmp_path: Path, monkeypatch: pytest.Monkey
     assert read[-3:] == [0, 1, 2]
     assert len([*found[0].moments()]) == T
     assert read[-1] == 0
+
+
+def test_other_processes_read_for_themselves(tmp_path: Path) -> None:
+    path = write_records(tmp_path / "a.tfrecord", [example(steps(number)) for number in range(2)])
+    _, reader = reader_of(ImportConfig(path))
+    found = [reader.open(name) for name in reader.names]
+    copies = pickle.loads(pickle.dumps(found))
+    assert [moment.frame[0, 0, 0] for moment in copies[0].moments(first=3)] == [90, 120, 150]
 
 
 def test_what_tfds_itself_writes_is_read(tmp_path: Path) -> None:
