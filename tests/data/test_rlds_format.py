@@ -157,6 +157,19 @@ def test_bounds_and_choices_that_are_declared_are_taken(tmp_path: Path) -> None:
     assert str(own.meta.action_space) == f"Discrete({T - 1})"
 
 
+def test_bounds_that_lie_take_no_memory(tmp_path: Path) -> None:
+    said = features({"image": image()}, action=tensor(10**9, 10**9, minimum="-2", maximum="3"))
+    with pytest.raises(InputError, match=r"action has 12 numbers, expected 6 steps of \(1000000000, 1000000000\)"):
+        imported(dataset(tmp_path, steps(), said=said))
+    for shape, most in (((-1,), "3"), ((2,), "inf")):
+        odd = features({"image": image()}, action=tensor(*shape, minimum="-2", maximum=most))
+        store = imported(dataset(tmp_path / f"{most}", steps(), said=odd))
+        assert store.meta.action_space.columns[0].high == pytest.approx(0.44)
+    label = features({"image": image()}, action={"classLabel": {"numClasses": str(10**15)}})
+    chosen = imported(dataset(tmp_path / "b", steps(action=np.arange(T)), said=label))
+    assert str(chosen.meta.action_space) == f"Discrete({T - 1})"
+
+
 def test_choices_without_declaration_are_found(tmp_path: Path) -> None:
     store = imported(dataset(tmp_path, steps(action=np.arange(T) % 3)))
     assert str(store.meta.action_space) == "Discrete(3)"

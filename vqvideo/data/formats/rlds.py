@@ -10,12 +10,12 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
+from vqvideo.data.action_inference import MOST_CATEGORIES
 from vqvideo.data.files_below import files_called
 from vqvideo.data.formats.array_records import ARRAY_RECORD, ArrayRecords
 from vqvideo.data.formats.columns import chosen, rows_of
@@ -149,7 +149,9 @@ class RLDS(RowReader):
         """The columns of the actions, and what is said of them."""
         try:
             episode = self._episode(self.names[0])
-            return {name: episode.said(name) for name in self._columns(episode).get("actions", [])}
+            names = self._columns(episode).get("actions", [])
+            # Only what fits to what is there is believed.
+            return {name: episode.said(name) for name in names if len(episode.column(name))}
         except InputError:
             return {}  # it is told when it is opened
 
@@ -224,12 +226,11 @@ def _listed(path: Path) -> list[Path]:
 def _space(said: list[Declared]) -> ActionSpace | None:
     from gymnasium import spaces
 
-    if len(said) == 1 and said[0].choices:
-        return ActionSpace.from_gymnasium(spaces.Discrete(said[0].choices))
-    if not said or not all(one.bounds and one.shape is not None and one.dtype.startswith("float") for one in said):
+    choices = said[0].choices if len(said) == 1 else None
+    if choices and 0 < choices <= MOST_CATEGORIES:
+        return ActionSpace.from_gymnasium(spaces.Discrete(choices))
+    bounds = [np.full((one.size, 2), one.bounds) for one in said if one.bounds and one.dtype.startswith("float")]
+    if not bounds or len(bounds) < len(said):
         return None
-    low, high = (
-        np.concatenate([np.full(prod(one.shape or ()), one.bounds[end]) for one in said if one.bounds])
-        for end in (0, 1)
-    )
+    low, high = np.concatenate(bounds).T
     return ActionSpace.from_gymnasium(spaces.Box(low, high, dtype=np.float64))

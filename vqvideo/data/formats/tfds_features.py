@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import inf, prod
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,14 @@ class Declared:
     image: bool = False
     """Whether it is an image, to be encoded."""
     bounds: tuple[float, float] | None = None
-    """Between which all its values are."""
+    """Between which all its values are; only of a shape that is the same in every step."""
     choices: int | None = None
     """Of a label: how many there are."""
+
+    @property
+    def size(self) -> int:
+        """How many values a step has, of a shape that is the same in every step."""
+        return prod(self.shape or ())
 
     @property
     def colour(self) -> bool:
@@ -48,7 +54,7 @@ def declared(folder: Path) -> dict[str, Declared]:
     try:
         steps = dict(_children(content))[_STEPS]
         return dict(_arrays(steps))
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(
             f"{path}: it does not say of what {_STEPS} are made ({error!r:.200}), expected what TFDS writes"
         ) from error
@@ -87,7 +93,8 @@ def _declared(node: Mapping[str, Any]) -> Declared:
     image = kind == "image" or str(node.get("type", "")).endswith(".Image")
     shape = _shape(said["shape"]) if "shape" in said else () if kind == "classLabel" else None
     choices = int(said["numClasses"]) if "numClasses" in said else None
-    return Declared(shape, str(said.get("dtype", "")), image, _bounds(said), choices)
+    bounds = _bounds(said) if shape is not None and min(shape, default=0) >= 0 else None
+    return Declared(shape, str(said.get("dtype", "")), image, bounds, choices)
 
 
 def _shape(said: Any) -> tuple[int, ...]:
@@ -99,4 +106,4 @@ def _bounds(said: Mapping[str, Any]) -> tuple[float, float] | None:
     if "minimum" not in said or "maximum" not in said:
         return None
     low, high = float(said["minimum"]), float(said["maximum"])
-    return (low, high) if low < high else None
+    return (low, high) if -inf < low < high < inf else None
