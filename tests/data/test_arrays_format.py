@@ -48,6 +48,18 @@ def test_an_npz_is_an_episode(tmp_path: Path, compressed: bool, order: Any, monk
     assert np.abs(episode.frames.mean((1, 2, 3)) - FRAMES.mean((1, 2, 3))).max() < 3
 
 
+def test_one_file_has_a_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(tmp_path / "a.npz", frames=FRAMES, actions=np.where(STEER > 0, np.nan, STEER))
+    with pytest.raises(InputError, match=r"a\.npz: the action of row 5 is \[nan\]"):
+        imported(tmp_path / "a.npz")
+    np.savez(tmp_path / "a.npz", frames=FRAMES, actions=STEER)
+    imported(tmp_path / "a.npz")
+    assert "\n  a.npz: 16 x 16 pixels" in capsys.readouterr().out
+    np.savez(tmp_path / "a.npz", frames=np.zeros((4, 16, 16, 12), np.uint8))
+    with pytest.raises(InputError, match=r"frames: shape \(4, 16, 16, 12\).*Are these several frames stacked"):
+        imported(tmp_path / "a.npz", out=tmp_path / "other")
+
+
 def test_episodes_of_dreamer_are_cut_and_lead_to_their_frames(tmp_path: Path) -> None:
     first = np.arange(10) % 5 == 0
     np.savez_compressed(

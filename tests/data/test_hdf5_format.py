@@ -124,6 +124,18 @@ def test_columns_name_what_has_other_names(tmp_path: Path) -> None:
     assert store.episode(store.entries[0]).actions[:, 0] == pytest.approx(STEER[:-1])
 
 
+def test_arrays_that_may_be_actions_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "a.h5", frames=FRAMES, wheel=STEER, reward=STEER)
+    imported(path)
+    assert (
+        "no array is called action or actions, but there are wheel: --columns actions=NAME" in capsys.readouterr().out
+    )
+    write(path, frames=FRAMES, actions=[b"left"] * 10)
+    with pytest.raises(InputError, match=r"actions are .* of shape \(10,\), expected finite numbers"):
+        imported(path, out=tmp_path / "other")
+    assert "there are no actions" not in capsys.readouterr().out
+
+
 def test_rows_of_episodes_that_are_not_there_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.h5", pixels=FRAMES, action=STEER, ep_len=[5, 5], ep_offset=[0, 5])
     assert [entry.length for entry in imported(path).entries] == [4, 4]

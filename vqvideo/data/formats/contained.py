@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vqvideo.data.formats.columns import ROLES, chosen, rows_of
+from vqvideo.data.formats.columns import ROLES, chosen, rows_of, usual
 from vqvideo.data.formats.pictures import (
     ArrayPictures,
     Blocks,
@@ -23,7 +23,7 @@ from vqvideo.data.formats.pictures import (
 )
 from vqvideo.data.formats.rows import Pictures, RowReader, Rows
 from vqvideo.data.formats.tables import MAX_ARRAY
-from vqvideo.errors import InputError
+from vqvideo.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
     from vqvideo.data.config import ImportConfig
@@ -112,6 +112,9 @@ class ContainedReader(RowReader):
         self._broken: dict[str, InputError] = {}
         for name, make in self.containers():
             self._add(name, make)
+        if self._broken and not self._places:
+            error, *others = self._broken.values()
+            raise InputError(f"{error}\n({len(others)} more cannot be read either)" if others else str(error))
         self.names = [*self._places, *self._broken]
         if any(_FIRST in place.container.arrays for place in self._places.values()):
             self.leads = "to"
@@ -125,13 +128,15 @@ class ContainedReader(RowReader):
             container = make()
             frames = container.arrays[self._cameras(container)[0]]
             bounds = _bounds(container, frames.shape[0])
+        except MissingExtraError:
+            raise
         except InputError as error:
             # Told when it is opened, so that it can be skipped.
-            self._broken[name] = error
+            self._broken[name or self.path.name] = error
             return
         for first, after in bounds:
             rows = "" if len(bounds) == 1 else f"{'/' if name else ''}rows {first} to {after - 1}"
-            self._places[f"{name}{rows}"] = _Place(container, first, after)
+            self._places[f"{name}{rows}" or self.path.name] = _Place(container, first, after)
 
     def size_of(self, name: str) -> int:
         """Bytes of the container."""
@@ -172,7 +177,16 @@ class ContainedReader(RowReader):
 
     def where(self, name: str) -> str:
         """As `RowReader`."""
-        return super().where(name) if name else str(self.path)
+        return str(self.path) if name == self.path.name else super().where(name)
+
+    def _notes(self, acting: int, said: str, missing: list[set[str]], lacks: tuple[str, ...]) -> Iterator[str]:
+        yield from super()._notes(acting, said, missing, lacks)
+        if missing and not acting and "actions" not in self.options.columns:
+            arrays = next(iter(self._places.values())).container.arrays
+            used = {name for role in ROLES if role != "frames" for name in usual(role, list(arrays))}
+            others = [name for name, one in arrays.items() if not one.pictures and name not in used]
+            if others:
+                yield f"no array is called action or actions; there are {', '.join(others[:12])}: --columns actions=NAME"
 
     def _place(self, name: str) -> _Place:
         if name in self._broken:
@@ -183,7 +197,8 @@ class ContainedReader(RowReader):
         arrays = container.arrays
         if "frames" in self.options.columns:
             return chosen(arrays, self.options.columns, container.where).get("frames", []) or _none(container)
-        found = [name for name in ROLES["frames"] if name in arrays and arrays[name].pictures][:1]
+        # Four dimensions are meant to be pictures, even if they turn out to be none.
+        found = [n for n in ROLES["frames"] if n in arrays and (arrays[n].pictures or len(arrays[n].shape) == 4)][:1]
         found = found or [name for name, one in arrays.items() if one.pictures and not LEFT_OUT.search(name)]
         return chosen_cameras(found, self.options.cameras, container.where) if found else _none(container)
 

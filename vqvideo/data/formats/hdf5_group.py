@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vqvideo.data.formats.columns import ROLES
 from vqvideo.data.formats.contained import Header, Part
 from vqvideo.data.formats.pictures import Blocks, block_length
 from vqvideo.data.formats.tables import MAX_ARRAY
@@ -98,7 +99,8 @@ class Group:
         if h5py.check_vlen_dtype(dataset.dtype) == np.uint8:
             return Header(dataset.shape, np.dtype(np.uint8), encoded=True)
         if dataset.dtype.kind not in "fiub":
-            return None
+            # Of actions it is told that they are no numbers.
+            return Header(dataset.shape, dataset.dtype) if name.split("/")[-1] in ROLES["actions"] else None
         # A part of it is unpacked as a whole, whatever is read of it.
         if (part := Header(dataset.chunks or (), dataset.dtype).bytes) > MAX_ARRAY:
             raise InputError(f"{self.where}: {name} lies in parts of {part} bytes, expected at most {MAX_ARRAY}")

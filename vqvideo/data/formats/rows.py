@@ -122,7 +122,8 @@ def laid(rows: Rows, frames: int, leads: Leads, align: str, where: str) -> Steps
             rows, slice(0, n), True, (*notes, "the last action leads to no frame: the last one is shown again")
         )
     if n == frames:
-        lost = f" with the reward {rows.rewards[-1]:g}" if rows.rewards is not None and rows.rewards[-1] else ""
+        # The same words for all recordings, of which they are said once.
+        lost = " with a reward" if rows.rewards is not None and rows.rewards[-1] else ""
         lost += " and the end of the episode" if rows.terminated is not None and rows.terminated[-1] else ""
         notes = (*notes, f"the last action leads to no frame: dropped{lost} (--align repeat-last keeps it)")
     return _steps(rows, slice(0, frames - 1), False, notes)
@@ -252,10 +253,10 @@ class RowReader(ABC):
         for name in self.names:
             try:
                 rows = self.rows(name)
-                missing.append(rows.missing)
                 if rows.actions is not None:
                     finder.add(rows.actions, self.where(name))
                     acting += 1
+                missing.append(rows.missing)
             except InputError:
                 continue  # it is told when it is opened
         if acting not in (0, len(missing)):
@@ -274,7 +275,7 @@ class RowReader(ABC):
                 f"action t is taken to lead {self._leads} frame t"
                 f"{' to frame t+1' if self._leads == 'from' else ', from the one before'} (--action-leads)"
             )
-        else:
+        elif missing:
             yield "there are no actions: a tokenizer and a prior without actions can be trained"
         if said:
             yield said

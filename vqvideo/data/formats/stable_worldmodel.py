@@ -78,9 +78,10 @@ class StableWorldModel(HDF5):
         came = [None if column is None else column[1:] for column in (rows.rewards, rows.terminated)]
         return Rows(None if rows.actions is None else rows.actions[actions], *came)
 
-    def _notes(self, *found: Any) -> Iterator[str]:
-        yield from super()._notes(*found)
-        yield "the reward and the end in a row came with its frame, and belong to the action before"
+    def _notes(self, acting: int, said: str, missing: list[set[str]], lacks: tuple[str, ...]) -> Iterator[str]:
+        yield from super()._notes(acting, said, missing, lacks)
+        if len(lacks) < 2:
+            yield "the reward and the end in a row came with its frame, and belong to the action before"
 
 
 def _lance(path: Path) -> Path | None:
