@@ -127,9 +127,7 @@ def test_columns_name_what_has_other_names(tmp_path: Path) -> None:
 def test_arrays_that_may_be_actions_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path / "a.h5", frames=FRAMES, wheel=STEER, reward=STEER)
     imported(path)
-    assert (
-        "no array is called action or actions, but there are wheel: --columns actions=NAME" in capsys.readouterr().out
-    )
+    assert "no array is called action, but there are wheel: --columns actions=NAME" in capsys.readouterr().out
     write(path, frames=FRAMES, actions=[b"left"] * 10)
     with pytest.raises(InputError, match=r"actions are .* of shape \(10,\), expected finite numbers"):
         imported(path, out=tmp_path / "other")

@@ -186,7 +186,7 @@ class ContainedReader(RowReader):
             used = {name for role in ROLES if role != "frames" for name in usual(role, list(arrays))}
             others = [name for name, one in arrays.items() if not one.pictures and name not in used]
             if others:
-                yield f"no array is called action or actions; there are {', '.join(others[:12])}: --columns actions=NAME"
+                yield f"no array is called action, but there are {', '.join(others[:12])}: --columns actions=NAME"
 
     def _place(self, name: str) -> _Place:
         if name in self._broken:
