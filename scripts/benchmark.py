@@ -9,6 +9,7 @@
     python scripts/benchmark.py env --world runs/tiny_world/world --store data/tiny_world
     python scripts/benchmark.py sizes                           what frames of 64 to 256 pixels cost: some five minutes
     python scripts/benchmark.py steps                           where the time of trainings and dreams goes: a minute
+    python scripts/benchmark.py store                           what imports and large stores take: three minutes
     python scripts/benchmark.py busy                            what trainings keep of their speed beside other programs
 
 Contestants take turns in one run. Other work on the machine shows in wall-clock figures: the load is printed.
@@ -34,6 +35,7 @@ def main() -> None:
     from vqvideo.scripts.benchmarks.imagine import ImagineBenchmark
     from vqvideo.scripts.benchmarks.sizes import SizesBenchmark
     from vqvideo.scripts.benchmarks.steps import StepsBenchmark
+    from vqvideo.scripts.benchmarks.store import StoreBenchmark
     from vqvideo.scripts.benchmarks.tokenizer import TokenizerBenchmark
 
     # A new subject is its options with `measure`, and a line here.
@@ -44,6 +46,7 @@ def main() -> None:
         "sizes": SizesBenchmark,
         "steps": StepsBenchmark,
         "busy": BusyBenchmark,
+        "store": StoreBenchmark,
     }
     benchmark = tyro.extras.subcommand_cli_from_dict(subjects, description=__doc__)
     from vqvideo.scripts.benchmarks.results import write_figures

@@ -13,7 +13,6 @@ from __future__ import annotations
 import ctypes
 import gc
 import multiprocessing
-import resource
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -22,12 +21,13 @@ from typing import Any, TypeVar
 
 import torch
 
+from vqvideo.scripts.benchmarks.resident import peak_resident_bytes, resident_bytes
 from vqvideo.scripts.benchmarks.timing import Contestant, Work, synchronise
 
 R = TypeVar("R")
 # Those that a contestant would import take seconds; the server of fresh processes does it once.
 _PRELOAD = ["vqvideo.world", "vqvideo.scripts.benchmarks.size_costs", "torch._dynamo", "vector_quantize_pytorch"]
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_CLEAR = Path("/proc/self/clear_refs")
 
 
 def peak_memory(contestant: Contestant, device: torch.device, cpu_threads: int) -> int:
@@ -44,11 +44,6 @@ def in_fresh_process(function: Callable[..., R], *arguments: Any) -> R:
         context.set_forkserver_preload(_PRELOAD)
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(function, *arguments).result()
-
-
-def resident_bytes() -> int:
-    """Size of this process's resident set now; outside Linux its peak so far."""
-    return _status("VmRSS") if _STATUS.exists() else _peak_so_far()
 
 
 def _on_gpu(work: Work, device: torch.device) -> int:
@@ -69,12 +64,11 @@ def _on_cpu(contestant: Contestant, cpu_threads: int) -> int:
     give_back_free_pages()
     if _CLEAR.exists():
         _CLEAR.write_text("5")  # the high-water mark falls to the present size
-        before = _status("VmRSS")
-        work()
-        return max(0, _status("VmHWM") - before)
-    before = _peak_so_far()
+        before = resident_bytes()
+    else:
+        before = peak_resident_bytes()
     work()
-    return max(0, _peak_so_far() - before)
+    return max(0, peak_resident_bytes() - before)
 
 
 def give_back_free_pages() -> None:
@@ -83,13 +77,3 @@ def give_back_free_pages() -> None:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
             trim(0)
-
-
-def _status(name: str) -> int:
-    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(f"{name}:"))
-    return int(line.split()[1]) * 1024
-
-
-def _peak_so_far() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from vqvideo.scripts.benchmarks.memory import give_back_free_pages, in_fresh_process, resident_bytes
+from vqvideo.scripts.benchmarks.memory import give_back_free_pages, in_fresh_process
 from vqvideo.scripts.benchmarks.report import Table
+from vqvideo.scripts.benchmarks.resident import resident_bytes
 from vqvideo.scripts.benchmarks.timing import Contestant, Work, synchronise
 
 

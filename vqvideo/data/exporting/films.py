@@ -55,9 +55,12 @@ class Film:
 
     def __init__(self, path: Path, size: tuple[int, int], fps: float, encoding: Encoding, key_every: int = 32) -> None:
         import av
+        from av.video.reformatter import VideoReformatter
 
         self.path, self._encoding, self._size = path, encoding, size
         self._rate = Fraction(fps).limit_denominator(1001)
+        # One for all frames: its preparations, with threads of its own, take longer than a small frame.
+        self._reformatter = VideoReformatter()
         self.count = 0
         """Frames so far."""
         with self._refused():
@@ -75,7 +78,9 @@ class Film:
 
         with self._refused():
             for frame in np.ascontiguousarray(frames):
-                picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format=self._encoding.pixels)
+                picture = self._reformatter.reformat(
+                    av.VideoFrame.from_ndarray(frame, format="rgb24"), format=self._encoding.pixels
+                )
                 picture.pts, picture.time_base = self.count, 1 / self._rate
                 self._container.mux(self._stream.encode(picture))
                 self.count += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,7 +21,7 @@ from vqvideo.errors import InputError
 from vqvideo.spaces import ActionSpace
 
 if TYPE_CHECKING:
-    from av import VideoFrame
+    from av import Packet, VideoFrame
     from av.container import InputContainer
 
     from vqvideo.data.config import ImportConfig
@@ -102,25 +103,21 @@ class Film:
         with self._opened() as container:
             stream = container.streams.video[0]
             # Counted, since many containers do not say how many there are, and some are wrong about it.
-            packets = [(packet.pts, packet.is_discard) for packet in container.demux(stream) if packet.size]
+            held, shown, times = _counted(container.demux(stream))
             rate, said, unit = stream.average_rate or stream.guessed_rate, stream.frames, stream.time_base
-        shown = [time for time, discarded in packets if not discarded]
-        times = sorted(time for time in shown if time is not None)
-        self.times = np.array(times if len(times) == len(shown) else [], np.int64)
+        self.times = times if len(times) == shown else times[:0]
         """When each frame is shown, in the stream's own unit; empty where the container does not say it."""
         first = next(self.frames(), None)
-        if not packets or first is None:
+        if not held or first is None:
             raise InputError(f"{path}: it has a video stream, but no frame that can be decoded")
-        notes = (
-            [] if said <= len(packets) else [f"it says that it has {said} frames and holds {len(packets)}: cut off?"]
-        )
+        notes = [] if said <= held else [f"it says that it has {said} frames and holds {held}: cut off?"]
         gaps = np.diff(times) * float(unit or 0)
         if len(gaps) and gaps.max() > 2 * np.median(gaps):
             notes.append(
                 f"its frame rate varies (from one frame to the next it is {1000 * gaps.min():.0f} to "
                 f"{1000 * gaps.max():.0f} ms): frames are taken as they follow each other"
             )
-        self.facts = Facts(len(shown), float(rate) if rate else None, first.shape[:2], tuple(notes))
+        self.facts = Facts(shown, float(rate) if rate else None, first.shape[:2], tuple(notes))
 
     def moments(self, first: int = 0) -> Iterator[Moment]:
         """As `Recording`."""
@@ -132,12 +129,12 @@ class Film:
         with self._opened() as container:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
-            start = self._sought(container, first)
+            start, upright = self._sought(container, first), _Upright(stream.sample_aspect_ratio or Fraction(1))
             for number, frame in enumerate(container.decode(stream), start):
                 if self.every_frame:
                     self._check_place(number, frame.pts)
                 if number >= first:
-                    yield _upright(frame, stream.sample_aspect_ratio or Fraction(1))
+                    yield upright(frame)
 
     def _sought(self, container: InputContainer, first: int) -> int:
         """Goes to where decoding can begin before a frame; returns the number of the frame that comes next."""
@@ -180,23 +177,46 @@ class Film:
             raise InputError(f"{self.path}: not a video that can be read ({error.strerror or error})") from error
 
 
+def _counted(packets: Iterator[Packet]) -> tuple[int, int, NDArray[np.int64]]:
+    """How many packets there are, how many of their frames are shown, and when those are, as far as they say it, in
+    order.
+    """
+    held, shown, times = 0, 0, array("q")
+    for packet in packets:
+        if packet.size:
+            held += 1
+            shown += not packet.is_discard
+            if not packet.is_discard and packet.pts is not None:
+                times.append(packet.pts)
+    return held, shown, np.sort(np.array(times, np.int64))
+
+
 def _kinds(container: InputContainer) -> str:
     return ", ".join(sorted({stream.type for stream in container.streams}))
 
 
-def _upright(frame: VideoFrame, shape: Fraction) -> NDArray[np.uint8]:
+class _Upright:
     """Any pixel format as 8-bit RGB: pixels of another `shape` (width to height) made square, turned as the camera was
     held, transparent parts on white.
     """
-    width = max(1, round(frame.width * shape))
-    if any(component.is_alpha for component in frame.format.components):
-        rgba = frame.reformat(width=width, format="rgba").to_ndarray().astype(np.uint16)
-        colour, alpha = rgba[..., :3], rgba[..., 3:]
-        pixels = ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
-    else:
-        pixels = frame.reformat(width=width, format="rgb24").to_ndarray().astype(np.uint8, copy=False)
-    # Degrees against the clock.
-    return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
+
+    def __init__(self, shape: Fraction) -> None:
+        from av.video.reformatter import VideoReformatter
+
+        self.shape = shape
+        # One for all frames: its preparations, with threads of its own, take longer than a small frame.
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, frame: VideoFrame) -> NDArray[np.uint8]:
+        transparent = any(component.is_alpha for component in frame.format.components)
+        width = max(1, round(frame.width * self.shape))
+        form = "rgba" if transparent else "rgb24"
+        pixels = self._reformatter.reformat(frame, width=width, format=form).to_ndarray()
+        if transparent:
+            colour, alpha = pixels[..., :3].astype(np.uint16), pixels[..., 3:].astype(np.uint16)
+            pixels = (colour * alpha + 255 * (255 - alpha) + 127) // 255
+        # Degrees against the clock.
+        return np.ascontiguousarray(np.rot90(pixels.astype(np.uint8, copy=False), round(frame.rotation / 90)))
 
 
 class FilmPiece:
