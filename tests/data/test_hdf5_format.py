@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from vqvideo.data.config import ImportConfig
-from vqvideo.data.formats import format_of
+from vqvideo.data.formats import format_of, reader_of
 from vqvideo.data.importing import import_data
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
@@ -199,6 +199,13 @@ def test_groups_with_frames_of_their_own_are_episodes(tmp_path: Path) -> None:
     whole = write(tmp_path / "w.h5", **{"obs/image": FRAMES, "next_obs/image": FRAMES, "action/steer": STEER})
     store = imported(whole, out=tmp_path / "whole")
     assert ([entry.length for entry in store.entries], store.meta.action_space.size) == ([9], 1)
+
+
+def test_an_episode_without_a_number_is_not_left_out_beside_those_that_have_one(tmp_path: Path) -> None:
+    names = [f"{name}/frames" for name in ("demo_10", "demo_9", "last")]
+    path = write(tmp_path / "a.h5", **dict.fromkeys(names, FRAMES), **{"mask/train": [b"demo_9"]})
+    _, reader = reader_of(ImportConfig(path))
+    assert list(reader.names) == ["demo_9", "demo_10", "last"]
 
 
 def test_linked_episodes_are_not_left_out_in_silence(tmp_path: Path) -> None:

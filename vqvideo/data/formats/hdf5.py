@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vqvideo.data.files_below import files_below
 from vqvideo.data.formats.contained import LEFT_OUT, ContainedReader, Container
 from vqvideo.data.formats.hdf5_group import COUNTED, CountedFrames, Group, child, opened
@@ -64,8 +66,9 @@ def _episode_groups(path: Path) -> list[str]:
 
 
 def _episodes_in(group: Any, at: str, where: str) -> list[str]:
-    """Of what lies in a group: the groups that are numbered; what is in the one called data, or in the only one; or,
-    if there are no arrays beside them, several that have frames of their own. Else it is an episode itself.
+    """Of what lies in a group: the groups that are numbered, with any that have frames of their own beside them; what
+    is in the one called data, or in the only one; or several with frames, where there are no arrays beside them. Else
+    it is an episode itself.
     """
     import h5py
 
@@ -73,22 +76,25 @@ def _episodes_in(group: Any, at: str, where: str) -> list[str]:
     # What a link leads to is not looked at: one among episodes is refused when it is opened.
     groups = [name for name in group if name in links or group.get(name, getclass=True) is h5py.Group]
     inside, alone = f"{at}/" if at else "", len(groups) == len(group)
+    shown = [name for name in groups if name not in links and not LEFT_OUT.search(name)]
+    holding = [name for name in shown if group[name].visititems(_may_be_frames)]
     if numbered := [name for name in groups if _NUMBERED.fullmatch(name)]:
-        return [inside + name for name in numbered]
+        return [inside + name for name in sorted({*numbered, *holding})]
     for name in groups:
         if name == "data" or (alone and len(groups) == 1):
             found = _episodes_in(child(group, name, where), inside + name, where)
             if alone or found != [inside + name]:
                 return found
-    shown = [name for name in groups if not LEFT_OUT.search(name)] if alone else []
-    holding = [inside + name for name in shown if name in links or group[name].visititems(_may_be_frames)]
-    return holding if len(holding) > 1 else [at]
+    several = [inside + name for name in {*holding, *links}] if alone else []
+    return several if len(several) > 1 else [at]
 
 
 def _may_be_frames(name: str, found: Any) -> bool | None:
     """True or None, by which a visit goes on."""
+    import h5py
+
     shape = getattr(found, "shape", None) or ()
-    return len(shape) >= 3 or (len(shape) > 0 and found.dtype.kind in "O") or None
+    return len(shape) >= 3 or (len(shape) > 0 and h5py.check_vlen_dtype(found.dtype) == np.uint8) or None
 
 
 def _in_order(names: list[str]) -> list[str]:
