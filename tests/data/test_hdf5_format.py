@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from vqvideo.data.config import ImportConfig
-from vqvideo.data.formats import format_of, reader_of
+from vqvideo.data.formats import format_of, hdf5_group, reader_of
 from vqvideo.data.importing import import_data
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
@@ -206,6 +206,16 @@ def test_an_episode_without_a_number_is_not_left_out_beside_those_that_have_one(
     path = write(tmp_path / "a.h5", **dict.fromkeys(names, FRAMES), **{"mask/train": [b"demo_9"]})
     _, reader = reader_of(ImportConfig(path))
     assert list(reader.names) == ["demo_9", "demo_10", "last"]
+
+
+def test_groups_that_hold_each_other_come_to_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hdf5_group, "_MOST_ARRAYS", 1000)
+    path = write(tmp_path / "a.h5", frames=FRAMES)
+    with h5py.File(path, "a") as file:
+        for name in "abcdefgh":
+            file[name] = file["/"]
+    with pytest.raises(InputError, match="more than 1000 arrays and groups"):
+        imported(path)
 
 
 def test_linked_episodes_are_not_left_out_in_silence(tmp_path: Path) -> None:

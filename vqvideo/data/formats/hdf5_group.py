@@ -68,6 +68,7 @@ class Group:
         self.path, self.group = path, group
         self.where, self.whole = f"{path}: {group}" if group else str(path), bool(group)
         self.arrays: dict[str, Header] = {}
+        self._seen = 0
         with opened(path) as file:
             node = file
             for part in filter(None, group.split("/")):
@@ -81,13 +82,15 @@ class Group:
         import h5py
 
         for name in group:
+            # Groups that hold each other have no end.
+            self._seen += 1
+            if self._seen > _MOST_ARRAYS:
+                raise InputError(f"{self.where}: more than {_MOST_ARRAYS} arrays and groups")
             found = child(group, name, self.where)
             if isinstance(found, h5py.Group) and depth < 8:
                 self._walk(found, f"{prefix}{name}/", depth + 1)
             elif isinstance(found, h5py.Dataset) and (header := self._header(found, prefix + name)):
                 self.arrays[prefix + name] = header
-            if len(self.arrays) > _MOST_ARRAYS:
-                raise InputError(f"{self.where}: more than {_MOST_ARRAYS} arrays")
 
     def _header(self, dataset: Any, name: str) -> Header | None:
         import h5py
