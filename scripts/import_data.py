@@ -2,6 +2,7 @@
 
     python scripts/import_data.py my_game                            a folder or a file, into data/my_game
     python scripts/import_data.py my_game --dry-run                  only says what would be done, and shows it
+    python scripts/import_data.py hf://lerobot/pusht               a data set, or a store, of the Hugging Face Hub
     python scripts/import_data.py --from videos my_game --out data/my_game --frame-size 48x96 --fps 10
 
 A film with a file of the same name beside it (game1.mp4, game1.csv: a row per frame, with columns such as action_0,

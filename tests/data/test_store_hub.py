@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import fnmatch
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import exports
 import huggingface_hub
+import numpy as np
 import pytest
 from huggingface_hub.errors import HfHubHTTPError
 
+from vqvideo.data.config import ImportConfig
+from vqvideo.data.export import export_store
+from vqvideo.data.export_config import ExportConfig
+from vqvideo.data.importing import import_data
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
 
@@ -57,7 +63,9 @@ class FakeHub:
                 (self.root / repo_id / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(path, self.root / repo_id / name)
 
-    def snapshot_download(self, repo_id: str, *, repo_type: str, allow_patterns: list[str], **more: Any) -> str:
+    def snapshot_download(
+        self, repo_id: str, *, repo_type: str, allow_patterns: tuple[str, ...] | list[str] = ("*",), **more: Any
+    ) -> str:
         if not (self.root / repo_id).exists():
             raise _NoRepositoryError("404 Client Error.\nRepository Not Found")
         cache = self.root.parent / "cache" / repo_id
@@ -65,6 +73,7 @@ class FakeHub:
             name = path.relative_to(self.root / repo_id)
             if path.is_file() and any(fnmatch.fnmatch(str(name), pattern) for pattern in allow_patterns):
                 (cache / name).parent.mkdir(parents=True, exist_ok=True)
+                (cache / name).unlink(missing_ok=True)
                 (cache / name).symlink_to(path)
         return str(cache)
 
@@ -165,3 +174,36 @@ def test_errors_of_ours_stay_what_they_are(hub: FakeHub, store: Store, monkeypat
     monkeypatch.setattr(hub, "upload_folder", broken, raising=False)
     with pytest.raises(ZeroDivisionError):
         store.push_to_hub("me/my_game")
+
+
+# ---------------------------------------------------------------- import_data.py hf://...
+
+
+def test_a_store_on_the_hub_is_imported_as_it_is(
+    hub: FakeHub, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.push_to_hub("me/my_game")
+    options = ImportConfig(Path("hf://me/my_game"))
+    assert import_data(replace(options, dry_run=True)) == Path("data/my_game")
+    assert not Path("data").exists()
+    assert Store.open(import_data(options)).digest == store.digest
+    assert "data/my_game: 4 episodes, as they are in me/my_game" in capsys.readouterr().out
+
+
+def test_a_data_set_on_the_hub_is_imported_by_what_it_is(hub: FakeHub, store: Store) -> None:
+    pytest.importorskip("pyarrow")
+    export_store(ExportConfig(store.path, "lerobot", hub.root / "me" / "arm", lossless=True))
+    back = Store.open(import_data(ImportConfig(Path("hf://me/arm"), frame_size=8, held_out_every=3)))
+    assert (back.path, back.meta.env_id, back.meta.imported) == (Path("data/arm"), "arm", "lerobot")
+    assert [entry.sha256 for entry in back.entries] != []
+    for mine, theirs in zip(store.entries, back.entries, strict=True):
+        assert np.array_equal(back.episode(theirs).frames, store.episode(mine).frames)
+    again = import_data(ImportConfig(Path("hf://me/arm"), frame_size=8, held_out_every=3))
+    assert len(Store.open(again).entries) == len(store.entries), "nothing is imported twice"
+
+
+def test_a_data_set_that_is_not_on_the_hub_is_said(hub: FakeHub) -> None:
+    with pytest.raises(InputError, match=r"^me/nothing: the Hub did not give it"):
+        import_data(ImportConfig(Path("hf://me/nothing")))
+    with pytest.raises(InputError, match="expected a name such as"):
+        import_data(ImportConfig(Path("hf://nothing")))

@@ -136,11 +136,14 @@ class ImportConfig:
     """What to make a store of that was recorded elsewhere."""
 
     source: tyro.conf.Positional[Path]
-    """A folder of recordings, searched in depth, or one file."""
+    """A folder of recordings, searched in depth, or one file; hf://someone/name for a data set of the Hugging Face
+    Hub."""
     format: Annotated[str | None, tyro.conf.arg(name="from", metavar="FORMAT")] = None
     """What they are, one of the formats above; by default what they look like."""
     out: Path | None = None
     """Folder of the store; by default data/<source>, such as data/my_videos."""
+    title: str | None = None
+    """What the store says that it shows; by default the name of the source."""
     frame_size: Size = 64
     """Of the stored frames in pixels: 64 for squares, 48x96 for a height of 48 and a width of 96."""
     fit: Literal["crop", "pad", "stretch"] = "crop"
@@ -193,9 +196,19 @@ class ImportConfig:
 
     @property
     def name(self) -> str:
-        """What the source is called: the name of the folder, or of the file without its ending."""
+        """What the store shows: as asked, or the name of the folder, of the file without its ending, or of the
+        repository.
+        """
+        if self.title is not None or self.repository is not None:
+            return self.title or str(self.repository).rpartition("/")[2]
         place = self.source.resolve()
         return place.stem if place.is_file() else place.name
+
+    @property
+    def repository(self) -> str | None:
+        """The repository that is to be fetched, if the source is one."""
+        # What looks like an address is a path whose double slash is lost.
+        return "/".join(self.source.parts[1:]) if self.source.parts[:1] == ("hf:",) else None
 
     @property
     def folder(self) -> Path:

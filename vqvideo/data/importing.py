@@ -10,10 +10,12 @@ import logging
 import os
 from collections.abc import Callable, Generator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
+from vqvideo.data import store_hub
 from vqvideo.data.collect import split_of
 from vqvideo.data.config import ImportConfig
 from vqvideo.data.contact_sheet import contact_sheet
@@ -21,8 +23,9 @@ from vqvideo.data.formats import reader_of
 from vqvideo.data.import_jobs import EpisodeMaker, Made, jobs
 from vqvideo.data.import_plan import SHOWN, SOURCES, Piece, Plan, planned, sources, to_line, told
 from vqvideo.data.import_pool import here, in_processes
+from vqvideo.data.index import META
 from vqvideo.data.main_guard import end_second_recording
-from vqvideo.data.store import StoreWriter
+from vqvideo.data.store import Store, StoreWriter
 from vqvideo.data.workers import cores
 from vqvideo.errors import InputError
 from vqvideo.storage import files
@@ -37,6 +40,8 @@ def import_data(options: ImportConfig) -> Path:
         InputError: nothing is there, something cannot be read, or the store was made with other settings.
     """
     end_second_recording()
+    if options.repository is not None:
+        return _from_hub(options, options.repository)
     plan = planned(options, *reader_of(options))
     print("\n".join(told(options, plan)), flush=True)
     if plan.broken and not options.skip_broken:
@@ -54,6 +59,20 @@ def import_data(options: ImportConfig) -> Path:
         print(f"{options.folder}: {len(writer.indices) - plan.before} new episodes, {importer.frames} frames")
     if options.dry_run and plan.episodes:
         print(f"{contact_sheet(plan, options)} shows frames as they would be stored")
+    return options.folder
+
+
+def _from_hub(options: ImportConfig, repository: str) -> Path:
+    """Imports what is in a repository; a store comes as it is."""
+    snapshot = store_hub.snapshot(repository)
+    if not (snapshot / META).is_file():
+        options = replace(options, source=snapshot, title=options.name, out=options.folder)
+        return import_data(options)
+    if options.dry_run:
+        print(f"{repository} is a store: it would come into {options.folder} as it is")
+    else:
+        store = Store.from_hub(repository, options.folder)
+        print(f"{options.folder}: {len(store.entries)} episodes, as they are in {repository}")
     return options.folder
 
 

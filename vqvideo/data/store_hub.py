@@ -81,25 +81,31 @@ def pulled(repo_id: str, folder: Path, **hub: Any) -> Iterator[Path]:
     """The files of a repository in a temporary folder, which becomes `folder` if nothing is raised inside. See
     `Store.from_hub`.
     """
-    from huggingface_hub import snapshot_download
-
     _check_name(repo_id)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: it exists and is not empty; open it (Store.open) or choose another folder")
-    with _hub_errors(repo_id, "the Hub did not give it"):
-        snapshot = snapshot_download(repo_id, repo_type="dataset", allow_patterns=FILES, **hub)
+    arrived = snapshot(repo_id, allow_patterns=FILES, **hub)
     files.make_folder(folder.parent)
     temporary = files.aside(folder)
     try:
         with files.disk_errors(folder):
             # The Hub's cache is made of links, which a store refuses.
-            shutil.copytree(snapshot, temporary)
+            shutil.copytree(arrived, temporary)
         yield temporary
         with files.disk_errors(folder):
             files.make_durable(temporary)
             files.swap_in(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def snapshot(repo_id: str, **hub: Any) -> Path:
+    """The files of a repository in the cache of the Hub. InputError if they cannot be had."""
+    from huggingface_hub import snapshot_download
+
+    _check_name(repo_id)
+    with _hub_errors(repo_id, "the Hub did not give it"):
+        return Path(snapshot_download(repo_id, repo_type="dataset", **hub))
 
 
 def default_folder(repo_id: str) -> Path:
