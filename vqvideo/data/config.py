@@ -172,7 +172,8 @@ class ImportConfig:
     steps: int | None = None
     """Longest episode: longer recordings are cut. By default 200, or less where else no episode could be held out."""
     held_out_every: int | None = None
-    """Every n-th episode is held out for evaluation; 0 for none. By default 6, or the last one of fewer."""
+    """Every n-th episode is held out for evaluation; 0 for none. By default 6, or the last one of fewer. What its
+    authors hold out, as the test images of MNIST, stays so, and no others beside it."""
     workers: int | None = None
     """Processes that decode; by default one per core where there is enough to do."""
     skip_broken: bool = False

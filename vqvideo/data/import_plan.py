@@ -76,6 +76,10 @@ class Work:
         """Frames to store, if all can be decoded."""
         return max(0, -(-(self.facts.frames - self.begin) // self.every))
 
+    def split_of(self, index: int, held_out_every: int) -> str:
+        """Of its episode with a number in the store: as its authors say, or by the number."""
+        return self.facts.split or split_of(index, held_out_every)
+
     def spans(self, steps: int) -> list[Span]:
         """Which frames become which episode of at most so many steps."""
         return list(spans(self.begin, self.facts.frames, self.every, steps, self.recording.ends))
@@ -276,10 +280,10 @@ def _cuts(
     if options.steps is None and options.held_out_every != 0 and sum(len(one.spans(steps)) for one in work) == 1:
         steps = max(1, max(kept) // 2 - 1)
         notes.append(f"the only recording is cut into episodes of {steps} steps, so that one can be held out")
-    count = sum(len(one.spans(steps)) for one in work)
-    asked = options.held_out_every
+    owners = [one for one in work for _ in one.spans(steps)]
+    count, asked = len(owners), options.held_out_every
     every = min(_HELD_OUT_EVERY, max(2, count)) if asked is None else asked
-    if count and not any(split_of(index, every) == "held_out" for index in range(count)):
+    if count and not any(one.split_of(index, every) == "held_out" for index, one in enumerate(owners)):
         notes.append("no episode is held out, and trainings need one: lower --steps or --held-out-every, or add more")
     return steps, every, notes
 

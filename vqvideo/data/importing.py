@@ -16,7 +16,6 @@ from pathlib import Path
 from tqdm import tqdm
 
 from vqvideo.data import store_hub
-from vqvideo.data.collect import split_of
 from vqvideo.data.config import ImportConfig
 from vqvideo.data.contact_sheet import contact_sheet
 from vqvideo.data.formats import reader_of
@@ -134,7 +133,7 @@ class _Importer:
                 logger.warning(
                     "%s: %d frames are missing from frame %d on", work.name, expected - made.episode.length, span.first
                 )
-            self.writer.add(index, made.episode, split_of(index, self.plan.meta.held_out_every))
+            self.writer.add(index, made.episode, work.split_of(index, self.plan.meta.held_out_every))
             self.frames += made.episode.length + 1
 
     def _ended(self, number: int) -> None:

@@ -37,6 +37,8 @@ class Facts:
     """(h, w) in pixels, upright."""
     notes: tuple[str, ...] = ()
     """What a user should know of it, such as a variable frame rate."""
+    split: str | None = None
+    """"train" or "held_out" where its authors say it; None: every n-th episode is held out."""
 
 
 class Moment(NamedTuple):
@@ -107,6 +109,8 @@ class Format(NamedTuple):
     """The class of its reader there."""
     what: str
     """What it is, for the help."""
+    get: str = ""
+    """How to get what is common, for whom it is missing."""
 
 
 FORMATS = {
@@ -122,6 +126,13 @@ FORMATS = {
     "rlds": Format("rlds", "RLDS", "datasets of RLDS (Open X-Embodiment) as TFDS stores them: TFRecord, ArrayRecord"),
     "array-record": Format(
         "raw_videos", "RawVideos", "ArrayRecord of raw videos and actions, as jasmine and jafar write it"
+    ),
+    "mnist": Format(
+        "mnist",
+        "MNIST",
+        "idx files of MNIST, Fashion-MNIST, KMNIST: labels are the actions",
+        """Download it: python -c "from torchvision.datasets import MNIST; MNIST('data', download=True)"; then it is \
+in data/MNIST/raw""",
     ),
     "hdf5": Format(
         "hdf5",
@@ -152,7 +163,8 @@ def reader_of(options: ImportConfig) -> tuple[str, Reader]:
     Raises:
         InputError: nothing is there.
     """
-    if options.format and not options.source.exists():
-        raise InputError(f"{options.source}: no such file or folder")
     name = options.format or format_of(options.source)
+    get = FORMATS[name].get if name in FORMATS else ""
+    if not options.source.exists() and (options.format or get):
+        raise InputError(f"{options.source}: no such file or folder{get and f'. {get}'}")
     return name, reader_class(name)(options)
