@@ -54,6 +54,8 @@ class Options(Source):
     """Equal seeds dream equal dreams."""
     threads: int | None = None
     """CPU threads; by default measured."""
+    compile: bool = False
+    """Dream by torch.compile: it takes minutes before the first dream, and pays for long ones."""
     json: Path | None = None
     """Figures; by default evaluation.json beside the world model, for a shipped one in runs/<name>."""
 
@@ -72,6 +74,8 @@ def evaluate(options: Options) -> dict[str, Any]:
     check_writable(out.parent)
     configure_threads(options.threads)
     world, store = options.find()
+    if options.compile:
+        world.compile_steps()
     began = time.perf_counter()
     clips = clips_to_dream(world, store, context=options.context, horizon=options.horizon)
     frechet = FrechetConfig(options.block, options.frames, options.side) if options.frechet else None

@@ -59,6 +59,8 @@ class Options(Source):
     on, with actions and imagined rewards, up to where the model lets it end."""
     threads: int | None = None
     """CPU threads; by default measured."""
+    compile: bool = False
+    """Dream by torch.compile: it takes minutes before the first dream, and pays for long ones."""
 
     def __post_init__(self) -> None:
         # Clips lend each other their actions.
@@ -84,6 +86,8 @@ def rollout(options: Options) -> Result:
 
     configure_threads(options.threads)
     world, store = options.find()
+    if options.compile:
+        world.compile_steps()
     clips = clips_to_dream(world, store, context=options.context, length=options.length)
     out = options.out or options.results / "rollout"
     files.make_folder(out)

@@ -117,7 +117,7 @@ class Dreams:
         """The dreams, a few steps under way."""
         world = self.world.load().to(device).eval().requires_grad_(False)
         if (mode := MODES[self.mode]) is not None:
-            _compile(world, mode)
+            world.compile_steps(mode)
         with self.autocast(device):
             dreaming = Dreaming(world, self.streams, self.sampling)
             # What is compiled is compiled again when the ring begins and when it wraps around.
@@ -154,12 +154,3 @@ def state_bytes(state: Any) -> int:
     tensors = [leaf for leaf in tree_leaves(state) if isinstance(leaf, Tensor)]
     storages = [tensor.untyped_storage() for tensor in tensors]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
-
-
-def _compile(world: WorldModel, mode: str) -> None:
-    """Compiles what every head needs: the backbone of the prior and the decoder of the tokenizer."""
-    # Many worlds share the code that is compiled; past the limit, it would silently run as written.
-    torch._dynamo.config.recompile_limit = 1000
-    backbone = world.prior.backbone
-    setattr(backbone, "step", torch.compile(backbone.step, mode=mode))  # noqa: B010
-    world.vqvae.decoder.compile(mode=mode)

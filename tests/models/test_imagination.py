@@ -30,6 +30,23 @@ def dream(world: WorldModel, seed: int = 0, steps: int = 4, batch: int = 2) -> I
 # ---------------------------------------------------------------- dreaming
 
 
+@pytest.mark.slow
+def test_a_compiled_world_dreams_what_it_did() -> None:
+    world = tiny_world()
+    before = dream(world, steps=6)
+    world.compile_steps()
+    assert world.prior.backbone.step is not type(world.prior.backbone).step
+    after = dream(world, steps=6)
+    torch.testing.assert_close(after.entropy, before.entropy, rtol=1e-3, atol=1e-3)
+    assert (after.codes == before.codes).float().mean() > 0.99
+
+
+def test_to_compile_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(InputError, match=r"needs a C\+\+ compiler, and there is no g\+\+"):
+        tiny_world().compile_steps()
+
+
 def test_equal_seeds_dream_equal_dreams() -> None:
     world = tiny_world()
     assert same(dream(world, seed=3), dream(world, seed=3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,6 +22,8 @@ from vqvideo.models.rows import Randomness
 from vqvideo.models.tokenizer.causal import TimeState
 from vqvideo.models.tokenizer.vqvae import VQVAE
 from vqvideo.spaces import ActionSpace, as_float32
+
+_COMPILERS = ("g++", "clang++", "cl")
 
 
 @dataclass(frozen=True)
@@ -217,6 +220,27 @@ class Imaginer(nn.Module):
             frames, fresh, *past = in_parts(shown, len(actions), actions.device)
         step = WorldStep(frames, imagined.codes, imagined.reward, imagined.termination, imagined.entropy)
         return step, WorldState(prior, TimeState(tuple(past), fresh))
+
+    def compile_steps(self, mode: str = "default") -> None:
+        """Lets torch.compile make the passes of a dreamt step: the prior's backbone and the tokenizer's decoder. That
+        takes minutes, which are spent during the first steps, and pays for long dreams.
+
+        Args:
+            mode: as torch.compile knows it.
+
+        Raises:
+            InputError: no C++ compiler, which it needs for the CPU.
+        """
+        if self.device.type == "cpu" and not any(map(shutil.which, _COMPILERS)):
+            raise InputError(
+                f"torch.compile needs a C++ compiler, and there is no {' or '.join(_COMPILERS)}: install one "
+                "(apt install g++), or go without"
+            )
+        # Many worlds share the code that is compiled; past the limit, it would silently run as written.
+        torch._dynamo.config.recompile_limit = 1000
+        backbone = self.prior.backbone
+        setattr(backbone, "step", torch.compile(backbone.step, mode=mode))  # noqa: B010
+        self.vqvae.decoder.compile(mode=mode)
 
     def _given(self, actions: ArrayLike | None, batch: int, count: int) -> ArrayLike:
         """The actions, or (b, t, 0) in the place of None; InputError if this world has actions."""
