@@ -20,7 +20,7 @@ from vqvideo.models.quantizers import (
     ResidualVQConfig,
     SimVQConfig,
 )
-from vqvideo.models.tokenizer import BackboneConfig, ConvConfig, FactorisedConv, VQVAEConfig
+from vqvideo.models.tokenizer import Backbone, BackboneConfig, FactorisedConv, StridedConv, VQVAEConfig
 from vqvideo.models.tokenizer.vqvae import VQVAE
 
 BACKBONES = get_args(BackboneConfig)
@@ -45,16 +45,20 @@ def name_of(value: Any) -> str:
     return value.__name__ if isinstance(value, type) else str(value)
 
 
-def small_backbone(kind: type[ConvConfig] = FactorisedConv, stride: int | None = None, **changes: Any) -> ConvConfig:
-    """Two levels, 8 and 16 channels wide, 4 x 4 pixels and `stride` frames per cell: 2 where the kind can. Skips the
-    test of a stride that the kind has not.
+_TWO_LEVELS = {"patch": 2, "widths": (8, 16), "encoder_blocks": 1, "decoder_blocks": 1}
+SMALL_BACKBONES: dict[type, dict[str, Any]] = {StridedConv: {"width": 32, "blocks": 1}}
+"""Settings that make a backbone small; one that is not listed has two levels, 8 and 16 channels wide."""
+
+
+def small_backbone(kind: type[Backbone] = FactorisedConv, stride: int | None = None, **changes: Any) -> Backbone:
+    """A small one of 4 x 4 pixels and `stride` frames per cell: 2 where the kind can. Skips the test of a stride that
+    the kind has not.
     """
     if stride is None:
         stride = 2 if 2 in kind.time_strides else 1
     if stride not in kind.time_strides:
         pytest.skip(f"{kind.__name__} has no time stride {stride}")
-    settings = {"strides": (stride, 4, 4), "patch": 2, "widths": (8, 16), "encoder_blocks": 1, "decoder_blocks": 1}
-    return kind(**{**settings, **changes})
+    return kind(**{"strides": (stride, 4, 4), **SMALL_BACKBONES.get(kind, _TWO_LEVELS), **changes})
 
 
 def small_quantizer(kind: type = EMAVQConfig, **changes: Any) -> Any:
@@ -73,7 +77,7 @@ def wake(model: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def small_vqvae(
-    backbone: type[ConvConfig] = FactorisedConv,
+    backbone: type[Backbone] = FactorisedConv,
     quantizer: type = EMAVQConfig,
     stride: int | None = None,
     **settings: Any,

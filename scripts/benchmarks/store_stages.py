@@ -105,7 +105,7 @@ def _cache(store: Path) -> Any:
     from vqvideo.data.code_cache import CodeCache
     from vqvideo.data.config import SegmentConfig
     from vqvideo.data.store import Store
-    from vqvideo.models.tokenizer.config import FactorisedConv, VQVAEConfig
+    from vqvideo.models.tokenizer import FactorisedConv, VQVAEConfig
 
     torch.manual_seed(0)
     tokenizer = VQVAEConfig(FactorisedConv(strides=(2, 8, 8), patch=8, widths=(32,))).build((64, 64)).eval()

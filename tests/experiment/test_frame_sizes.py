@@ -14,7 +14,7 @@ from vqvideo.experiment.checks import check_settings
 from vqvideo.experiment.config import Experiment, TrainingOptions, parse, vqvae_folder
 from vqvideo.experiment.frame_sizes import about_tokens, fitted
 from vqvideo.experiment.tokenizer import train_vqvae
-from vqvideo.models.tokenizer.config import FactorisedConv
+from vqvideo.models.tokenizer import FactorisedConv
 from vqvideo.models.tokenizer.vqvae import VQVAE
 from vqvideo.scripts.train_vqvae import CONFIG
 from vqvideo.storage.records import read_yaml, typed

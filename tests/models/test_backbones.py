@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_tokenizers import BACKBONES, STRIDES, name_of, small_backbone, wake
+from tiny_tokenizers import BACKBONES, STRIDES, name_of, small_backbone, small_quantizer, wake
 from torch import Tensor, nn
 
 from vqvideo.errors import InputError
-from vqvideo.models.tokenizer import ConvConfig, FactorisedConv, FrameConv, VQVAEConfig
+from vqvideo.models.tokenizer import Backbone, ConvConfig, FactorisedConv, FrameConv, StridedConv, VQVAEConfig
 from vqvideo.models.tokenizer.backbones import Down, ResidualBlock, Up, make_decoder, make_encoder
 from vqvideo.models.tokenizer.causal import TimeState, TimeWalk
 
@@ -25,10 +25,11 @@ def run(net: nn.Module, x: Tensor, state: TimeState | None = None) -> tuple[Tens
         return net(x.movedim(1, -1), walk).movedim(-1, 1), walk.finish()
 
 
-def nets(kind: type[ConvConfig], stride: int) -> tuple[nn.Module, nn.Module]:
+def nets(kind: type[Backbone], stride: int) -> tuple[nn.Module, nn.Module]:
     torch.manual_seed(0)
     cfg = small_backbone(kind, stride)
-    return wake(make_encoder(cfg, 5)), wake(make_decoder(cfg, 5))
+    quantizer = small_quantizer(dim=5).build()
+    return wake(cfg.encoder(quantizer)), wake(cfg.decoder(5))
 
 
 # ---------------------------------------------------------------- properties of every backbone
@@ -36,7 +37,7 @@ def nets(kind: type[ConvConfig], stride: int) -> tuple[nn.Module, nn.Module]:
 
 @each_backbone
 @each_stride
-def test_encoder_and_decoder_undo_each_others_shapes(kind: type[ConvConfig], stride: int) -> None:
+def test_encoder_and_decoder_undo_each_others_shapes(kind: type[Backbone], stride: int) -> None:
     encoder, decoder = nets(kind, stride)
     z, _ = run(encoder, torch.randn(2, 3, 3 * stride, 16, 24))
     assert z.shape == (2, 5, 3, 4, 6)
@@ -44,7 +45,7 @@ def test_encoder_and_decoder_undo_each_others_shapes(kind: type[ConvConfig], str
 
 
 @each_backbone
-def test_the_past_reaches_later_latents_and_frames(kind: type[ConvConfig]) -> None:
+def test_the_past_reaches_later_latents_and_frames(kind: type[Backbone]) -> None:
     """Causal because it looks back, not because it looks at nothing."""
     encoder, decoder = nets(kind, 2)
     for net, shape, later in ((encoder, (1, 3, 6, 16, 16), 1), (decoder, (1, 5, 3, 4, 4), 2)):
@@ -57,7 +58,7 @@ def test_the_past_reaches_later_latents_and_frames(kind: type[ConvConfig]) -> No
 @each_backbone
 @each_stride
 @pytest.mark.parametrize("chunks", [(1, 1, 1, 1, 1), (2, 3), (1, 3, 1)])
-def test_chunks_give_what_the_whole_gives(kind: type[ConvConfig], stride: int, chunks: tuple[int, ...]) -> None:
+def test_chunks_give_what_the_whole_gives(kind: type[Backbone], stride: int, chunks: tuple[int, ...]) -> None:
     encoder, decoder = nets(kind, stride)
     frames, z = torch.randn(2, 3, 5 * stride, 16, 16), torch.randn(2, 5, 5, 4, 4)
     for net, x, lengths in ((encoder, frames, [c * stride for c in chunks]), (decoder, z, list(chunks))):
@@ -109,7 +110,7 @@ def test_levels_multiply_to_the_strides_and_fold_time_last(
     assert run(make_decoder(cfg, 3), torch.randn(1, 3, 1, 1, 2))[0].shape == (1, 3, t, h, 2 * w)
 
 
-@each_backbone
+@pytest.mark.parametrize("kind", [kind for kind in BACKBONES if issubclass(kind, ConvConfig)], ids=name_of)
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -123,11 +124,56 @@ def test_levels_multiply_to_the_strides_and_fold_time_last(
         ({"decoder_blocks": -1}, "expected at least"),
     ],
 )
-def test_a_config_that_cannot_be_built_is_refused(
-    kind: type[ConvConfig], settings: dict[str, Any], message: str
-) -> None:
+def test_a_config_that_cannot_be_built_is_refused(kind: type[Backbone], settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         small_backbone(kind, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"strides": (2, 4, 4)}, "time stride is 2, expected 1"),
+        ({"strides": (1, 4, 8)}, "the same power of two"),
+        ({"strides": (1, 6, 6)}, "the same power of two"),
+        ({"strides": (1, 1, 1)}, "the same power of two"),
+        ({"width": 0}, r"backbone.width is 0, expected at least 1"),
+        ({"per_cell": 0}, r"backbone.per_cell is 0, expected at least 1"),
+    ],
+)
+def test_strided_convolutions_that_cannot_be_built_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        StridedConv(**settings)
+
+
+# ---------------------------------------------------------------- the network of the first article
+
+
+def test_the_original_network_has_the_layers_of_the_article() -> None:
+    encoder, decoder = StridedConv().encoder(small_quantizer().build()), StridedConv().decoder(4)
+    convs = [m for net in (encoder, decoder) for m in net.modules() if isinstance(m, nn.modules.conv._ConvNd)]
+    found = [(type(conv).__name__, conv.kernel_size[-1], conv.stride[-1], conv.out_channels) for conv in convs]
+    block = [("Conv3d", 3, 1, 256), ("Conv3d", 1, 1, 256)]
+    down, up = [("Conv2d", 4, 2, 256)], [("ConvTranspose2d", 4, 2, 256), ("ConvTranspose2d", 4, 2, 3)]
+    assert found == [*down, *down, *block, *block, ("Conv3d", 1, 1, 4), ("Conv3d", 3, 1, 256), *block, *block, *up]
+
+
+def test_several_latents_of_a_cell_stand_beside_each_other() -> None:
+    model = VQVAEConfig(StridedConv(width=8, blocks=1, per_cell=10), small_quantizer()).build((32, 32)).eval()
+    frames = torch.rand(1, 1, 3, 32, 32)
+    codes = model.encode(frames)
+    assert codes.shape == (1, 1, 8, 80)
+    assert model.decode(codes).shape == frames.shape
+    other = codes.clone()
+    other[..., 0, 40:50] = (other[..., 0, 40:50] + 1) % 32
+    moved = (model.decode(other) - model.decode(codes))[0, 0].abs().sum(dim=0)
+    assert moved[:, 16:20].sum() > 0
+    assert moved[24:].sum() == 0, "a cell shows where it is"
+
+
+def test_a_finer_field_of_latents_is_coarsened_by_its_tokens() -> None:
+    backbone = StridedConv(per_cell=4)
+    assert backbone.coarsened((32, 32), 256) == backbone
+    assert backbone.coarsened((32, 32), 255) == StridedConv(strides=(1, 8, 8), per_cell=4)
 
 
 def test_without_blocks_a_token_is_its_own_cell_of_its_own_frame() -> None:

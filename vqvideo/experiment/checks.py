@@ -30,7 +30,8 @@ from vqvideo.experiment.frame_sizes import fitted
 from vqvideo.experiment.objective import TokenizerObjective, tokenizer_to_continue
 from vqvideo.experiment.warm_start import warm_start
 from vqvideo.models.prior import ActionStats, Prior, PriorSpec
-from vqvideo.models.tokenizer.config import VQVAEConfig, fitting_sizes
+from vqvideo.models.tokenizer.backbone_config import fitting_sizes
+from vqvideo.models.tokenizer.config import VQVAEConfig
 from vqvideo.models.tokenizer.vqvae import VQVAE
 from vqvideo.spaces import ActionSpace
 from vqvideo.storage import files

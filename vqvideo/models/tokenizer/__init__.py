@@ -3,15 +3,19 @@
 from typing import TYPE_CHECKING
 
 from vqvideo.models import on_first_use
-from vqvideo.models.tokenizer.config import (
-    VGG16,
-    AdversarialConfig,
+from vqvideo.models.tokenizer.backbone_config import (
+    Backbone,
     BackboneConfig,
     ConvConfig,
-    EfficientNetLite0,
     FactorisedConv,
     FrameConv,
     FullConv,
+    StridedConv,
+)
+from vqvideo.models.tokenizer.config import (
+    VGG16,
+    AdversarialConfig,
+    EfficientNetLite0,
     NoAdversary,
     NoPerceptual,
     PatchDiscriminator3D,

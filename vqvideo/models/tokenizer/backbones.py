@@ -8,12 +8,16 @@ newest frame. See `vqvideo.models.tokenizer.vqvae` for how a clip of 1 + s k fra
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from vqvideo.models.tokenizer.causal import CausalConv3d, ChannelNorm, TimeWalk, pointwise
-from vqvideo.models.tokenizer.config import ConvConfig, Stride
+
+if TYPE_CHECKING:
+    from vqvideo.models.tokenizer.backbone_config import ConvConfig, Stride
 
 
 class Down(nn.Module):

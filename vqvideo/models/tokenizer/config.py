@@ -5,162 +5,20 @@ built.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
 from vqvideo.errors import InputError, at_least
 from vqvideo.models import class_of
 from vqvideo.models.quantizers.config import EMAVQConfig, QuantizerConfig
+from vqvideo.models.tokenizer.backbone_config import BackboneConfig, FactorisedConv
 
 if TYPE_CHECKING:
     from vqvideo.models.tokenizer.discriminator import AdversarialTerm
     from vqvideo.models.tokenizer.features import FeatureNet
     from vqvideo.models.tokenizer.perceptual import PerceptualTerm
     from vqvideo.models.tokenizer.vqvae import VQVAE
-
-
-Stride = tuple[int, int, int]
-
-
-def fitting_sizes(size: tuple[int, int], cell: tuple[int, int]) -> str:
-    """The nearest frame sizes below and above `size` whose height and width are multiples of those of `cell`, to be
-    shown: "80 or 88", or "80x96 or 88x104" where height and width differ.
-    """
-    below = tuple(side // c * c for side, c in zip(size, cell, strict=True))
-    above = tuple(-(-side // c) * c for side, c in zip(size, cell, strict=True))
-    fitting = dict.fromkeys(sides for sides in (below, above) if min(sides) > 0)
-    return " or ".join(f"{h}" if h == w else f"{h}x{w}" for h, w in fitting)
-
-
-@dataclass(frozen=True)
-class ConvConfig:
-    """What the convolutional backbones share."""
-
-    time_strides: ClassVar[tuple[int, ...]] = (1, 2, 4)
-    """Time strides that it can have."""
-    least_blocks: ClassVar[int] = 1
-    """Residual blocks per level, at least."""
-
-    strides: Stride = (2, 8, 8)
-    """Frames, rows and columns per latent cell: time 1, 2 or 4; height and width powers of two."""
-    patch: int = 4
-    """Side of the squares that the stem folds into channels (space-to-depth)."""
-    widths: tuple[int, ...] = (64, 128)
-    """Channels per level, from the stem's resolution downwards; each further level halves height and width."""
-    encoder_blocks: int = 2
-    """Residual blocks per level of the encoder."""
-    decoder_blocks: int = 2
-    """Residual blocks per level of the decoder."""
-
-    def __post_init__(self) -> None:
-        t, h, w = self.strides
-        if t not in self.time_strides:
-            expected = " or ".join(map(str, self.time_strides))
-            raise InputError(f"backbone.strides {self.strides}: the time stride is {t}, expected {expected}")
-        if any(side < self.patch or side & (side - 1) for side in (h, w)) or self.patch & (self.patch - 1):
-            raise InputError(
-                f"backbone.strides {self.strides} with patch {self.patch}: "
-                "height and width strides are powers of two, the patch or more"
-            )
-        if min(self.encoder_blocks, self.decoder_blocks) < self.least_blocks:
-            raise InputError(
-                f"backbone.encoder_blocks {self.encoder_blocks} and decoder_blocks {self.decoder_blocks}: "
-                f"expected at least {self.least_blocks}, the residual blocks look back in time"
-            )
-        if len(self.widths) != len(self.level_strides):
-            raise InputError(
-                f"backbone.widths {self.widths}: strides {self.strides} with patch {self.patch} make "
-                f"{len(self.level_strides)} levels, give one width for each"
-            )
-        if min(self.widths) < 1:
-            raise InputError(f"backbone.widths {self.widths}: expected at least 1 channel per level")
-
-    def grid_of(self, frame_size: tuple[int, int]) -> tuple[int, int]:
-        """Rows and columns of tokens that frames of (h, w) pixels make.
-
-        Raises:
-            InputError: a side is no multiple of its stride; it names the nearest sizes that fit.
-        """
-        (h, w), (_, sh, sw) = frame_size, self.strides
-        if h % sh or w % sw:
-            raise InputError(
-                f"frames of {h}x{w} cannot be cut into cells of {sh}x{sw}: record with --frame-size "
-                f"{fitting_sizes(frame_size, (sh, sw))}, or change backbone.strides"
-            )
-        return h // sh, w // sw
-
-    def coarsened(self, frame_size: tuple[int, int], most_tokens: int, multiple: int = 1) -> Self:
-        """The same network on larger squares of pixels: stem and strides are doubled, and doubled again, until frames
-        make `most_tokens` tokens per latent step or fewer. Its grids stay as small as those of smaller frames.
-
-        Args:
-            frame_size: (h, w) in pixels.
-            most_tokens: the limit. More are left where the sides of the frames cannot be divided any further.
-            multiple: what rows and columns of tokens must stay a multiple of.
-        """
-        (h, w), (t, sh, sw) = frame_size, self.strides
-        if h * w <= most_tokens * sh * sw or h % (2 * sh * multiple) or w % (2 * sw * multiple):
-            return self
-        coarser = replace(self, strides=(t, 2 * sh, 2 * sw), patch=2 * self.patch)
-        return coarser.coarsened(frame_size, most_tokens, multiple)
-
-    @property
-    @abstractmethod
-    def kernels(self) -> tuple[Stride, ...]:
-        """Kernels of a residual block, in order."""
-
-    @property
-    def level_strides(self) -> tuple[Stride, ...]:
-        """The fold in front of each level. Time is folded last, where the grid is smallest."""
-        t, h, w = self.strides
-        rest = [h // self.patch, w // self.patch]
-        strides: list[Stride] = [(1, self.patch, self.patch)]
-        while max(rest) > 1:
-            fold = [2 if side > 1 else 1 for side in rest]
-            rest = [side // f for side, f in zip(rest, fold, strict=True)]
-            strides.append((1, fold[0], fold[1]))
-        strides[-1] = (t, *strides[-1][1:])
-        return tuple(strides)
-
-
-@dataclass(frozen=True)
-class FactorisedConv(ConvConfig):
-    """Residual blocks of a spatial (1, 3, 3) and a temporal (3, 1, 1) convolution: less than half the cost."""
-
-    @property
-    def kernels(self) -> tuple[Stride, ...]:
-        return ((1, 3, 3), (3, 1, 1))
-
-
-@dataclass(frozen=True)
-class FullConv(ConvConfig):
-    """Residual blocks of two full (3, 3, 3) convolutions."""
-
-    @property
-    def kernels(self) -> tuple[Stride, ...]:
-        return ((3, 3, 3), (3, 3, 3))
-
-
-@dataclass(frozen=True)
-class FrameConv(ConvConfig):
-    """Every frame by itself: the same frame always has the same codes, whatever was before it. For worlds that a single
-    frame tells all of, where an agent decides at every step. Without residual blocks each token is its own cell of the
-    picture and no more, which suits games made of tiles.
-    """
-
-    time_strides: ClassVar[tuple[int, ...]] = (1,)
-    least_blocks: ClassVar[int] = 0
-
-    strides: Stride = (1, 8, 8)
-    """Frames and pixels per latent step and token: (1, h, w)."""
-
-    @property
-    def kernels(self) -> tuple[Stride, ...]:
-        return ((1, 3, 3), (1, 1, 1))
-
-
-BackboneConfig = FactorisedConv | FullConv | FrameConv
 
 
 @dataclass(frozen=True)

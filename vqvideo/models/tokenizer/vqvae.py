@@ -28,7 +28,6 @@ from vqvideo.models.quantizers import OutsideConfig, Quantizer
 from vqvideo.models.quantizers.base import Quantized, fp32
 from vqvideo.models.quantizers.outside import checked, outside_config
 from vqvideo.models.quantizers.usage import CodeUsage
-from vqvideo.models.tokenizer.backbones import make_decoder, make_encoder
 from vqvideo.models.tokenizer.causal import TimeState, TimeWalk
 from vqvideo.models.tokenizer.config import VQVAEConfig
 from vqvideo.models.tokenizer.losses import reconstruction_loss
@@ -80,8 +79,8 @@ class VQVAE(HubModel):
             cfg = replace(cfg, quantizer=outside_config(self.quantizer))
         self.cfg, self.frame_size = cfg, (frame_size[0], frame_size[1])
         self.stride, self.grid = cfg.backbone.strides[0], cfg.grid_of(frame_size)
-        self.encoder = make_encoder(cfg.backbone, self.quantizer.dim)
-        self.decoder = make_decoder(cfg.backbone, self.quantizer.dim)
+        self.encoder = cfg.backbone.encoder(self.quantizer)
+        self.decoder = cfg.backbone.decoder(self.quantizer.dim)
         self.register_buffer("variance", torch.ones(()))
         self._usage: CodeUsage | None = None
         self._keeps_codes = False
