@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from vqvideo.data.playing import Policy
 from vqvideo.envs.atari import Arcade
 from vqvideo.envs.car_racing import Drive
+from vqvideo.envs.doom import Roam
 from vqvideo.envs.min_atar import Play
 from vqvideo.envs.mini_grid import Wander
 from vqvideo.errors import InputError, suggest
@@ -140,6 +141,7 @@ POLICIES: dict[str, Callable[[], Policy]] = {
     "arcade": Arcade,
     "minatar": Play,
     "wander": Wander,
+    "roam": Roam,
 }
 
 
@@ -174,7 +176,7 @@ def imagined_actions(name: str, space: spaces.Space, count: int, seed: int) -> l
         InputError: no such policy, or one that steers by the state of the real environment.
     """
     policy = make_policy(name)
-    if isinstance(policy, Drive | Arcade | Play | Wander):
+    if isinstance(policy, Drive | Arcade | Play | Wander | Roam):
         raise InputError(f"policy {name!r} looks at the real game, which a dream lacks: {suggest('', POLICIES)}")
     policy.reset(SpaceOnly(space), np.random.default_rng(seed))
     record = ActionSpace.from_gymnasium(space)

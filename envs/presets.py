@@ -9,6 +9,7 @@ from pathlib import Path
 import gymnasium
 
 from vqvideo.envs.car_racing import DrawOnDemand, draw_anywhere
+from vqvideo.envs.doom import named_actions
 from vqvideo.envs.families import preset_of
 from vqvideo.envs.modules import find_spec
 from vqvideo.envs.packages import PACKAGES, package_of, registered
@@ -40,6 +41,7 @@ PRESETS: dict[str, Preset] = {
         pixels="screen",
         fps=35.0,
         extra="doom",
+        name_actions=named_actions,
     ),
     "TinyWorld": Preset(
         env_id="vqvideo/TinyWorld-v0",

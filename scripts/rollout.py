@@ -4,18 +4,19 @@
     python scripts/rollout.py --env CarRacing --actions left       what if it had steered left?
     python scripts/rollout.py --env CarRacing --actions smooth     a policy of the recorder's
     python scripts/rollout.py --env CarRacing --actions=-0.5,0.2,0 a constant action
+    python scripts/rollout.py --env CarRacing --actions left --beside right brake    a row for each
     python scripts/rollout.py --env CarRacing --export minari      the dreams as a dataset, beside the video
 
-Writes a video with the rows real, reconstructed, imagined, a contact sheet, and the figures per latent step. Where
-nothing was trained or recorded, the world and the start clips that come with vqvideo are taken, and no simulator is
-needed.
+Writes a video with the rows real, reconstructed, imagined (or a row for each of several actions), a contact sheet, and
+the figures per latent step. Where nothing was trained or recorded, the world and the start clips that come with vqvideo
+are taken, and no simulator is needed.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from vqvideo.data.clips import Clips
     from vqvideo.evaluation.horizon import HorizonReport
+    from vqvideo.evaluation.pictures import Frames
     from vqvideo.world import WorldModel
 
 
@@ -50,13 +52,17 @@ class Options(Source):
     """Latent steps to imagine."""
     actions: str = "true"
     """true (those of the episode), a constant action by name or as numbers, or a policy: random, smooth, ..."""
+    beside: tuple[str, ...] = ()
+    """Further actions of that kind: the picture then has a row for each, of dreams that begin alike."""
+    columns: int = 12
+    """Frames of each row in the picture, spread evenly; the video shows all."""
     sampling: tyro.conf.OmitArgPrefixes[Sampling] = field(default_factory=Sampling)
     """How codes are drawn."""
     seed: int = 0
     """Equal seeds dream equal dreams."""
     export: Literal["lerobot", "minari", "mp4"] | None = None
-    """Also write the dreams as a dataset, into a new folder beside the videos: each an episode from the last real frame
-    on, with actions and imagined rewards, up to where the model lets it end."""
+    """Also write the dreams under --actions as a dataset, into a new folder beside the videos: each an episode from the
+    last real frame on, with actions and imagined rewards, up to where the model lets it end."""
     threads: int | None = None
     """CPU threads; by default measured."""
     compile: bool = False
@@ -64,7 +70,7 @@ class Options(Source):
 
     def __post_init__(self) -> None:
         # Clips lend each other their actions.
-        at_least(self, "--", clips=1, context=1, length=1, evaluate=2 if self.evaluate else 0)
+        at_least(self, "--", clips=1, context=1, length=1, columns=1, evaluate=2 if self.evaluate else 0)
 
 
 class Result(NamedTuple):
@@ -106,17 +112,16 @@ def rollout(options: Options) -> Result:
 
 def dream_pages(options: Options, world: WorldModel, clips: Clips, out: Path) -> tuple[Path, Path | None]:
     """Dreams and writes as many clips at once as a video shows; the first picture, and its video."""
-    from vqvideo.evaluation.pictures import dream_rows, save_media
+    from vqvideo.evaluation.pictures import save_media
 
     count = sum(map(len, pages(options, world, clips)))
     if count < options.clips:
         print(f"{count} clips, which are all of this length, instead of --clips {options.clips}")
     written = []
     for number, page in enumerate(pages(options, world, clips)):
-        frames, actions, seed = to_dream(options, world, clips, page, number)
-        rows = dream_rows(world, frames, actions, options.context, options.sampling, seed)
+        labels, rows = labelled_rows(options, world, clips, page, number)
         name = f"{stem(options)}_page{number + 1}" if number else stem(options)
-        written.append(save_media(out / name, rows, clips.store.meta.fps))
+        written.append(save_media(out / name, rows, clips.store.meta.fps, columns=options.columns, labels=labels))
     kept = {picture.stem for picture, _ in written}
     for earlier in out.glob(f"{stem(options)}_page*.*"):
         if earlier.stem not in kept:
@@ -126,6 +131,20 @@ def dream_pages(options: Options, world: WorldModel, clips: Clips, out: Path) ->
     if len(written) > 1:
         print(f"        {count} clips are on {len(written)} pages, the last one is {written[-1][0].stem}")
     return picture, video
+
+
+def labelled_rows(
+    options: Options, world: WorldModel, clips: Clips, page: list[int], number: int
+) -> tuple[Sequence[str], list[list[Frames]]]:
+    """What the rows of a page show, and the rows of each of its clips."""
+    from vqvideo.evaluation.pictures import LABELS, dream_rows, what_if_rows
+
+    frames, actions, seed = to_dream(options, world, clips, page, number)
+    if not options.beside:
+        return LABELS, dream_rows(world, frames, actions, options.context, options.sampling, seed)
+    names = (options.actions, *options.beside)
+    choices = [to_dream(replace(options, actions=name), world, clips, page, number)[1] for name in names]
+    return ("real", *names), what_if_rows(world, frames, choices, options.context, options.sampling, seed)
 
 
 def export_dreams(options: Options, world: WorldModel, clips: Clips, out: Path) -> None:
@@ -152,17 +171,20 @@ def dreams_folder(options: Options, out: Path) -> Path:
 
 def stem(options: Options) -> str:
     """How the names of all that is written begin."""
-    return f"dream_{options.actions.replace(',', '_')[:100]}"
+    return f"dream_{'_'.join((options.actions, *options.beside)).replace(',', '_')[:100]}"
 
 
 def pages(options: Options, world: WorldModel, clips: Clips) -> list[list[int]]:
     """The clips to dream on from, as many at once as a video shows."""
     import numpy as np
 
-    from vqvideo.evaluation.pictures import clips_on_page
+    from vqvideo.evaluation.pictures import LABELS, clips_on_page
 
     picks = clips.spread(options.clips)
-    return [page.tolist() for page in np.array_split(picks, -(-len(picks) // clips_on_page(world.vqvae.frame_size)))]
+    rows = 2 + len(options.beside) if options.beside else len(LABELS)
+    return [
+        page.tolist() for page in np.array_split(picks, -(-len(picks) // clips_on_page(world.vqvae.frame_size, rows)))
+    ]
 
 
 def to_dream(

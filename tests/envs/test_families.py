@@ -126,6 +126,6 @@ def test_a_misspelt_member_of_a_family_is_answered_with_its_nearest() -> None:
 
 
 def test_policies_of_a_family_refuse_other_games(tmp_path: Path) -> None:
-    for policy in ("arcade", "minatar", "wander"):
+    for policy in ("arcade", "minatar", "wander", "roam"):
         with pytest.raises(InputError, match=f"the policy {policy} .*: take --policy sticky-random"):
             recorded(tmp_path / policy, "TinyWorld", policy=policy)

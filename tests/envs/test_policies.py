@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,7 @@ def test_every_policy_of_the_table_can_be_made_and_is_listed_when_asked_for_anot
     for name in POLICIES:
         assert callable(make_policy(name))
     for name, hint in (
-        ("zzzzzzzz", "known: arcade, drive, minatar, random, smooth, sticky-random, wander"),
+        ("zzzzzzzz", "known: arcade, drive, minatar, random, roam, smooth, sticky-random, wander"),
         ("driev", "did you mean drive"),
     ):
         with pytest.raises(InputError, match=hint):
@@ -159,3 +160,34 @@ def test_curves_ask_for_less_speed_than_straights() -> None:
     places = np.cumsum(steps, axis=0)
     road = Road([(0.0, a, x, y) for a, (x, y) in zip(angles, places, strict=True)])
     assert road.safe_speed(45, 30.0, grip=60.0) < 0.5 * road.safe_speed(5, 30.0, grip=60.0)
+
+
+# --- the one that roams through Doom ---
+
+
+def roamed(frames: Any, steps: int = 600) -> list[str]:
+    """Names of what is pressed while `frames(step)` is seen."""
+    pytest.importorskip("vizdoom", reason="pip install 'vqvideo[doom]'")
+    env = envs.make(envs.PRESETS["Doom"])
+    names = envs.named_actions("Doom", ActionSpace.from_gymnasium(env.action_space))
+    pressed = {int(number): name for name, (number,) in names.items()}
+    policy = make_policy("roam")
+    policy.reset(env, np.random.default_rng(0))
+    found = [pressed[int(policy(frames(step)))] for step in range(steps)]
+    env.close()
+    return found
+
+
+def test_who_roams_walks_most_of_the_time_and_holds_what_it_presses() -> None:
+    pressed = roamed(lambda step: np.full((4, 4, 3), step % 2 * 200, np.uint8))
+    walked = np.mean([name == "move_forward" for name in pressed])
+    assert 0.4 < walked < 0.8
+    assert set(pressed) == {"move_forward", "move_left", "move_right", "turn_left", "turn_right"}
+    changes = np.mean([one != two for one, two in pairwise(pressed)])
+    assert 0.08 < changes < 0.25, "one change in about seven steps"
+
+
+def test_who_roams_turns_away_from_a_wall() -> None:
+    after_move = [two for one, two in pairwise(roamed(lambda _: FRAME)) if one.startswith("move")]
+    assert after_move
+    assert all(name.startswith("turn") for name in after_move), "the picture stands still"

@@ -30,6 +30,7 @@ from vqvideo.evaluation.pictures import (
     resized,
     save_media,
     shown_size,
+    what_if_rows,
     write_mp4,
     write_png,
 )
@@ -276,3 +277,22 @@ def test_the_line_of_a_dream_is_as_thick_at_any_size(tmp_path: Path) -> None:
     assert last.shape == (3 * 256 + 2, LABEL_WIDTH + 256, 3)
     assert np.abs(last[2 * 257 : 2 * 257 + 16, LABEL_WIDTH + 2 :].astype(int) - DREAMT).mean() < 10
     assert np.asarray(Image.open(picture)).shape == (3 * 128 + 2, LABEL_WIDTH + 9 * 128 + 8 * 2, 3)
+
+
+def test_what_if_rows_share_their_context_and_differ_by_the_action_alone() -> None:
+    world, frames = tiny_world(), noise_frames(2, 9)
+    choices = [torch.full((2, 8, 1), value) for value in (0.0, 0.0, 1.0)]
+    for clip, (real, *imagined) in enumerate(what_if_rows(world, frames, choices, 3, Sampling(), 0)):
+        assert np.array_equal(real, as_numpy(frames)[clip])
+        one, same, other = imagined
+        assert np.array_equal(one, same), "the same noise"
+        assert np.array_equal(one[:5], other[:5])
+        assert (one[5:] != other[5:]).any()
+
+
+def test_rows_bear_the_names_that_they_are_given() -> None:
+    clips = [[colour_clip(2, 64, 64)] * 2]
+    named, plain = contact_sheet(clips, 2, ("real", "left")), contact_sheet(clips, 2)
+    half = len(named) // 2
+    assert np.array_equal(named[:half], plain[:half])
+    assert (named[half + 1 :] != plain[half + 1 :]).any()

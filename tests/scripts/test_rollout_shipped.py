@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gymnasium import spaces
+from PIL import Image
 from processes import SCRIPTS, run
 from stores import make_meta
 from tiny_models import SIZE, tiny_episode, tiny_world
@@ -163,6 +164,17 @@ def test_more_clips_than_fit_beside_each_other_go_on_pages(tmp_path: Path, capsy
     assert (films[0] != films[1]).any()
     rollout.rollout(replace(SMALL, out=tmp_path / "out"))
     assert len(list((tmp_path / "out").iterdir())) == 2, "pages of an earlier call are gone"
+
+
+def test_several_actions_have_a_row_each(tmp_path: Path) -> None:
+    options = replace(SMALL, actions="left", beside=("0,1,0", "true"), columns=16, out=tmp_path / "out")
+    found = rollout.rollout(options)
+    assert found.picture == tmp_path / "out" / "dream_left_0_1_0_true.png"
+    frames = 1 + options.find_world().stride * 4
+    h, w, _ = np.asarray(Image.open(found.picture)).shape
+    assert (h, w) == (2 * (4 * 128 + 3) + 6, pictures.LABEL_WIDTH + frames * 128 + 2 * (frames - 1))
+    with pytest.raises(InputError, match="'lfet': did you mean left"):
+        rollout.rollout(replace(options, beside=("lfet",)))
 
 
 def test_fewer_clips_than_asked_for_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

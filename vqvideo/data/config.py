@@ -70,7 +70,7 @@ class RecordConfig:
     """Every n-th episode is held out for evaluation; 0 for none."""
     policy: str | None = None
     """What presses the buttons: random, sticky-random, smooth, or for some games drive (CarRacing), arcade (Atari),
-    minatar, wander (MiniGrid); by default the preset's choice."""
+    minatar, wander (MiniGrid), roam (Doom); by default the preset's choice."""
     action_repeat: int | None = None
     """Env steps for which an action is held; by default the preset's."""
     skip_first: int | None = None

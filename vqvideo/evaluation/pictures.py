@@ -74,36 +74,62 @@ def dream_rows(
         sampling: how codes are drawn.
         seed: of the dream.
     """
-    seen = world.vqvae.clip_length(context)
-    dream = world.imagine(frames[:, :seen], actions, sampling=sampling, seed=seed)
     rows = reconstruction_rows(world.vqvae, frames)
-    imagined = as_numpy(dream.frames)
+    imagined = _imagined(world, frames, [rebuilt for _, rebuilt in rows], actions, context, sampling, seed)
+    return [[*row, dream] for row, dream in zip(rows, imagined, strict=True)]
+
+
+@torch.no_grad()
+def what_if_rows(
+    world: Imaginer, frames: Tensor, choices: Sequence[Tensor], context: int, sampling: Sampling, seed: int
+) -> list[list[Frames]]:
+    """For each clip: real, and what is imagined under each of several `choices` of actions, all of which begin with the
+    same context and the same noise. The arguments are those of `dream_rows`.
+    """
+    rows = reconstruction_rows(world.vqvae, frames)
+    rebuilt = [context_of for _, context_of in rows]
+    dreams = [_imagined(world, frames, rebuilt, actions, context, sampling, seed) for actions in choices]
+    return [[real, *imagined] for (real, _), *imagined in zip(rows, *dreams, strict=True)]
+
+
+def _imagined(
+    world: Imaginer,
+    frames: Tensor,
+    rebuilt: Sequence[Frames],
+    actions: Tensor,
+    context: int,
+    sampling: Sampling,
+    seed: int,
+) -> list[Frames]:
+    """For each clip its context, rebuilt, and the dream, with a line above."""
+    seen = world.vqvae.clip_length(context)
+    imagined = as_numpy(world.imagine(frames[:, :seen], actions, sampling=sampling, seed=seed).frames)
     # As thick as seen from afar, whatever the size of the frames.
     imagined[:, :, : max(1, imagined.shape[2] // 64)] = DREAMT
-    return [
-        [real, rebuilt, np.concatenate([rebuilt[:seen], dreamt])]
-        for (real, rebuilt), dreamt in zip(rows, imagined, strict=True)
-    ]
+    return [np.concatenate([past[:seen], dreamt]) for past, dreamt in zip(rebuilt, imagined, strict=True)]
 
 
-def save_media(stem: Path, clips: list[list[Frames]], fps: float, columns: int = 12) -> tuple[Path, Path | None]:
+def save_media(
+    stem: Path, clips: list[list[Frames]], fps: float, columns: int = 12, labels: Sequence[str] = LABELS
+) -> tuple[Path, Path | None]:
     """Writes stem.png (a contact sheet, rows of each clip) and, where PyAV is installed, stem.mp4.
 
     Args:
         stem: path without ending.
-        clips: for each clip its rows, (t, h, w, 3) uint8 each, in the order of LABELS. More than `clips_on_page` are
+        clips: for each clip its rows, (t, h, w, 3) uint8 each, in the order of `labels`. More than `clips_on_page` are
             shown smaller.
         fps: of the video.
         columns: frames per row of the contact sheet.
+        labels: what the rows show, from the top.
 
     Returns:
         The picture, and the video or None.
     """
     picture, video = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.mp4")
-    write_png(picture, contact_sheet(clips, columns))
+    write_png(picture, contact_sheet(clips, columns, labels))
     if not importlib.util.find_spec("av"):
         return picture, None
-    write_mp4(video, film(clips), fps)
+    write_mp4(video, film(clips, labels), fps)
     return picture, video
 
 
@@ -113,23 +139,23 @@ def clips_on_page(frame_size: tuple[int, int], rows: int = len(LABELS)) -> int:
     return (FILM_WIDTH - LABEL_WIDTH) // (width + CLIP_GAP)
 
 
-def film(clips: list[list[Frames]]) -> Iterator[Frames]:
+def film(clips: list[list[Frames]], labels: Sequence[str] = LABELS) -> Iterator[Frames]:
     """The frames (h', w', 3) of a video that shows clips beside each other; see `save_media`."""
     rows = len(clips[0])
     size = _film_tile(clips[0][0].shape[1:3], rows, len(clips))
     for t in range(len(clips[0][0])):
         columns = [joined([resized(row[t], size) for row in clip], axis=0) for clip in clips]
-        yield labelled(joined(columns, axis=1, gap=CLIP_GAP), LABELS[:rows])
+        yield labelled(joined(columns, axis=1, gap=CLIP_GAP), labels[:rows])
 
 
-def contact_sheet(clips: list[list[Frames]], columns: int) -> Frames:
+def contact_sheet(clips: list[list[Frames]], columns: int, labels: Sequence[str] = LABELS) -> Frames:
     """`columns` evenly spread frames of each row side by side, the clips below each other: (h', w', 3) uint8."""
     rows, frames = len(clips[0]), clips[0][0]
     most = SHEET_HEIGHT // (rows * len(clips)) - 1, (SHEET_WIDTH - LABEL_WIDTH) // columns - 2
     size = shown_size(frames.shape[1:3], SHEET_SIDE, most)
     picks = evenly(len(frames), columns)
     strips = [[joined([resized(row[i], size) for i in picks], axis=1, gap=2) for row in clip] for clip in clips]
-    return joined([labelled(joined(clip, axis=0), LABELS[:rows]) for clip in strips], axis=0, gap=6)
+    return joined([labelled(joined(clip, axis=0), labels[:rows]) for clip in strips], axis=0, gap=6)
 
 
 def _film_tile(frame_size: tuple[int, int], rows: int, clips: int) -> tuple[int, int]:
