@@ -36,6 +36,7 @@ def open_store(cfg: Experiment, *stages: Stage, variants: Iterable[Experiment] =
     """
     from vqvideo.data.store import Store
     from vqvideo.envs.recording import record, with_frame_size
+    from vqvideo.errors import InputError
     from vqvideo.experiment.checks import check_settings, check_store
     from vqvideo.training.launch import join_processes
     from vqvideo.training.processes import on_main_process, together
@@ -51,7 +52,11 @@ def open_store(cfg: Experiment, *stages: Stage, variants: Iterable[Experiment] =
     def check_first() -> None:
         if not is_empty():
             return
-        planned = with_frame_size(cfg.record)
+        try:
+            planned = with_frame_size(cfg.record)
+        except InputError as error:
+            import_them = f"python scripts/import_data.py my_recordings --out {folder}"
+            raise InputError(f"{error}. If there are recordings, import them: {import_them}") from error
         for one in trained:
             check_settings(replace(one, record=planned), *stages, **known)
 

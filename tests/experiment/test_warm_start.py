@@ -28,14 +28,19 @@ from vqvideo.experiment.objective import continue_tokenizer
 from vqvideo.experiment.prior import train_prior
 from vqvideo.experiment.tokenizer import train_vqvae
 from vqvideo.experiment.warm_start import warm_start
-from vqvideo.models.prior import AutoregressiveHeadConfig, MaskedHeadConfig, ParallelHeadConfig, Prior
+from vqvideo.models.prior import AutoregressiveHeadConfig, MaskedHeadConfig, ParallelHeadConfig, PixelCNNConfig, Prior
 from vqvideo.models.tokenizer.vqvae import VQVAE
 from vqvideo.storage.checkpoint import latest_training, model_tensors, save_training
 from vqvideo.storage.records import read_yaml, typed
 from vqvideo.training.trainer import Trainer
 from vqvideo.world import WorldModel
 
-HEADS = (ParallelHeadConfig(), MaskedHeadConfig(layers=1, heads=2), AutoregressiveHeadConfig(layers=1, heads=2))
+HEADS = (
+    ParallelHeadConfig(),
+    MaskedHeadConfig(layers=1, heads=2),
+    AutoregressiveHeadConfig(layers=1, heads=2),
+    PixelCNNConfig(),
+)
 
 
 @pytest.fixture(scope="module")

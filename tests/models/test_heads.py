@@ -20,6 +20,7 @@ from vqvideo.models.prior import (
     HeadConfig,
     MaskedHeadConfig,
     ParallelHeadConfig,
+    PixelCNNConfig,
     Prior,
     PriorConfig,
     Sampling,
@@ -27,15 +28,17 @@ from vqvideo.models.prior import (
 from vqvideo.models.prior.sampling import TokenSampler
 
 KINDS: tuple[type, ...] = get_args(HeadConfig)
+RASTER = (AutoregressiveHeadConfig(), PixelCNNConfig(layers=3))
+"""Those that draw one token after the other, in raster order."""
 GRID = (1, 4)
 DIM = 16
 SILENT = torch.linspace(-1, 1, DIM)
 """A hidden vector that says nothing: the same at every token."""
 
 
-def make_head(cfg: HeadConfig, k: int = 4, seed: int = 0) -> Head:
+def make_head(cfg: HeadConfig, k: int = 4, seed: int = 0, grid: tuple[int, int] = GRID) -> Head:
     torch.manual_seed(seed)
-    return class_of(cfg, "prior")(cfg, DIM, GRID, torch.randn(k, 3))
+    return class_of(cfg, "prior")(cfg, DIM, grid, torch.randn(k, 3))
 
 
 def twins(batch: int, generator: torch.Generator) -> Tensor:
@@ -84,7 +87,7 @@ def test_likelihoods_are_those_of_the_world_that_was_learnt(trained: Head) -> No
 def test_probabilities_of_all_codes_of_a_step_add_up_to_one() -> None:
     """Over all 2^4 steps of four tokens; the masked head's is a bound of random orders and need not."""
     every = torch.cartesian_prod(*[torch.arange(2)] * 4)[:, None]
-    for cfg in (ParallelHeadConfig(), AutoregressiveHeadConfig()):
+    for cfg in (ParallelHeadConfig(), *RASTER):
         head = make_head(cfg, k=2)
         shake(head)
         hidden = torch.randn(1, 1, 4, DIM).expand(16, -1, -1, -1)
@@ -124,6 +127,7 @@ class Recorder(TokenSampler):
     [
         (ParallelHeadConfig(), [4]),
         (AutoregressiveHeadConfig(), [1, 1, 1, 1]),
+        (PixelCNNConfig(), [1, 1, 1, 1]),
         (MaskedHeadConfig(passes=1), [4]),
         (MaskedHeadConfig(passes=2), [2, 2]),
         (MaskedHeadConfig(passes=50), [1, 1, 1, 1]),
@@ -138,11 +142,12 @@ def test_every_token_is_drawn_once_in_as_many_passes_as_the_head_takes(cfg: Head
     assert pick.entropy.shape == (3,)
 
 
+@pytest.mark.parametrize("cfg", [*RASTER, PixelCNNConfig(layers=2, kernel=5)])
 @torch.no_grad()
-def test_drawing_one_by_one_asks_what_the_whole_pass_computes() -> None:
-    head = make_head(AutoregressiveHeadConfig())
+def test_drawing_one_by_one_asks_what_the_whole_pass_computes(cfg: HeadConfig) -> None:
+    head = make_head(cfg, grid=(3, 4))
     shake(head)
-    hidden = torch.randn(3, 4, DIM)
+    hidden = torch.randn(3, 12, DIM)
     asked: list[Tensor] = []
 
     class Listener(TokenSampler):
@@ -158,18 +163,48 @@ def test_drawing_one_by_one_asks_what_the_whole_pass_computes() -> None:
     torch.testing.assert_close(torch.cat(asked, dim=1), whole, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("cfg", RASTER)
 @torch.no_grad()
-def test_a_token_is_not_told_itself_nor_what_comes_after_it() -> None:
-    head = make_head(AutoregressiveHeadConfig())
+def test_a_token_is_told_all_before_it_and_neither_itself_nor_what_comes_after(cfg: HeadConfig) -> None:
+    """Without a blind spot: each of 3 x 3 tokens also hears of what is above and to the right."""
+    head = make_head(cfg, grid=(3, 3))
     shake(head)
-    hidden, codes = torch.randn(1, 1, 4, DIM), torch.tensor([[[0, 1, 2, 3]]])
+    hidden, codes = torch.randn(1, 1, 9, DIM), torch.arange(9)[None, None] % 4
     before = head.logits(hidden, codes)
-    for place in range(4):
+    for place in range(9):
         other = codes.clone()
         other[..., place] = (codes[..., place] + 1) % 4
         changed = (head.logits(hidden, other) - before).abs().amax(dim=-1)[0, 0]
         assert changed[: place + 1].max() < 1e-5
         assert (changed[place + 1 :] > 1e-4).all()
+
+
+@pytest.mark.parametrize("cfg", RASTER)
+@torch.no_grad()
+def test_codes_come_as_often_as_their_likelihood_says(cfg: HeadConfig) -> None:
+    """All 16 pictures of 2 x 2 tokens with two codes, of weights that nobody chose."""
+    head = make_head(cfg, k=2, grid=(2, 2))
+    shake(head)
+    hidden = torch.randn(1, 4, DIM)
+    drawn = head.sample(
+        hidden.expand(4000, -1, -1), TokenSampler(Sampling(top_p=1.0), torch.Generator().manual_seed(0))
+    )
+    often = torch.bincount(drawn @ torch.tensor([8, 4, 2, 1]), minlength=16) / len(drawn)
+    every = torch.cartesian_prod(*[torch.arange(2)] * 4)[:, None]
+    known = (-head.likelihood(hidden.expand(16, 1, -1, -1), every).nats[:, 0]).exp()
+    assert known.max() < 0.9
+    torch.testing.assert_close(often, known, atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_weights_of_a_head_learn_and_so_does_the_backbone(kind: type) -> None:
+    head = make_head(kind(), grid=(3, 3))
+    shake(head)
+    hidden = torch.randn(8, 1, 9, DIM, requires_grad=True)
+    head(hidden, torch.randint(4, (8, 1, 9)), torch.Generator().manual_seed(0)).nats.backward()
+    weights = {**dict(head.named_parameters()), "hidden": hidden}
+    silent = [name for name, weight in weights.items() if weight.grad is None or not weight.grad.any()]
+    assert silent == []
 
 
 @torch.no_grad()
@@ -223,6 +258,9 @@ def test_patches_of_tokens_give_every_token_its_own_place_back() -> None:
         (lambda: MaskedHeadConfig(passes=0), "head.passes is 0"),
         (lambda: MaskedHeadConfig(layers=0), "layers is 0"),
         (lambda: AutoregressiveHeadConfig(layers=0), "head.layers is 0"),
+        (lambda: PixelCNNConfig(layers=0), "head.layers is 0"),
+        (lambda: PixelCNNConfig(kernel=1), "head.kernel is 1"),
+        (lambda: PixelCNNConfig(kernel=4), "head.kernel is 4, expected an odd number"),
         (lambda: PriorConfig(dim=32, heads=2, patch=3), "prior.patch is 3, expected a divisor of prior.dim 32"),
         (lambda: PriorConfig(dim=32, heads=2, patch=0), "prior.patch is 0"),
         (lambda: PriorConfig(dim=48, head=MaskedHeadConfig(heads=8)), "prior.head.heads is 8 and tokens are 48 wide"),

@@ -13,6 +13,7 @@ from vqvideo.models.prior.config import (
     MaskedHeadConfig,
     MeanPoolingConfig,
     ParallelHeadConfig,
+    PixelCNNConfig,
     PoolingConfig,
     PriorConfig,
     Sampling,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from vqvideo.models.prior.heads.base import Head, Likelihood
     from vqvideo.models.prior.heads.masked import MaskedHead
     from vqvideo.models.prior.heads.parallel import ParallelHead
+    from vqvideo.models.prior.heads.pixel_cnn import PixelCNN
     from vqvideo.models.prior.outcomes import RewardHead
     from vqvideo.models.prior.pooling import AttentionPooling, MeanPooling
     from vqvideo.models.prior.prior import Prior, PriorOutput, PriorState, PriorStep
@@ -36,6 +38,7 @@ _HOMES = {
     "heads.base": ("Head", "Likelihood"),
     "heads.masked": ("MaskedHead",),
     "heads.parallel": ("ParallelHead",),
+    "heads.pixel_cnn": ("PixelCNN",),
     "outcomes": ("RewardHead",),
     "pooling": ("AttentionPooling", "MeanPooling"),
     "prior": ("Prior", "PriorOutput", "PriorState", "PriorStep"),

@@ -56,7 +56,24 @@ class AutoregressiveHeadConfig:
         at_least(self, "head.", layers=1, heads=1, mlp_ratio=0)
 
 
-HeadConfig = ParallelHeadConfig | MaskedHeadConfig | AutoregressiveHeadConfig
+@dataclass(frozen=True)
+class PixelCNNConfig:
+    """One token after the other, in raster order, each given all before it by gated, masked convolutions (van den Oord
+    et al. 2016): the classic prior of stills.
+    """
+
+    layers: int = 8
+    """Layers of the head."""
+    kernel: int = 3
+    """Tokens that a layer sees side by side, an odd number; above and to the left it sees half as many."""
+
+    def __post_init__(self) -> None:
+        at_least(self, "head.", layers=1, kernel=3)
+        if self.kernel % 2 == 0:
+            raise InputError(f"head.kernel is {self.kernel}, expected an odd number")
+
+
+HeadConfig = ParallelHeadConfig | MaskedHeadConfig | AutoregressiveHeadConfig | PixelCNNConfig
 
 
 @dataclass(frozen=True)
