@@ -134,6 +134,13 @@ FORMATS = {
         """Download it: python -c "from torchvision.datasets import MNIST; MNIST('data', download=True)"; then it is \
 in data/MNIST/raw""",
     ),
+    "cifar": Format(
+        "cifar",
+        "CIFAR",
+        "batches of CIFAR-10, binary or for Python: labels are the actions",
+        """Download it: python -c "from torchvision.datasets import CIFAR10; CIFAR10('data', download=True)"; then it \
+is in data/cifar-10-batches-py""",
+    ),
     "hdf5": Format(
         "hdf5",
         "HDF5",

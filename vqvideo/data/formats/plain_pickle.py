@@ -32,6 +32,8 @@ _KNOWN = _RECONSTRUCT | _SCALAR | _FROM_BUFFER | {_ARRAY, _TYPE}
 def plain(content: bytes, where: str) -> Any:
     """The value of a pickle: dict, list, tuple, str, bytes, int, float, bool, None, arrays and scalars of NumPy.
 
+    The strings that Python 2 wrote, which may be texts or bytes, come as texts in Latin-1.
+
     Args:
         content: the pickle, of protocol 2 or later. Arrays are read-only and point into it.
         where: begins errors.
@@ -206,6 +208,7 @@ def _text(value: Any) -> str:
 
 def _array(content: Any, kind: Any, shape: Any, *, columns_first: bool = False) -> np.ndarray[Any, Any]:
     """An array of its bytes. ValueError where its shape says another number of them."""
+    content = content.encode("latin-1") if isinstance(content, str) else content  # as Python 2 wrote it
     if not isinstance(content, bytes) or not isinstance(kind, _Type) or not isinstance(shape, tuple):
         raise ValueError("an array without bytes, type or shape")
     if len(shape) > 32 or not all(isinstance(side, int) and 0 <= side < 2**63 for side in shape):
@@ -219,6 +222,7 @@ def _array(content: Any, kind: Any, shape: Any, *, columns_first: bool = False) 
 _VALUES = frozenset(
     {
         *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
+        *("SHORT_BINSTRING", "BINSTRING"),
         *("SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"),
     }
 )
