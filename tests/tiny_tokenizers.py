@@ -20,7 +20,7 @@ from vqvideo.models.quantizers import (
     ResidualVQConfig,
     SimVQConfig,
 )
-from vqvideo.models.tokenizer import Backbone, BackboneConfig, FactorisedConv, StridedConv, VQVAEConfig
+from vqvideo.models.tokenizer import Backbone, BackboneConfig, FactorisedConv, StridedConv, TwoLevelConv, VQVAEConfig
 from vqvideo.models.tokenizer.vqvae import VQVAE
 
 BACKBONES = get_args(BackboneConfig)
@@ -45,8 +45,11 @@ def name_of(value: Any) -> str:
     return value.__name__ if isinstance(value, type) else str(value)
 
 
-_TWO_LEVELS = {"patch": 2, "widths": (8, 16), "encoder_blocks": 1, "decoder_blocks": 1}
-SMALL_BACKBONES: dict[type, dict[str, Any]] = {StridedConv: {"width": 32, "blocks": 1}}
+_WIDTHS = {"patch": 2, "widths": (8, 16), "encoder_blocks": 1, "decoder_blocks": 1}
+SMALL_BACKBONES: dict[type, dict[str, Any]] = {
+    StridedConv: {"width": 32, "blocks": 1},
+    TwoLevelConv: {**_WIDTHS, "top_width": 16, "top_blocks": 1},
+}
 """Settings that make a backbone small; one that is not listed has two levels, 8 and 16 channels wide."""
 
 
@@ -58,7 +61,7 @@ def small_backbone(kind: type[Backbone] = FactorisedConv, stride: int | None = N
         stride = 2 if 2 in kind.time_strides else 1
     if stride not in kind.time_strides:
         pytest.skip(f"{kind.__name__} has no time stride {stride}")
-    return kind(**{"strides": (stride, 4, 4), **SMALL_BACKBONES.get(kind, _TWO_LEVELS), **changes})
+    return kind(**{"strides": (stride, 4, 4), **SMALL_BACKBONES.get(kind, _WIDTHS), **changes})
 
 
 def small_quantizer(kind: type = EMAVQConfig, **changes: Any) -> Any:

@@ -32,6 +32,11 @@ def nets(kind: type[Backbone], stride: int) -> tuple[nn.Module, nn.Module]:
     return wake(cfg.encoder(quantizer)), wake(cfg.decoder(5))
 
 
+def grid_of(kind: type[Backbone]) -> tuple[int, int]:
+    """Of frames of 16 x 16 pixels."""
+    return small_backbone(kind, 1).grid_of((16, 16))
+
+
 # ---------------------------------------------------------------- properties of every backbone
 
 
@@ -40,7 +45,7 @@ def nets(kind: type[Backbone], stride: int) -> tuple[nn.Module, nn.Module]:
 def test_encoder_and_decoder_undo_each_others_shapes(kind: type[Backbone], stride: int) -> None:
     encoder, decoder = nets(kind, stride)
     z, _ = run(encoder, torch.randn(2, 3, 3 * stride, 16, 24))
-    assert z.shape == (2, 5, 3, 4, 6)
+    assert z.shape == (2, 5, 3, *small_backbone(kind, stride).grid_of((16, 24)))
     assert run(decoder, z)[0].shape == (2, 3, 3 * stride, 16, 24)
 
 
@@ -48,7 +53,7 @@ def test_encoder_and_decoder_undo_each_others_shapes(kind: type[Backbone], strid
 def test_the_past_reaches_later_latents_and_frames(kind: type[Backbone]) -> None:
     """Causal because it looks back, not because it looks at nothing."""
     encoder, decoder = nets(kind, 2)
-    for net, shape, later in ((encoder, (1, 3, 6, 16, 16), 1), (decoder, (1, 5, 3, 4, 4), 2)):
+    for net, shape, later in ((encoder, (1, 3, 6, 16, 16), 1), (decoder, (1, 5, 3, *grid_of(kind)), 2)):
         x = torch.randn(shape)
         other = x.clone()
         other[:, :, 0] += 3
@@ -60,7 +65,7 @@ def test_the_past_reaches_later_latents_and_frames(kind: type[Backbone]) -> None
 @pytest.mark.parametrize("chunks", [(1, 1, 1, 1, 1), (2, 3), (1, 3, 1)])
 def test_chunks_give_what_the_whole_gives(kind: type[Backbone], stride: int, chunks: tuple[int, ...]) -> None:
     encoder, decoder = nets(kind, stride)
-    frames, z = torch.randn(2, 3, 5 * stride, 16, 16), torch.randn(2, 5, 5, 4, 4)
+    frames, z = torch.randn(2, 3, 5 * stride, 16, 16), torch.randn(2, 5, 5, *grid_of(kind))
     for net, x, lengths in ((encoder, frames, [c * stride for c in chunks]), (decoder, z, list(chunks))):
         state, parts = None, []
         for chunk in x.split(lengths, dim=2):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tiny_tokenizers import BACKBONES, small_quantizer, small_vqvae, wake
 from torch import Tensor
 
-from vqvideo.models.tokenizer import VQVAEConfig
+from vqvideo.models.tokenizer import ConvConfig, StridedConv, TwoLevelConv, VQVAEConfig
 from vqvideo.models.tokenizer.causal import TimeState
 from vqvideo.models.tokenizer.vqvae import VQVAE
 
@@ -37,25 +37,37 @@ class Case(NamedTuple):
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
     """All backbones, one to three levels, cells of every shape that they allow, one or two rows."""
-    kind, patch = draw(st.sampled_from(BACKBONES)), draw(st.sampled_from([1, 2, 4]))
-    t = draw(st.sampled_from(kind.time_strides))
-    sh, sw = draw(st.sampled_from([2, 4, 8])), draw(st.sampled_from([2, 4, 8]))
-    sh, sw = max(sh, patch), max(sw, patch)
-    levels = 1 + max(sh // patch, sw // patch).bit_length() - 1
-    backbone = kind(
-        strides=(t, sh, sw),
-        patch=patch,
-        widths=tuple(draw(st.sampled_from([4, 8])) for _ in range(levels)),
-        encoder_blocks=draw(st.integers(1, 2)),
-        decoder_blocks=draw(st.integers(1, 2)),
-    )
-    h, w = sh * draw(st.integers(1, 3)), sw * draw(st.integers(1, 3))
+    kind = draw(st.sampled_from(BACKBONES))
+    backbone = draw(strided() if kind is StridedConv else convolutions(kind))
+    (_, sh, sw), (rows, columns) = backbone.strides, (4, 2) if kind is TwoLevelConv else (1, 1)
+    h, w = sh * rows * draw(st.integers(1, 3)), sw * columns * draw(st.integers(1, 3))
     torch.manual_seed(draw(st.integers(0, 100)))
     model = VQVAE(VQVAEConfig(backbone, small_quantizer()), (h, w))
     wake(model)
     model.initialize(torch.randint(0, 256, (40, 1, 3, h, w), dtype=torch.uint8))
     frames = torch.randint(0, 256, (draw(st.integers(1, 2)), model.clip_length(draw(st.integers(2, 6))), 3, h, w))
     return Case(model.eval(), frames.to(torch.uint8))
+
+
+@st.composite
+def strided(draw: st.DrawFn) -> StridedConv:
+    side = draw(st.sampled_from([2, 4, 8]))
+    return StridedConv((1, side, side), width=8, blocks=draw(st.integers(0, 2)), per_cell=draw(st.integers(1, 3)))
+
+
+@st.composite
+def convolutions(draw: st.DrawFn, kind: type[ConvConfig]) -> ConvConfig:
+    patch, t = draw(st.sampled_from([1, 2, 4])), draw(st.sampled_from(kind.time_strides))
+    sh, sw = draw(st.sampled_from([2, 4, 8])), draw(st.sampled_from([2, 4, 8]))
+    sh, sw = max(sh, patch), max(sw, patch)
+    levels = 1 + max(sh // patch, sw // patch).bit_length() - 1
+    return kind(
+        strides=(t, sh, sw),
+        patch=patch,
+        widths=tuple(draw(st.sampled_from([4, 8])) for _ in range(levels)),
+        encoder_blocks=draw(st.integers(1, 2)),
+        decoder_blocks=draw(st.integers(1, 2)),
+    )
 
 
 @settings(max_examples=30, deadline=None)

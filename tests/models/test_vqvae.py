@@ -69,13 +69,13 @@ def test_clips_become_codes_and_codes_become_clips(backbone: type[Backbone], qua
     model = small_vqvae(backbone, quantizer, stride)
     frames = noise(2, 1 + 2 * stride)
     codes = model.encode(frames)
-    assert (codes.shape, codes.dtype) == ((2, 3, 4, 4), torch.int64)
+    assert (codes.shape, codes.dtype) == ((2, 3, *model.grid), torch.int64)
     assert 0 <= codes.min() <= codes.max() < model.quantizer.codebook_size
     decoded = model.decode(codes)
     assert (decoded.shape, decoded.dtype) == (frames.shape, torch.float32)
     assert 0 <= decoded.min() <= decoded.max() <= 1
-    assert model.tokens == 16
-    assert model.bits_per_latent_step == 16 * model.quantizer.bits
+    assert model.tokens == model.grid[0] * model.grid[1] >= 16
+    assert model.bits_per_latent_step == model.tokens * model.quantizer.bits
 
 
 @pytest.mark.parametrize(("stride", "frames", "steps"), [(1, 1, 1), (1, 5, 5), (2, 1, 1), (2, 17, 9), (4, 17, 5)])

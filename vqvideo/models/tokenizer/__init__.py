@@ -11,6 +11,7 @@ from vqvideo.models.tokenizer.backbone_config import (
     FrameConv,
     FullConv,
     StridedConv,
+    TwoLevelConv,
 )
 from vqvideo.models.tokenizer.config import (
     VGG16,

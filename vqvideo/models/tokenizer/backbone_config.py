@@ -241,4 +241,46 @@ class StridedConv(Backbone):
         return rows, columns * self.per_cell
 
 
-BackboneConfig = FactorisedConv | FullConv | FrameConv | StridedConv
+@dataclass(frozen=True)
+class TwoLevelConv(FactorisedConv):
+    """Two levels of codes (VQ-VAE-2, Razavi et al. 2019, arXiv:1906.00446): a top level of half the height and width is
+    quantized first, and what is encoded at the bottom level knows it.
+
+    The rows of the top level, two side by side, stand above those of the bottom level in the grid of tokens. So a prior
+    that draws tokens in their order draws the top level first, and the bottom level given it. One codebook serves both:
+    which of its codes are for which level is learnt.
+    """
+
+    widths: tuple[int, ...] = (64, 128)
+    """Channels per level of resolution, from the stem's downwards to that of the bottom level of codes."""
+    top_width: int = 128
+    """Channels at the resolution of the top level."""
+    top_blocks: int = 2
+    """Residual blocks there, of the encoder and of the decoder."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, "backbone.", top_width=1, top_blocks=1)
+
+    def encoder(self, quantizer: Quantizer) -> nn.Module:
+        from vqvideo.models.tokenizer.two_levels import TwoLevelEncoder
+
+        return TwoLevelEncoder(self, quantizer)
+
+    def decoder(self, dim: int) -> nn.Module:
+        from vqvideo.models.tokenizer.two_levels import TwoLevelDecoder
+
+        return TwoLevelDecoder(self, dim)
+
+    def grid_of(self, frame_size: tuple[int, int]) -> tuple[int, int]:
+        (h, w), (_, sh, sw) = frame_size, self.strides
+        if h % (4 * sh) or w % (2 * sw):
+            raise InputError(
+                f"frames of {h}x{w} cannot be cut into two levels of codes with strides of {sh}x{sw}: record with "
+                f"--frame-size {fitting_sizes(frame_size, (4 * sh, 2 * sw))}, or change backbone.strides"
+            )
+        rows, columns = super().grid_of(frame_size)
+        return rows + rows // 4, columns
+
+
+BackboneConfig = FactorisedConv | FullConv | FrameConv | StridedConv | TwoLevelConv

@@ -80,22 +80,33 @@ class Chain(nn.Module):
 
 def make_encoder(cfg: ConvConfig, dim: int) -> Chain:
     """(b, t, h, w, 3) -> (b, t / st, h / sh, w / sw, dim)."""
+    width = cfg.widths[-1]
+    return Chain([*encoder_levels(cfg), ChannelNorm(width), CausalConv3d(width, dim, (1, 1, 1))])
+
+
+def encoder_levels(cfg: ConvConfig) -> list[nn.Module]:
+    """(b, t, h, w, 3) -> (b, t / st, h / sh, w / sw, the last width)."""
     layers: list[nn.Module] = []
     width = 3
     for stride, wider in zip(cfg.level_strides, cfg.widths, strict=True):
         layers.append(Down(width, wider, stride))
         layers += [ResidualBlock(wider, cfg.kernels) for _ in range(cfg.encoder_blocks)]
         width = wider
-    return Chain([*layers, ChannelNorm(width), CausalConv3d(width, dim, (1, 1, 1))])
+    return layers
 
 
 def make_decoder(cfg: ConvConfig, dim: int) -> Chain:
     """(b, t, h, w, dim) -> (b, t st, h sh, w sw, 3)."""
-    layers: list[nn.Module] = [CausalConv3d(dim, cfg.widths[-1], (1, 3, 3))]
+    return Chain([CausalConv3d(dim, cfg.widths[-1], (1, 3, 3)), *output_levels(cfg)])
+
+
+def output_levels(cfg: ConvConfig) -> list[nn.Module]:
+    """(b, t, h, w, the last width) -> (b, t st, h sh, w sw, 3)."""
+    layers: list[nn.Module] = []
     narrower = (*cfg.widths[-2::-1], 3)
     for stride, width, following in zip(reversed(cfg.level_strides), reversed(cfg.widths), narrower, strict=True):
         layers += [ResidualBlock(width, cfg.kernels) for _ in range(cfg.decoder_blocks)]
         if following == 3:
             layers.append(ChannelNorm(width))
         layers.append(Up(width, following, stride))
-    return Chain(layers)
+    return layers
