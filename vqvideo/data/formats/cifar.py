@@ -129,8 +129,8 @@ def _of_records(path: Path, size: int) -> tuple[NDArray[np.uint8], NDArray[np.in
 def _of_pickle(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Of the version for Python, read without unpickling."""
     batch = plain(read_small(path, _MOST_BYTES), str(path))
-    values: dict[str, Any] = batch if isinstance(batch, dict) else {}
-    data, labels = values.get("data"), values.get("labels")
+    values: dict[str, Any] = {"data": None, "labels": None} | (batch if isinstance(batch, dict) else {})
+    data, labels = values["data"], values["labels"]
     if not _is_batch(data, labels):
         found = list(batch)[:8] if isinstance(batch, dict) else type(batch).__name__
         raise InputError(
