@@ -38,6 +38,7 @@ ROOMS = {
     "training": Room(3, (STORE, "gymnasium", "av")),
     "pretrained": Room(4, ("gymnasium", "av", "accelerate")),
     "evaluation": Room(5, ("av", "accelerate")),
+    "codec": Room(5, ("av", "accelerate", "gymnasium", "constriction")),
     "imagined_env": Room(6, ("av", "accelerate")),
     "adapters": Room(7, ("av", "accelerate")),
     "agents": Room(8, ("av",)),

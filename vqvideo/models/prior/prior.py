@@ -194,12 +194,19 @@ class Prior(nn.Module):
             blind, _ = self._advance(state, action, blind=True)
             tokens = torch.cat([tokens, blind.tokens[:, 0]])
         sampler = TokenSampler(how, generator)
-        drawn = self.head.sample(tokens, sampler)[: len(action)]
+        codes = self._grid(self.head.sample(tokens, sampler)[: len(action)])
         reward, termination = self._outcome(hidden)
-        h, w = self.spec.grid
-        codes = rearrange(drawn, "b (h w) -> b h w", h=h, w=w)
         step = PriorStep(codes, self.reward.mean(reward)[:, 0], termination[:, 0].sigmoid(), sampler.entropy)
         return step, after._replace(codes=codes)
+
+    @torch.no_grad()
+    def step_with(self, state: PriorState, action: Tensor, sampler: TokenSampler) -> tuple[Tensor, PriorState]:
+        """One latent step whose codes (b, h, w) any sampler decides, given the actions (b, s, a) that lead to it: one
+        that draws, or one that knows them and only looks at how likely they are.
+        """
+        hidden, after = self._advance(state, action)
+        codes = self._grid(self.head.sample(hidden.tokens[:, 0], sampler))
+        return codes, after._replace(codes=codes)
 
     def check_codes(self, codes: Tensor) -> None:
         """Raises InputError unless codes are (b, t, h, w) of this prior's grid and codebook."""
@@ -235,6 +242,10 @@ class Prior(nn.Module):
             self.check_codes(codes)
         self.check_actions(actions, len(codes), codes.shape[1] - 1)
         return rearrange(codes, "b t h w -> b t (h w)")
+
+    def _grid(self, tokens: Tensor) -> Tensor:
+        h, w = self.spec.grid
+        return rearrange(tokens, "b (h w) -> b h w", h=h, w=w)
 
     def _outcome(self, hidden: Hidden) -> tuple[Tensor, Tensor]:
         """Reward logits (b, t, bins) and termination logits (b, t)."""

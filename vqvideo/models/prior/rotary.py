@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from vqvideo.models.device import sent
+from vqvideo.models.device import has_float64, sent
 
 TIME_BASE = 100.0
 """Base of the angles along time."""
@@ -16,16 +17,23 @@ TIME_BASE = 100.0
 
 def rotary_angles(positions: Tensor, dim: int, base: float) -> Tensor:
     """Angles of positions: (...,) -> (..., dim / 2)."""
-    rates = base ** (-torch.arange(0, dim, 2, device=positions.device, dtype=torch.float32) / dim)
-    return positions.float()[..., None] * rates
+    return positions.float()[..., None] * _rates(dim, base, positions.device)
 
 
 def clock_angles(clock: int, dim: int, base: float, device: torch.device) -> Tensor:
     """`rotary_angles` of one step (dim / 2,), reduced to one turn in double precision: the millionth step of a dream is
     as exact as the first.
     """
-    rates = base ** (-torch.arange(0, dim, 2, dtype=torch.float32) / dim)
+    rates = _rates(dim, base, torch.device("cpu"))
     return sent(torch.remainder(clock * rates.double(), 2 * math.pi).float(), device)
+
+
+@cache
+def _rates(dim: int, base: float, device: torch.device) -> Tensor:
+    """Radians per position of each pair of features, (dim / 2,)."""
+    # In double precision, whose last digits differ between kinds of processors, and rounded to what is the same on all.
+    rates = base ** (-torch.arange(0, dim, 2, dtype=torch.float64, device="cpu") / dim)
+    return rates.float().to(device)
 
 
 class Rotation(NamedTuple):
@@ -39,7 +47,9 @@ class Rotation(NamedTuple):
     @classmethod
     def by(cls, angles: Tensor) -> Rotation:
         """By angles (..., e / 2)."""
-        cos, sin = angles.cos(), angles.sin()
+        # As the rates: the same numbers on all kinds of processors.
+        wide = angles.double() if has_float64(angles.device) else angles
+        cos, sin = (turned.to(angles.dtype) for turned in (wide.cos(), wide.sin()))
         return cls(torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1))
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -1,0 +1,224 @@
+"""Films to small files: every code comes back, on other machines too, and what is damaged is refused."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from tiny_models import FIVE, STEERING, film_world, noise_frames, tiny_vqvae, tiny_world
+
+from vqvideo.codec import Codec, Summary, read_header
+from vqvideo.codec.tables import GRID, tables
+from vqvideo.errors import InputError
+from vqvideo.models.prior import AutoregressiveHeadConfig, MaskedHeadConfig, ParallelHeadConfig
+
+pytest.importorskip("constriction")
+HEADS = {"parallel": ParallelHeadConfig(), "autoregressive": AutoregressiveHeadConfig(layers=1)}
+
+
+def film(count: int, seed: int = 0) -> NDArray[np.uint8]:
+    """(t, h, w, 3) uint8."""
+    return noise_frames(1, count, seed)[0].movedim(1, -1).numpy()
+
+
+def acts(space: Any, count: int, seed: int = 0) -> NDArray[np.float64]:
+    native = space.native()
+    native.seed(seed)
+    return np.array([space.flatten(native.sample()) for _ in range(count)]).reshape(count, space.size)
+
+
+def encoded(codec: Codec, frames: NDArray[np.uint8], actions: Any = None) -> tuple[bytes, Summary]:
+    file = io.BytesIO()
+    summary = codec.encode(frames, 12.5, file, actions, "noise")
+    return file.getvalue(), summary
+
+
+def codes_of(codec: Codec, content: bytes) -> list[torch.Tensor]:
+    return [codes for codes, _ in codec.decode_codes(io.BytesIO(content))]
+
+
+def true_codes(codec: Codec, frames: NDArray[np.uint8]) -> list[torch.Tensor]:
+    """What the tokenizer makes of each chunk, its last frame repeated where the latent step is not full."""
+    found = []
+    for start in range(0, len(frames), codec.frames_per_chunk):
+        piece = frames[start : start + codec.frames_per_chunk]
+        missing = -(len(piece) - 1) % codec.vqvae.stride
+        whole = np.concatenate([piece, np.repeat(piece[-1:], missing, axis=0)])
+        found.append(codec.vqvae.encode(torch.from_numpy(whole).movedim(-1, 1)[None])[0])
+    return found
+
+
+CODECS = {
+    (head, stride, actions): Codec(tiny_world(stride, space, head=HEADS[head]), chunk)
+    for head, stride, actions, space, chunk in (
+        ("parallel", 1, True, FIVE, 5),
+        ("parallel", 2, True, STEERING, 4),
+        ("autoregressive", 2, True, FIVE, 4),
+        ("autoregressive", 4, True, STEERING, 3),
+    )
+}
+CODECS |= {("film", stride, False): Codec(film_world(stride), 4) for stride in (1, 2)}
+CODECS |= {("alone", 2, False): Codec(tiny_vqvae(2), 6)}
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(which=st.sampled_from(list(CODECS)), count=st.integers(1, 30), seed=st.integers(0, 99))
+def test_every_code_and_action_comes_back(which: tuple[str, int, bool], count: int, seed: int) -> None:
+    codec, frames = CODECS[which], film(count, seed)
+    actions = acts(codec.action_space, count - 1, seed) if which[2] else None
+    content, summary = encoded(codec, frames, actions)
+    assert summary.frames == count
+    found = list(codec.decode_codes(io.BytesIO(content)))
+    for (codes, chunk), true in zip(found, true_codes(codec, frames), strict=True):
+        assert torch.equal(codes, true)
+        assert chunk.frames <= codec.frames_per_chunk
+    if actions is not None:
+        back = np.concatenate([chunk.actions for _, chunk in found])
+        assert np.array_equal(back[1:], actions)
+    decoded = np.concatenate(list(codec.decode(io.BytesIO(content))))
+    assert decoded.shape == frames.shape
+
+
+def test_a_header_says_what_is_needed() -> None:
+    codec = CODECS["parallel", 2, True]
+    content, _ = encoded(codec, film(9), acts(STEERING, 8))
+    header = read_header(io.BytesIO(content))
+    assert (header.frames_per_second, header.frame_size, header.actions, header.chunk) == (12.5, (16, 16), 2, 4)
+    assert (header.tokenizer, header.model) == (codec.tokenizer, codec.name)
+    assert (header.source, header.coder.split()[0]) == ("noise", "constriction")
+
+
+def test_what_the_prior_expects_takes_less_room() -> None:
+    """Codes of a prior that is sure of them, against as many bits as codes have."""
+    codec = Codec(tiny_vqvae(2), 64)
+    still, noise = np.repeat(film(1), 101, axis=0), film(101)
+    assert encoded(codec, still)[1].bytes < 0.65 * encoded(codec, noise)[1].bytes
+    world = Codec(film_world(2), 64)
+    codes = true_codes(world, noise)[0]
+    nats = float(world._model.prior.likelihood(codes[None], torch.zeros(1, 50, 2, 0).double()).nats.sum())  # type: ignore[attr-defined]
+    ideal = (nats / np.log(2) + world.vqvae.bits_per_latent_step) / 8
+    around = 24  # bytes of a chunk that are not codes
+    assert encoded(world, noise)[1].bytes - around == pytest.approx(ideal, rel=0.02, abs=5)
+
+
+def test_other_instructions_and_threads_decode_the_same_codes(tmp_path: Path) -> None:
+    # Saved: made anew with other instructions it would have other weights.
+    world = tiny_world(2, FIVE, head=AutoregressiveHeadConfig(layers=1))
+    world.save_pretrained(tmp_path / "world")
+    codec = Codec(world, 4)
+    content, _ = encoded(codec, film(25), acts(FIVE, 24))
+    (tmp_path / "x.vqv").write_bytes(content)
+    program = (
+        "import sys, torch\nfrom vqvideo import WorldModel\nfrom vqvideo.codec import Codec\n"
+        "torch.set_num_threads(2)\n"
+        "codec = Codec(WorldModel.from_pretrained(sys.argv[1]).eval(), 4)\n"
+        "print(torch.cat([codes for codes, _ in codec.decode_codes(open(sys.argv[2], 'rb'))]).tolist())"
+    )
+    plain = os.environ | {"ATEN_CPU_CAPABILITY": "default", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}
+    arguments = [sys.executable, "-c", program, str(tmp_path / "world"), str(tmp_path / "x.vqv")]
+    done = subprocess.run(arguments, env=plain, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.strip() == str(torch.cat(codes_of(codec, content)).tolist()), done.stderr
+
+
+# ---------------------------------------------------------------- tables
+
+
+def test_tables_are_the_probabilities_in_whole_numbers() -> None:
+    logits = torch.randn(5, 64, generator=torch.Generator().manual_seed(0)).double()
+    found = tables(logits)
+    assert np.array_equal(found.weights, np.rint(found.weights))
+    assert found.weights.min() >= 1
+    probability = found.weights / found.weights.sum(axis=1, keepdims=True)
+    # A logit is rounded by half a step at most.
+    assert np.abs(np.log(probability) - logits.log_softmax(dim=1).numpy()).max() < 1.1 / GRID
+
+
+def test_a_logit_in_the_middle_between_two_steps_is_noticed() -> None:
+    logits = torch.tensor([[0.0, 1.0, 2.0 + 0.5 / GRID + 1e-12]], dtype=torch.float64)
+    assert not tables(logits).certain
+    assert tables(logits + torch.tensor([0, 0, 1e-3])).certain
+    with pytest.raises(InputError, match="not finite"):
+        tables(logits * float("nan"))
+
+
+def test_what_is_not_certain_is_coded_without_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vqvideo.codec import samplers
+
+    codec, calls = CODECS["autoregressive", 2, True], iter(range(10**6))
+
+    def doubtful(logits: torch.Tensor) -> Any:
+        return tables(logits)._replace(certain=next(calls) % 3 != 0)
+
+    monkeypatch.setattr(samplers, "tables", doubtful)
+    content, summary = encoded(codec, film(17), acts(FIVE, 16))
+    monkeypatch.undo()
+    assert summary.flat > 5
+    assert torch.equal(torch.cat(codes_of(codec, content)), torch.cat(true_codes(codec, film(17))))
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+CONTENT = encoded(CODECS["parallel", 2, True], film(20), acts(STEERING, 19))[0]
+
+
+@settings(max_examples=150, deadline=None)
+@given(place=st.integers(0, len(CONTENT) - 1), bit=st.integers(0, 7))
+def test_a_flipped_bit_is_noticed(place: int, bit: int) -> None:
+    broken = bytearray(CONTENT)
+    broken[place] ^= 1 << bit
+    with pytest.raises(InputError):
+        codes_of(CODECS["parallel", 2, True], bytes(broken))
+
+
+@settings(max_examples=50, deadline=None)
+@given(length=st.integers(0, len(CONTENT) - 1))
+def test_a_file_that_ends_too_early_is_noticed(length: int) -> None:
+    with pytest.raises(InputError):
+        codes_of(CODECS["parallel", 2, True], CONTENT[:length])
+
+
+def test_damage_is_told_with_its_frame() -> None:
+    second = CONTENT.index(b"CHNK", CONTENT.index(b"CHNK") + 4)
+    broken = bytearray(CONTENT)
+    broken[second + 20] ^= 1
+    with pytest.raises(InputError, match="chunk 1, from frame 7 on: its checksum is wrong"):
+        codes_of(CODECS["parallel", 2, True], bytes(broken))
+    with pytest.raises(InputError, match="the file ends or is damaged after frame 20"):
+        codes_of(CODECS["parallel", 2, True], CONTENT[:-12])
+    missing = CONTENT[: CONTENT.index(b"CHNK")] + CONTENT[second:]
+    with pytest.raises(InputError, match="chunks are missing: 13 frames"):
+        codes_of(CODECS["parallel", 2, True], missing)
+
+
+def test_another_world_or_tokenizer_is_named() -> None:
+    with pytest.raises(InputError, match="the file was made with model"):
+        codes_of(Codec(tiny_vqvae(2), 4), CONTENT)
+    with pytest.raises(InputError, match="the file was made with tokenizer"):
+        codes_of(Codec(tiny_world(2, STEERING, seed=1), 4), CONTENT)
+
+
+def test_what_cannot_be_encoded_is_said() -> None:
+    with pytest.raises(InputError, match="MaskedHead"):
+        Codec(tiny_world(head=MaskedHeadConfig()))
+    codec = CODECS["parallel", 2, True]
+    with pytest.raises(InputError, match="this world has actions"):
+        encoded(codec, film(5))
+    with pytest.raises(InputError, match="3 actions for 7 frames"):
+        encoded(codec, film(9), acts(STEERING, 3))
+    with pytest.raises(InputError, match="no frames"):
+        encoded(codec, film(1)[:0], acts(STEERING, 0))
+    with pytest.raises(InputError, match=r"frames are uint8 \(8, 16, 3\), the tokenizer takes uint8 \(16, 16, 3\)"):
+        encoded(codec, film(5)[:, :8], acts(STEERING, 4))
+    with pytest.raises(InputError, match="chunk is 1"):
+        Codec(tiny_vqvae(2), 1)

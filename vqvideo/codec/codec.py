@@ -1,0 +1,241 @@
+"""Films to small files and back: a tokenizer makes codes, a model of codes makes them small."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+import torch
+from einops import rearrange
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vqvideo.codec.container import (
+    VERSION,
+    Chunk,
+    Header,
+    read_chunks,
+    read_header,
+    write_chunk,
+    write_end,
+    write_header,
+)
+from vqvideo.codec.models import AdaptiveModel, CodeModel, PriorModel
+from vqvideo.codec.range_coder import RangeDecoder, RangeEncoder, coder_name
+from vqvideo.codec.samplers import ReadingSampler, WritingSampler
+from vqvideo.codec.tables import GRID
+from vqvideo.errors import InputError, at_least
+from vqvideo.models.pixels import to_uint8
+from vqvideo.models.tokenizer.vqvae import VQVAE
+from vqvideo.spaces import ActionSpace
+
+if TYPE_CHECKING:
+    from vqvideo.world import WorldModel
+
+Frames = NDArray[np.uint8]
+TABLES = f"float64 logits in steps of 1/{GRID}"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What an encoded film takes."""
+
+    frames: int
+    bytes: int
+    """Of the chunks."""
+    action_bytes: int
+    """Of these, those of the actions."""
+    plain_bits: float
+    """That its codes would take without a model."""
+    flat: int
+    """How many times the model was not used, where another machine might have found other tables."""
+
+    @property
+    def bits_per_frame(self) -> float:
+        """Of the file, without its header and actions."""
+        return 8 * (self.bytes - self.action_bytes) / max(1, self.frames)
+
+
+class Codec:
+    """Encodes and decodes with one world, or with a tokenizer alone.
+
+    Args:
+        model: a `WorldModel`, whose prior expects the codes; or a `VQVAE`, of which the frequencies of codes do.
+        chunk: latent steps that are coded together. Decoding can begin at each chunk, and each begins anew: fewer make
+            larger files.
+
+    Raises:
+        InputError: the prior cannot be coded with.
+    """
+
+    def __init__(self, model: WorldModel | VQVAE, chunk: int = 128) -> None:
+        self.chunk = chunk
+        at_least(self, "", chunk=2)
+        if isinstance(model, VQVAE):
+            self.vqvae, self.name, self.action_space = model, "", ActionSpace.none()
+            self._model: CodeModel = AdaptiveModel(model.quantizer.codebook_size, model.grid)
+        else:
+            self.vqvae, self.name, self.action_space = model.vqvae, model.fingerprint(), model.action_space
+            self._model = PriorModel(model.prior)
+        self.tokenizer = self.vqvae.fingerprint()
+
+    @property
+    def frames_per_chunk(self) -> int:
+        """At most."""
+        return self.vqvae.clip_length(self.chunk)
+
+    # ---------------------------------------------------------------- encoding
+
+    def encode(
+        self,
+        frames: Iterable[Frames],
+        fps: float,
+        file: BinaryIO,
+        actions: Iterable[NDArray[np.float64]] | None = None,
+        source: str = "",
+    ) -> Summary:
+        """Writes a film as its frames come.
+
+        Args:
+            frames: (h, w, 3) uint8 of the tokenizer's size.
+            fps: frames per second.
+            file: open for writing, at its beginning.
+            actions: flat ones (a,), of which number t leads from frame t to frame t + 1; needed by a world that has
+                actions. They are stored along.
+            source: what it is, for people.
+
+        Raises:
+            InputError: no frames, frames of another size, or missing actions.
+        """
+        columns = self.action_space.size
+        if columns and actions is None:
+            raise InputError(
+                f"this world has actions ({self.action_space}), and the film none: --tokenizer-alone codes without its "
+                "prior"
+            )
+        header = Header(
+            *(VERSION, coder_name(), TABLES, self.tokenizer, self.name, float(fps), self.vqvae.frame_size),
+            *(self.chunk, columns, source),
+        )
+        write_header(file, header)
+        count = size = acts = flat = steps = 0
+        # What leads to the first frame of a chunk belongs to it: nothing leads to the very first one.
+        leading = np.zeros((1, columns))
+        coming, acting = iter(frames), iter(actions if columns and actions is not None else ())
+        while block := list(islice(coming, self.frames_per_chunk)):
+            given = self._actions(acting, len(block), columns)
+            chunk = self._encoded(np.stack(block), np.concatenate([leading, given[: len(block) - 1]]))
+            leading = given[len(block) - 1 :] if len(given) == len(block) else leading
+            written = write_chunk(file, chunk)
+            size, acts, flat = size + written.bytes, acts + written.actions, flat + len(chunk.flat)
+            count, steps = count + chunk.frames, steps + self._steps(chunk.frames)
+        if not count:
+            raise InputError("no frames to encode")
+        write_end(file, count)
+        return Summary(count, size, acts, steps * self.vqvae.bits_per_latent_step, flat)
+
+    def _actions(self, acting: Iterator[NDArray[np.float64]], frames: int, columns: int) -> NDArray[np.float64]:
+        """The actions from each frame of a chunk on; the last frame of a film has none."""
+        if not columns:
+            return np.zeros((frames, 0))
+        given = np.array(list(islice(acting, frames)), np.float64).reshape(-1, columns)
+        if len(given) < frames - 1:
+            raise InputError(f"{len(given)} actions for {frames} frames of a chunk, expected one between two frames")
+        self.action_space.validate(given, "actions")
+        return given
+
+    def _encoded(self, frames: Frames, actions: NDArray[np.float64]) -> Chunk:
+        """A chunk of frames (n, h, w, 3) and the actions (n, a) that lead to each."""
+        expected = (*self.vqvae.frame_size, 3)
+        if frames.shape[1:] != expected or frames.dtype != np.uint8:
+            raise InputError(f"frames are {frames.dtype} {frames.shape[1:]}, the tokenizer takes uint8 {expected}")
+        missing = self.vqvae.clip_length(self._steps(len(frames))) - len(frames)
+        whole = np.concatenate([frames, np.repeat(frames[-1:], missing, axis=0)])
+        codes = self.vqvae.encode(torch.from_numpy(whole).movedim(-1, 1)[None])[0].cpu()
+        coder = RangeEncoder()
+        coder.encode_flat(codes[0].flatten().numpy(), self._codes)
+        self._model.begin(codes[0])
+        sampler = WritingSampler(coder)
+        for step, acting in zip(codes[1:], self._grouped(actions, missing), strict=True):
+            sampler.takes(step[None])
+            self._model.step(acting, sampler)
+        return Chunk(len(frames), tuple(sampler.flat), actions, coder.words())
+
+    # ---------------------------------------------------------------- decoding
+
+    def decode(self, file: BinaryIO) -> Iterator[Frames]:
+        """The frames of a file, (n, h, w, 3) uint8 for each of its chunks.
+
+        Raises:
+            InputError: another or a damaged file, or one that another model made; says at which frame.
+        """
+        for frames, _ in self.decode_with_actions(file):
+            yield frames
+
+    def decode_with_actions(self, file: BinaryIO) -> Iterator[tuple[Frames, NDArray[np.float64]]]:
+        """As `decode`, and with the frames of each chunk the actions (n, a) that led to them; to the very first one
+        none did.
+        """
+        for codes, chunk in self.decode_codes(file):
+            frames = to_uint8(self.vqvae.decode(codes[None])[0])[: chunk.frames]
+            yield frames.movedim(1, -1).cpu().numpy(), chunk.actions
+
+    def decode_codes(self, file: BinaryIO) -> Iterator[tuple[Tensor, Chunk]]:
+        """The codes (t, h, w) of each chunk, exactly as they were encoded, and what stands beside them. Raises as
+        `decode`.
+        """
+        header = read_header(file)
+        self._check(header)
+        frames = 0
+        for chunk in read_chunks(file, header.actions):
+            if chunk.frames > self.vqvae.clip_length(header.chunk):
+                raise InputError(
+                    f"frame {frames}: a chunk of {chunk.frames} frames, expected at most {header.chunk} latent steps"
+                )
+            try:
+                yield self._decoded(chunk), chunk
+            except InputError as error:
+                raise InputError(f"the chunk from frame {frames} on: {error}") from error
+            frames += chunk.frames
+
+    def _decoded(self, chunk: Chunk) -> Tensor:
+        missing = self.vqvae.clip_length(self._steps(chunk.frames)) - chunk.frames
+        coder = RangeDecoder(chunk.words)
+        first = coder.decode_flat(self.vqvae.tokens, self._codes)
+        codes = [torch.from_numpy(first).view(self.vqvae.grid)]
+        self._model.begin(codes[0])
+        sampler = ReadingSampler(coder, set(chunk.flat))
+        codes += [self._model.step(acting, sampler).cpu() for acting in self._grouped(chunk.actions, missing)]
+        coder.finish()
+        return torch.stack(codes)
+
+    def _check(self, header: Header) -> None:
+        """InputError, which names the field, for a file that this codec cannot decode exactly."""
+        ours = {
+            "tokenizer": (header.tokenizer, self.tokenizer),
+            "model": (header.model, self.name),
+            "coder": (header.coder, coder_name()),
+            "tables": (header.tables, TABLES),
+            "frame_size": (header.frame_size, self.vqvae.frame_size),
+            "actions": (header.actions, self.action_space.size),
+        }
+        for name, (found, expected) in ours.items():
+            if found != expected:
+                hint = {"": " (frequencies alone: decode with the tokenizer)"}.get(str(found), "")
+                raise InputError(f"the file was made with {name} {found!r:.40}{hint}, this is {expected!r:.40}")
+
+    @property
+    def _codes(self) -> int:
+        return self.vqvae.quantizer.codebook_size
+
+    def _steps(self, frames: int) -> int:
+        """Latent steps that hold so many frames, the last of them perhaps in part."""
+        return 1 + -(-(frames - 1) // self.vqvae.stride)
+
+    def _grouped(self, actions: NDArray[np.float64], missing: int) -> Tensor:
+        """The actions (n, a) that lead to the frames of a chunk as those of its latent steps, (t, s, a)."""
+        padded = np.concatenate([actions[1:], np.repeat(actions[-1:], missing, axis=0)])
+        return rearrange(torch.from_numpy(padded), "(t s) a -> t s a", s=self.vqvae.stride)

@@ -1,0 +1,195 @@
+r"""The .vqv file: a header, then chunks that stand alone, then an end that says how many there were.
+
+    magic       b"\x93VQV\r\n\x1a\n"
+    header      u32 length, JSON, u32 CRC32 of the JSON
+    chunk       b"CHNK", u32 length, payload, u32 CRC32 of the payload
+    ...
+    end         b"DONE", u32 frames, u32 CRC32 of these four bytes
+
+All numbers are little-endian. The payload of a chunk: u32 frames, u32 times coded flat, u32 bytes of actions; the
+numbers of those times as u32; the actions; and the words of the range coder as u32. Its first latent step is coded
+flat, so decoding can begin at any chunk. The actions (frames, a): u8 4 or 8, whether float32 or float64, then by
+Zstandard the first bytes of all numbers, the second ones, ...
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+
+from vqvideo.codec.range_coder import Words
+from vqvideo.errors import InputError
+from vqvideo.storage.files import parse_json
+from vqvideo.storage.records import to_plain, typed
+
+MAGIC = b"\x93VQV\r\n\x1a\n"
+VERSION = 1
+_CHUNK, _END = b"CHNK", b"DONE"
+_NUMBER, _NUMBERS = struct.Struct("<I"), struct.Struct("<III")
+_MAX_HEADER, _MAX_CHUNK = 2**20, 2**28
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says before its chunks."""
+
+    version: int
+    """Of the layout."""
+    coder: str
+    """Entropy coder and the part of its version that counts."""
+    tables: str
+    """What the tables of the coder are made of."""
+    tokenizer: str
+    """Fingerprint of what made the codes."""
+    model: str
+    """Fingerprint of the world whose prior expects them; "" for their frequencies alone."""
+    frames_per_second: float
+    frame_size: tuple[int, int]
+    """(h, w) in pixels."""
+    chunk: int
+    """Latent steps of a chunk; the last one may have fewer."""
+    actions: int
+    """Columns of the actions between two frames."""
+    source: str = ""
+    """What was encoded, for people."""
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """A piece of a film that stands alone."""
+
+    frames: int
+    """How many of those that its codes give belong to the film."""
+    flat: tuple[int, ...]
+    """Which times the model was not used."""
+    actions: NDArray[np.float64]
+    """(steps, a): those between its frames, and those that led to it from the chunk before, the first row."""
+    words: Words
+    """Of the range coder."""
+
+
+class Written(NamedTuple):
+    """What a chunk takes."""
+
+    bytes: int
+    actions: int
+    """Of these bytes."""
+
+
+# ---------------------------------------------------------------- writing
+
+
+def write_header(file: BinaryIO, header: Header) -> None:
+    """Begins a file."""
+    text = json.dumps(to_plain(header)).encode()
+    file.write(MAGIC + _NUMBER.pack(len(text)) + text + _NUMBER.pack(zlib.crc32(text)))
+
+
+def write_chunk(file: BinaryIO, chunk: Chunk) -> Written:
+    """Adds a chunk."""
+    actions = _packed(chunk.actions)
+    payload = _NUMBERS.pack(chunk.frames, len(chunk.flat), len(actions))
+    payload += np.array(chunk.flat, "<u4").tobytes() + actions + chunk.words.astype("<u4").tobytes()
+    written = file.write(_CHUNK + _NUMBER.pack(len(payload)) + payload + _NUMBER.pack(zlib.crc32(payload)))
+    return Written(written, len(actions))
+
+
+def _packed(actions: NDArray[np.float64]) -> bytes:
+    if not actions.size:
+        return b""
+    exact = (actions.astype("<f4").astype(np.float64) == actions).all()
+    values = actions.astype("<f4" if exact else "<f8")
+    # The bytes of numbers that resemble each other do too, at the same place.
+    planes = values.reshape(-1, 1).view(np.uint8).T
+    return bytes([values.itemsize]) + zstandard.compress(planes.tobytes(), 19)
+
+
+def write_end(file: BinaryIO, frames: int) -> None:
+    """Ends a file of so many frames."""
+    count = _NUMBER.pack(frames)
+    file.write(_END + count + _NUMBER.pack(zlib.crc32(count)))
+
+
+# ---------------------------------------------------------------- reading
+
+
+def read_header(file: BinaryIO) -> Header:
+    """The header of a file. InputError, with what was found, for another or a damaged one."""
+    if file.read(len(MAGIC)) != MAGIC:
+        raise InputError("not a .vqv file: it begins otherwise")
+    text = _checked(file, _MAX_HEADER, "the header")
+    record = parse_json(text, "the header")
+    found = record.get("version") if isinstance(record, dict) else None
+    if found != VERSION:
+        raise InputError(f"a .vqv file of version {found!r:.40}, expected {VERSION}")
+    return typed(Header, record, "the header")
+
+
+def read_chunks(file: BinaryIO, actions: int) -> Iterator[Chunk]:
+    """The chunks of a file behind its header, whose actions have so many columns. InputError for a damaged one, or
+    where the file ends too early; it says at which frame.
+    """
+    frames, number = 0, 0
+    while (mark := file.read(4)) == _CHUNK:
+        where = f"chunk {number}, from frame {frames} on"
+        chunk = _chunk(_checked(file, _MAX_CHUNK, where), actions, where)
+        yield chunk
+        frames, number = frames + chunk.frames, number + 1
+    if mark != _END:
+        raise InputError(f"the file ends or is damaged after frame {frames}: expected another chunk or an end")
+    count = _exactly(file, 4, "the end")
+    if _NUMBER.unpack(_exactly(file, 4, "the end"))[0] != zlib.crc32(count) or _NUMBER.unpack(count)[0] != frames:
+        raise InputError(f"the end of the file is damaged, or chunks are missing: {frames} frames were found")
+
+
+def _checked(file: BinaryIO, most: int, where: str) -> bytes:
+    (length,) = _NUMBER.unpack(_exactly(file, 4, where))
+    if length > most:
+        raise InputError(f"{where}: {length} bytes, expected at most {most}: damaged")
+    payload = _exactly(file, length, where)
+    if _NUMBER.unpack(_exactly(file, 4, where))[0] != zlib.crc32(payload):
+        raise InputError(f"{where}: its checksum is wrong: damaged")
+    return payload
+
+
+def _exactly(file: BinaryIO, count: int, where: str) -> bytes:
+    content = file.read(count)
+    if len(content) < count:
+        raise InputError(f"{where}: the file ends there")
+    return content
+
+
+def _chunk(payload: bytes, columns: int, where: str) -> Chunk:
+    if len(payload) < _NUMBERS.size:
+        raise InputError(f"{where}: {len(payload)} bytes: damaged")
+    frames, flat, size = _NUMBERS.unpack_from(payload)
+    begin = _NUMBERS.size + 4 * flat
+    rest = len(payload) - begin - size
+    if not frames or rest < 0 or rest % 4:
+        raise InputError(f"{where}: {frames} frames in {len(payload)} bytes: damaged")
+    numbers = tuple(np.frombuffer(payload, "<u4", flat, _NUMBERS.size).tolist())
+    actions = _actions(payload[begin : begin + size], frames, columns, where)
+    return Chunk(frames, numbers, actions, np.frombuffer(payload, "<u4", offset=begin + size).astype(np.uint32))
+
+
+def _actions(content: bytes, frames: int, columns: int, where: str) -> NDArray[np.float64]:
+    if not columns:
+        return np.zeros((frames, 0))
+    width = content[0] if content[:1] in (b"\4", b"\10") else 0
+    expected = width * frames * columns
+    try:
+        unpacked = zstandard.ZstdDecompressor().decompress(content[1:], max_output_size=expected)
+    except zstandard.ZstdError as error:
+        raise InputError(f"{where}: actions that cannot be read ({error}): damaged") from error
+    if not width or len(unpacked) != expected:
+        raise InputError(f"{where}: {len(unpacked)} bytes of actions, expected {expected}: damaged")
+    values = np.frombuffer(unpacked, np.uint8).reshape(width, -1).T.copy().view(f"<f{width}")
+    return values.reshape(frames, columns).astype(np.float64)
