@@ -3,6 +3,8 @@
     python scripts/evaluate.py
     accelerate launch scripts/evaluate.py --config configs/quickstart.yaml
 
+Among the figures is the bound on the bits per dimension that the article reports of CIFAR-10 (bits_per_dim and its
+terms, see vqvideo.evaluation.likelihood).
 With several processes each takes its share of the clips; the figures do not depend on their number.
 """
 
@@ -32,6 +34,7 @@ def main() -> None:
     from vqvideo.data.clips import Clips
     from vqvideo.data.store import Store
     from vqvideo.errors import at_least
+    from vqvideo.evaluation.likelihood import error_spread
     from vqvideo.evaluation.tokenizer import evaluate_tokenizer
     from vqvideo.experiment.config import vqvae_folder
     from vqvideo.models.tokenizer.vqvae import VQVAE
@@ -44,10 +47,12 @@ def main() -> None:
     files.check_writable(out.parent)
     processes = join_processes()
     vqvae = VQVAE.from_pretrained(vqvae_folder(cfg)).to(processes.device)
-    clips = Clips(Store.open(cfg.record.folder), "held_out", vqvae.clip_length(cfg.vqvae.latent_steps))
+    store = Store.open(cfg.record.folder)
+    clips = Clips(store, "held_out", vqvae.clip_length(cfg.vqvae.latent_steps))
     count = min(cfg.clips or clips.apart, len(clips))
     rank, world = processes.process_index, processes.num_processes
-    figures = evaluate_tokenizer(vqvae, clips, count, rank=rank, world=world)
+    sigma = error_spread(vqvae, Clips(store, "train", clips.length))
+    figures = evaluate_tokenizer(vqvae, clips, count, rank=rank, world=world, sigma=sigma)
     figures = {**figures, "bits_per_pixel": vqvae.bits_per_pixel, "clips": count, "frames": count * clips.length}
     if processes.is_main_process:
         files.write_file(out, (json.dumps(without_nan(figures), indent=2) + "\n").encode())
