@@ -16,9 +16,10 @@ from vqvideo.models.tokenizer import ConvConfig, StridedConv, TwoLevelConv, VQVA
 from vqvideo.models.tokenizer.causal import TimeState
 from vqvideo.models.tokenizer.vqvae import VQVAE
 
-ROUNDING = 1e-4
-"""In frames, of 0 .. 1. These random networks amplify the rounding of sums in another order to up to 2e-5; what leaks
-is far larger. Networks of one fixed shape are held to 1e-5 in test_vqvae.py.
+ROUNDING = 5e-4
+"""In frames, of 0 .. 1. These random networks amplify the rounding of sums in another order to up to 2e-5, those of two
+levels, which stand behind each other, to 1.5e-4; what leaks is far larger. Networks of one fixed shape are held to 1e-5
+in test_vqvae.py.
 """
 
 
