@@ -6,13 +6,16 @@ import copy
 
 import pytest
 import torch
+from tiny_models import NOTHING, make_spec, tiny_prior
 from tiny_tokenizers import moving_squares, noise, small_backbone, small_quantizer, small_vqvae, wake
 from torch import nn
 
 from vqvideo.errors import InputError
+from vqvideo.models.prior import AutoregressiveHeadConfig
 from vqvideo.models.tokenizer import TwoLevelConv, VQVAEConfig
 from vqvideo.models.tokenizer.two_levels import joined, parted
 from vqvideo.models.tokenizer.vqvae import VQVAE
+from vqvideo.world import EnvFacts, WorldModel
 
 
 def test_levels_that_are_joined_in_a_grid_are_parted_again() -> None:
@@ -31,8 +34,14 @@ def test_a_quarter_more_rows_are_the_top_level() -> None:
 
 @pytest.mark.parametrize("size", [(48, 64), (64, 40)])
 def test_frames_that_have_no_two_levels_are_refused(size: tuple[int, int]) -> None:
-    with pytest.raises(InputError, match=r"two levels of codes with strides of 8x8: record with --frame-size \d"):
+    with pytest.raises(InputError, match=r"cells of 32x16: record with --frame-size (32x64 or 64|64x32 or 64x48)"):
         TwoLevelConv(strides=(2, 8, 8)).grid_of(size)
+
+
+def test_levels_that_are_coarsened_still_fit() -> None:
+    backbone = TwoLevelConv(strides=(2, 8, 8))
+    assert backbone.coarsened((128, 128), 80).grid_of((128, 128)) == (10, 8)
+    assert backbone.coarsened((96, 96), 80) == backbone, "half as many rows would be no whole number of both levels"
 
 
 def test_every_code_of_either_level_is_seen_in_the_frames() -> None:
@@ -95,3 +104,15 @@ def test_two_levels_are_trained_together() -> None:
     parted(z)[1].sum().backward()
     gradients = [p.grad for p in model.encoder.top.parameters()]
     assert all(g is not None and g.any() for g in gradients)
+
+
+def test_a_world_of_two_levels_dreams() -> None:
+    """The prior draws the rows of the grid in their order, so the top level first."""
+    vqvae = small_vqvae(TwoLevelConv, stride=2)
+    spec = make_spec(NOTHING, grid=vqvae.grid, codebook_size=32, tokenizer=vqvae.fingerprint())
+    prior = tiny_prior(spec, vqvae.codebook, head=AutoregressiveHeadConfig(layers=1, heads=2))
+    world = WorldModel(vqvae, prior, EnvFacts("Tiny-v0", 10.0, 1)).eval()
+    dream = world.imagine(noise(2, 3), steps=3, seed=0)
+    assert dream.codes.shape == (2, 3, 5, 4)
+    assert dream.frames.shape == (2, 6, 3, 16, 16)
+    assert torch.equal(dream.frames, world.imagine(noise(2, 3), steps=3, seed=0).frames)

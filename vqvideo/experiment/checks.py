@@ -274,8 +274,8 @@ def _check_patch(cfg: Experiment, episodes: Episodes, model: VQVAEConfig) -> Non
     try:
         prior.places(grid)
     except InputError as error:
-        _, sh, sw = model.backbone.strides
-        sizes = fitting_sizes(episodes.frame_size, (sh * prior.patch, sw * prior.patch))
+        ch, cw = model.backbone.cell
+        sizes = fitting_sizes(episodes.frame_size, (ch * prior.patch, cw * prior.patch))
         raise InputError(
             f"{episodes.pictures}: the tokenizer makes a grid of {grid[0]}x{grid[1]} tokens of frames of "
             f"{_shown(episodes.frame_size)}, which --prior.model.patch {prior.patch} does not divide: record with "

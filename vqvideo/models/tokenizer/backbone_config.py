@@ -60,17 +60,22 @@ class Backbone(ABC):
             expected = " or ".join(map(str, self.time_strides))
             raise InputError(f"backbone.strides {self.strides}: the time stride is {t}, expected {expected}")
 
+    @property
+    def cell(self) -> tuple[int, int]:
+        """Height and width of the smallest piece that frames can be cut into, in pixels."""
+        return self.strides[1:]
+
     def grid_of(self, frame_size: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of tokens that frames of (h, w) pixels make.
 
         Raises:
-            InputError: a side is no multiple of its stride; it names the nearest sizes that fit.
+            InputError: a side is no multiple of that of a cell; it names the nearest sizes that fit.
         """
-        (h, w), (_, sh, sw) = frame_size, self.strides
-        if h % sh or w % sw:
+        (h, w), (ch, cw), (_, sh, sw) = frame_size, self.cell, self.strides
+        if h % ch or w % cw:
             raise InputError(
-                f"frames of {h}x{w} cannot be cut into cells of {sh}x{sw}: record with --frame-size "
-                f"{fitting_sizes(frame_size, (sh, sw))}, or change backbone.strides"
+                f"frames of {h}x{w} cannot be cut into cells of {ch}x{cw}: record with --frame-size "
+                f"{fitting_sizes(frame_size, self.cell)}, or change backbone.strides"
             )
         return h // sh, w // sw
 
@@ -83,8 +88,8 @@ class Backbone(ABC):
             most_tokens: the limit. More are left where the sides of the frames cannot be divided any further.
             multiple: what rows and columns of tokens must stay a multiple of.
         """
-        (h, w), (_, sh, sw) = frame_size, self.strides
-        if h % (2 * sh * multiple) or w % (2 * sw * multiple) or prod(self.grid_of(frame_size)) <= most_tokens:
+        (h, w), (ch, cw) = frame_size, self.cell
+        if h % (2 * ch * multiple) or w % (2 * cw * multiple) or prod(self.grid_of(frame_size)) <= most_tokens:
             return self
         return self.coarser().coarsened(frame_size, most_tokens, multiple)
 
@@ -272,13 +277,13 @@ class TwoLevelConv(FactorisedConv):
 
         return TwoLevelDecoder(self, dim)
 
+    @property
+    def cell(self) -> tuple[int, int]:
+        # A row of the grid holds two of the top level.
+        _, sh, sw = self.strides
+        return 4 * sh, 2 * sw
+
     def grid_of(self, frame_size: tuple[int, int]) -> tuple[int, int]:
-        (h, w), (_, sh, sw) = frame_size, self.strides
-        if h % (4 * sh) or w % (2 * sw):
-            raise InputError(
-                f"frames of {h}x{w} cannot be cut into two levels of codes with strides of {sh}x{sw}: record with "
-                f"--frame-size {fitting_sizes(frame_size, (4 * sh, 2 * sw))}, or change backbone.strides"
-            )
         rows, columns = super().grid_of(frame_size)
         return rows + rows // 4, columns
 
