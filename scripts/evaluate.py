@@ -34,7 +34,7 @@ def main() -> None:
     from vqvideo.data.clips import Clips
     from vqvideo.data.store import Store
     from vqvideo.errors import at_least
-    from vqvideo.evaluation.likelihood import error_spread
+    from vqvideo.evaluation.likelihood import spread_in_training
     from vqvideo.evaluation.tokenizer import evaluate_tokenizer
     from vqvideo.experiment.config import vqvae_folder
     from vqvideo.models.tokenizer.vqvae import VQVAE
@@ -51,7 +51,7 @@ def main() -> None:
     clips = Clips(store, "held_out", vqvae.clip_length(cfg.vqvae.latent_steps))
     count = min(cfg.clips or clips.apart, len(clips))
     rank, world = processes.process_index, processes.num_processes
-    sigma = error_spread(vqvae, Clips(store, "train", clips.length))
+    sigma = spread_in_training(vqvae, store, clips.length)
     figures = evaluate_tokenizer(vqvae, clips, count, rank=rank, world=world, sigma=sigma)
     figures = {**figures, "bits_per_pixel": vqvae.bits_per_pixel, "clips": count, "frames": count * clips.length}
     if processes.is_main_process:

@@ -12,7 +12,7 @@ from tiny_models import tiny_store, tiny_vqvae
 from torch import Tensor
 
 from vqvideo.data.clips import Clips
-from vqvideo.evaluation.likelihood import error_spread, grey_level_bits, rate_per_dim
+from vqvideo.evaluation.likelihood import error_spread, grey_level_bits, rate_per_dim, spread_in_training
 from vqvideo.evaluation.tokenizer import evaluate_tokenizer
 from vqvideo.models.pixels import to_uint8
 from vqvideo.models.quantizers import EMAVQConfig
@@ -105,6 +105,12 @@ def test_pictures_of_known_entropy_take_as_many_bits() -> None:
 def test_the_field_of_codes_of_the_article_takes_its_share() -> None:
     model = VQVAEConfig(StridedConv(width=4, blocks=0, per_cell=10), EMAVQConfig(codebook_size=512)).build((32, 32))
     assert rate_per_dim(model, 1) == 1.875
+
+
+def test_the_spread_is_that_of_training_episodes_where_there_are_some(tmp_path: Path) -> None:
+    vqvae, store = tiny_vqvae(), tiny_store(tmp_path)
+    assert spread_in_training(vqvae, store, 5) == error_spread(vqvae, Clips(store, "train", 5))
+    assert spread_in_training(vqvae, store, 1001) is None
 
 
 def test_the_terms_of_a_trained_tokenizer_add_up(tmp_path: Path) -> None:

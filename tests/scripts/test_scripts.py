@@ -110,6 +110,9 @@ def test_a_tokenizer_is_measured_on_the_whole_held_out_split(home: Path, called:
     assert figures["frames"] == 5 * figures["clips"]
     assert figures["bits_per_pixel"] == pytest.approx(16 * 4 / (2 * 32 * 32))
     assert f"{figures['psnr_db']:.4g}" in shown
+    terms = figures["distortion_bits_per_dim"], figures["rate_bits_per_dim"]
+    assert min(terms) > 0
+    assert figures["bits_per_dim"] == pytest.approx(sum(terms))
 
 
 ROLLOUT = (rollout.main, "--env", "TinyWorld", "--length", 3, "--clips", 2, "--evaluate", 0, "--threads", 1)

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from vqvideo.data.clips import Clips, stack_frames
+from vqvideo.data.store import Store
 from vqvideo.evaluation.metrics import to_double
 from vqvideo.models.pixels import to_unit
 from vqvideo.models.tokenizer.vqvae import VQVAE
@@ -54,6 +55,13 @@ def rate_per_dim(vqvae: VQVAE, frames: int) -> float:
     """Bits per dimension of the codes of a clip of so many frames, all codes alike."""
     h, w = vqvae.frame_size
     return vqvae.latent_length(frames) * vqvae.bits_per_latent_step / (frames * h * w * 3)
+
+
+def spread_in_training(vqvae: VQVAE, store: Store, length: int) -> float | None:
+    """The spread over clips of `length` frames of the training episodes; None where there are none to learn it from."""
+    if all(entry.length + 1 < length for entry in store.split("train")):
+        return None
+    return error_spread(vqvae, Clips(store, "train", length))
 
 
 @torch.no_grad()
