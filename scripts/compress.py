@@ -23,7 +23,7 @@ from vqvideo.errors import InputError
 
 if TYPE_CHECKING:
     from vqvideo.codec import Codec
-    from vqvideo.codec.sources import Source
+    from vqvideo.data.sources import Source
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Encode:
         )
 
     def _source(self, codec: Codec) -> Source:
-        from vqvideo.codec import sources
+        from vqvideo.data import sources
 
         if not self.source.exists():
             raise InputError(f"{self.source}: no such film or store")

@@ -19,6 +19,7 @@ from vqvideo.models.prior import Prior, PriorState
 from vqvideo.models.prior.sampling import Sampling
 from vqvideo.models.row_parts import in_parts, side_by_side
 from vqvideo.models.rows import Randomness
+from vqvideo.models.surprise import Surprise, Watch, together
 from vqvideo.models.tokenizer.causal import TimeState
 from vqvideo.models.tokenizer.vqvae import VQVAE
 from vqvideo.spaces import ActionSpace, as_float32
@@ -220,6 +221,31 @@ class Imaginer(nn.Module):
             frames, fresh, *past = in_parts(shown, len(actions), actions.device)
         step = WorldStep(frames, imagined.codes, imagined.reward, imagined.termination, imagined.entropy)
         return step, WorldState(prior, TimeState(tuple(past), fresh))
+
+    def surprise(self, frames: Tensor | NDArray[Any], actions: ArrayLike | None = None) -> Surprise:
+        """How unexpected real frames are, step by step: for all steps at once what `Watch` gives one by one.
+
+        Args:
+            frames: (b, 1 + s m, 3, h, w), uint8 or float in 0 .. 1.
+            actions: (b, s m, a) flat ones between them, which a world without actions does not need.
+
+        Returns:
+            Figures (b, m, h, w), of m latent steps.
+
+        Raises:
+            InputError: frames or actions of another shape, or a prior whose head has no likelihood of single tokens.
+        """
+        frames = self.vqvae.checked(frames)
+        steps = self.vqvae.latent_length(frames.shape[1]) - 1
+        flat = self.checked_actions(self._given(actions, len(frames), self.stride * steps))
+        if steps < 1 or tuple(flat.shape[:2]) != (len(frames), self.stride * steps):
+            raise InputError(
+                f"{tuple(flat.shape[:2])} actions for {frames.shape[1]} frames, expected ({len(frames)}, "
+                f"{self.stride * steps}), one between two frames, of two latent steps at least"
+            )
+        watch = Watch(self.vqvae, self.prior, frames[:, :1])
+        pairs = zip(frames[:, 1:].split(self.stride, dim=1), flat.split(self.stride, dim=1), strict=True)
+        return together([watch.step(seen, acting) for seen, acting in pairs])
 
     def compile_steps(self, mode: str = "default") -> None:
         """Lets torch.compile make the passes of a dreamt step: the prior's backbone and the tokenizer's decoder. That

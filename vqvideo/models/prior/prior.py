@@ -200,11 +200,13 @@ class Prior(nn.Module):
         return step, after._replace(codes=codes)
 
     @torch.no_grad()
-    def step_with(self, state: PriorState, action: Tensor, sampler: TokenSampler) -> tuple[Tensor, PriorState]:
-        """One latent step whose codes (b, h, w) any sampler decides, given the actions (b, s, a) that lead to it: one
-        that draws, or one that knows them and only looks at how likely they are.
+    def step_with(
+        self, state: PriorState, action: Tensor, sampler: TokenSampler, *, blind: bool = False
+    ) -> tuple[Tensor, PriorState]:
+        """One latent step whose codes (b, h, w) any sampler decides, given the actions (b, s, a) that lead to it, or
+        `blind` to them: one that draws, or one that knows them and only looks at how likely they are.
         """
-        hidden, after = self._advance(state, action)
+        hidden, after = self._advance(state, action, blind=blind)
         codes = self._grid(self.head.sample(hidden.tokens[:, 0], sampler))
         return codes, after._replace(codes=codes)
 

@@ -1,4 +1,4 @@
-"""What can be encoded: a film that PyAV reads, or an episode of a store."""
+"""Films for those who only look at them: what PyAV reads, or an episode of a store."""
 
 from __future__ import annotations
 
