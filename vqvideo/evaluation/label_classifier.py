@@ -14,7 +14,7 @@ from vqvideo.errors import InputError
 from vqvideo.models.pixels import to_signed
 
 _BATCH = 128
-_RATE = 1e-3
+_RATE = 2e-3
 
 
 class Labelled(NamedTuple):
@@ -58,9 +58,9 @@ class LabelClassifier(nn.Module):
         super().__init__()
         h, w = frame_size
         self.layers = nn.Sequential(
-            *(nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-            *(nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-            *(nn.Flatten(), nn.Linear(64 * (h // 4) * (w // 4), 128), nn.ReLU(), nn.Dropout(0.5)),
+            *(nn.Conv2d(3, 32, 5, stride=2, padding=2), nn.ReLU()),
+            *(nn.Conv2d(32, 64, 3, stride=2, padding=1), nn.ReLU()),
+            *(nn.Flatten(), nn.Linear(64 * -(-h // 4) * -(-w // 4), 128), nn.ReLU(), nn.Dropout(0.5)),
             nn.Linear(128, labels),
         )
 
@@ -81,10 +81,13 @@ def trained_classifier(data: Labelled, labels: int, epochs: int, seed: int, devi
         torch.manual_seed(seed)
         model = LabelClassifier((data.frames.shape[-2], data.frames.shape[-1]), labels).to(device)
         optimizer = torch.optim.Adam(model.parameters(), _RATE)
+        steps = epochs * -(-len(data.frames) // _BATCH)
+        falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
         for _ in range(epochs):
             for picks in torch.randperm(len(data.frames)).split(_BATCH):
                 logits = model(data.frames[picks].to(device))
                 F.cross_entropy(logits, data.labels[picks].to(device)).backward()
                 optimizer.step()
                 optimizer.zero_grad()
+                falling.step()
     return model.eval()
