@@ -115,7 +115,7 @@ def written(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], Non
         (written(IMAGES, lambda c: b"<!DOCTYPE html>"), rf"{IMAGES} begins with b'<!DO', expected b'.*x03'"),
         (written(IMAGES, lambda c: b""), rf"{IMAGES} begins with b''"),
         (written(LABELS, lambda c: idx_bytes(np.zeros(4, np.uint8))), rf"{LABELS}: 4 labels of 5 images"),
-        (written(LABELS, lambda c: idx_bytes(np.full(5, 10, np.uint8))), r"label 10 of image 0, expected 0 to 9"),
+        (written(LABELS, lambda c: idx_bytes(np.full(5, 10, np.uint8))), r"label 10 of picture 0, expected 0 to 9"),
         (written(IMAGES, lambda c: idx_bytes(np.zeros((5, 0, 28), np.uint8))), r"shape \(5, 0, 28\)"),
     ],
 )

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import csv
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tiny_models import SIZE, tiny_store, tiny_world
 from videos import moving_frames, read_video, write_video
 
-from vqvideo import cli
 from vqvideo.scripts import anomaly
 
-
-def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["anomaly.py", *words])
-    try:
-        cli.run(anomaly.main)
-    except SystemExit as ended:
-        return int(ended.code or 0)
-    return 0
+Called = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
@@ -32,12 +24,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_table_plot_and_film_are_written(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_table_plot_and_film_are_written(home: Path, called: Called) -> None:
     words = ("data", "--episode", "1", "--world", "world", "--rate", "0.2", "--threads", "1")
-    assert run(monkeypatch, *words) == 0
-    assert "of 12 latent steps are alarms" in capsys.readouterr().out
+    code, said = called(anomaly.main, *words)
+    assert (code, "of 12 latent steps are alarms" in said) == (0, True)
     out = home / "anomalies" / "data"
     with open(out / "steps.csv") as file:
         rows = list(csv.DictReader(file))
@@ -57,15 +47,9 @@ def test_table_plot_and_film_are_written(
         (("data", "--episode", "9"), "no episode 9"),
     ],
 )
-def test_what_is_missing_is_said(
-    words: tuple[str, ...],
-    message: str,
-    home: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert run(monkeypatch, *words, "--world", "world", "--threads", "1") == 2
-    said = capsys.readouterr().err
+def test_what_is_missing_is_said(words: tuple[str, ...], message: str, home: Path, called: Called) -> None:
+    code, said = called(anomaly.main, *words, "--world", "world", "--threads", "1")
+    assert code == 2
     assert message in said
     assert "Traceback" not in said
     assert not (home / "anomalies").exists()

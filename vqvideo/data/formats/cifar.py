@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vqvideo.data.files_below import files_called
 from vqvideo.data.formats import FORMATS
-from vqvideo.data.formats.pictures import ArrayPictures, Sliced
+from vqvideo.data.formats.labelled_stills import LabelledStills
+from vqvideo.data.formats.pictures import Blocks, Sliced
 from vqvideo.data.formats.plain_pickle import plain
-from vqvideo.data.formats.rows import Leads, Pictures, RowReader, Rows
 from vqvideo.errors import InputError
-from vqvideo.spaces import ActionSpace
 from vqvideo.storage.files import read_small
 
 if TYPE_CHECKING:
@@ -29,65 +27,32 @@ if TYPE_CHECKING:
 
 _BATCH = re.compile(r"^(data_batch_\d+|test_batch)(\.bin)?$")
 _TEST = "test_batch"
-_LABELS = 10
 _PICTURE = (3, 32, 32)
 _BYTES = 3 * 32 * 32
 _MOST_BYTES = 2**28
 """Of a pickle. Those of the data set have 31 million."""
-_FPS = 2.0
-"""Pictures have no rate: one that the eye can follow."""
 GET = FORMATS["cifar"].get
 """Nothing is downloaded unless somebody asks for it."""
 
 
-class CIFAR(RowReader):
+class CIFAR(LabelledStills):
     """Every batch is a recording. Where there are others, the test batch is held out and no others."""
 
-    leads: Leads = "to"
-    episodes: ClassVar[bool] = False
-
     def __init__(self, options: ImportConfig) -> None:
-        super().__init__(options)
-        self._batches = _found(self.path)
-        self.names = list(self._batches)
+        super().__init__(options, _found(options.source), _TEST)
 
     @staticmethod
     def recognises(path: Path) -> bool:
         """Whether there are its files, or it is missed."""
         return bool(files_called(path, _BATCH)) if path.exists() else "cifar" in path.name.lower()
 
-    def size_of(self, name: str) -> int:
-        """Bytes of the batch."""
-        return self._batches[name].stat().st_size
+    def blocks(self, path: Path) -> Blocks:
+        """As `LabelledStills`."""
+        return _Pictures(path)
 
-    def where(self, name: str) -> str:
-        """As `RowReader`."""
-        return str(self._batches[name])
-
-    def pictures(self, name: str) -> Pictures:
-        """As `RowReader`."""
-        path, small = self._batches[name], self.options.size != _PICTURE[1:]
-        notes = ("pictures of 32 x 32 pixels are stored in another size: --frame-size 32",) if small else ()
-        found = ArrayPictures(_Pictures(path), str(path), _FPS, notes)
-        split = "held_out" if name == _TEST else "train"
-        found.facts = replace(found.facts, split=split if {_TEST} < self._batches.keys() else None)
-        return found
-
-    def rows(self, name: str) -> Rows:
-        """As `RowReader`: label t is that of picture t."""
-        labels = _labels(self._batches[name])
-        if len(labels) and not 0 <= labels.min() <= labels.max() < _LABELS:
-            wrong = int(np.argmax((labels < 0) | (labels >= _LABELS)))
-            raise InputError(
-                f"{self.where(name)}: label {int(labels[wrong])} of picture {wrong}, expected 0 to {_LABELS - 1}"
-            )
-        return Rows(labels)
-
-    def space(self) -> ActionSpace:
-        """As `RowReader`: ten labels."""
-        from gymnasium import spaces
-
-        return ActionSpace.from_gymnasium(spaces.Discrete(_LABELS))
+    def labels(self, path: Path) -> tuple[Path, NDArray[Any]]:
+        """As `LabelledStills`."""
+        return path, _batch(path)[1]
 
 
 class _Pictures:
@@ -98,10 +63,6 @@ class _Pictures:
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         return iter(Sliced(_batch(self.path)[0]))
-
-
-def _labels(path: Path) -> NDArray[np.int64]:
-    return _batch(path)[1]
 
 
 def _batch(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
