@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vqvideo.models.device import has_float64, sent
+from vqvideo.models.device import sent
 
 TIME_BASE = 100.0
 """Base of the angles along time."""
@@ -47,8 +47,8 @@ class Rotation(NamedTuple):
     @classmethod
     def by(cls, angles: Tensor) -> Rotation:
         """By angles (..., e / 2)."""
-        # As the rates: the same numbers on all kinds of processors.
-        wide = angles.double() if has_float64(angles.device) else angles
+        # As the rates: the same numbers on all kinds of processors. Not every GPU has double precision.
+        wide = angles.double() if angles.device.type == "cpu" else angles
         cos, sin = (turned.to(angles.dtype) for turned in (wide.cos(), wide.sin()))
         return cls(torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1))
 
