@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -28,12 +27,12 @@ def clock_angles(clock: int, dim: int, base: float, device: torch.device) -> Ten
     return sent(torch.remainder(clock * rates.double(), 2 * math.pi).float(), device)
 
 
-@cache
 def _rates(dim: int, base: float, device: torch.device) -> Tensor:
     """Radians per position of each pair of features, (dim / 2,)."""
     # In double precision, whose last digits differ between kinds of processors, and rounded to what is the same on all.
-    rates = base ** (-torch.arange(0, dim, 2, dtype=torch.float64, device="cpu") / dim)
-    return rates.float().to(device)
+    # Not every GPU has it.
+    precise = torch.float64 if device.type == "cpu" else torch.float32
+    return (base ** (-torch.arange(0, dim, 2, dtype=precise, device=device) / dim)).float()
 
 
 class Rotation(NamedTuple):
