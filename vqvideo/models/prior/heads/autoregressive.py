@@ -10,9 +10,8 @@ from vqvideo.models.prior.attention import SpaceAttention, attend
 from vqvideo.models.prior.blocks import SpaceBlock
 from vqvideo.models.prior.conditioning import PlainNorm
 from vqvideo.models.prior.config import AutoregressiveHeadConfig
-from vqvideo.models.prior.cross_entropy import TokenLoss, linear_cross_entropy
 from vqvideo.models.prior.embedding import TokenEmbedding
-from vqvideo.models.prior.heads.base import Head, Likelihood, nats
+from vqvideo.models.prior.heads.base import RasterHead
 from vqvideo.models.prior.rotary import Rotation
 from vqvideo.models.prior.sampling import TokenSampler
 
@@ -45,7 +44,7 @@ class RasterBlock(SpaceBlock):
         return x + self.mlp(self.norm_mlp(x)), past
 
 
-class AutoregressiveHead(Head):
+class AutoregressiveHead(RasterHead):
     """p(z_1 .. z_n | past) = product of p(z_i | z_1 .. z_(i-1), past). The backbone has run already; only this small
     transformer runs n times.
     """
@@ -60,21 +59,14 @@ class AutoregressiveHead(Head):
         self.out = nn.Linear(dim, len(codebook), bias=False)
         nn.init.normal_(self.out.weight, std=0.02)
 
-    def logits(self, hidden: Tensor, codes: Tensor) -> Tensor:
-        """(b, t, n, k), each token's given the codes (b, t, n) before it."""
-        return self.out(self.normed(hidden, codes))
-
     def normed(self, hidden: Tensor, codes: Tensor) -> Tensor:
-        """(b, t, n, e): what the logits are a projection of."""
+        """As `RasterHead`."""
         before = self.embed.vectors(codes[..., :-1])
         first = self.first.to(before.dtype).expand(*codes.shape[:2], 1, -1)
         x = hidden + torch.cat([first, before], dim=2) + self.embed.place
         for block in self.blocks:
             x = block(x)
         return self.norm(x)
-
-    def forward(self, hidden: Tensor, codes: Tensor, generator: torch.Generator | None = None) -> TokenLoss:
-        return linear_cross_entropy(self.normed(hidden, codes), self.out.weight, codes)
 
     def sample(self, hidden: Tensor, sampler: TokenSampler) -> Tensor:
         before = self.first.expand(len(hidden), 1, -1)
@@ -88,6 +80,3 @@ class AutoregressiveHead(Head):
             drawn.append(sampler(self.out(self.norm(x))))
             before = self.embed.vectors(drawn[-1])
         return torch.cat(drawn, dim=1)
-
-    def likelihood(self, hidden: Tensor, codes: Tensor, generator: torch.Generator | None = None) -> Likelihood:
-        return Likelihood(nats(self.logits(hidden, codes), codes).sum(dim=-1), "exact")

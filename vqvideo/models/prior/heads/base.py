@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vqvideo.models.prior.cross_entropy import TokenLoss
+from vqvideo.models.prior.cross_entropy import TokenLoss, linear_cross_entropy
 from vqvideo.models.prior.sampling import TokenSampler
 
 
@@ -42,3 +42,24 @@ class Head(nn.Module, ABC):
 def nats(logits: Tensor, codes: Tensor) -> Tensor:
     """Cross-entropy of each token: (..., k), (...) -> (...)."""
     return nn.functional.cross_entropy(logits.float().flatten(0, -2), codes.flatten(), reduction="none").view_as(codes)
+
+
+class RasterHead(Head):
+    """The tokens of a step one after the other, in raster order: the exact likelihood."""
+
+    out: nn.Linear
+    """To logits."""
+
+    @abstractmethod
+    def normed(self, hidden: Tensor, codes: Tensor) -> Tensor:
+        """(b, t, n, e): what the logits are a projection of, each token's given the codes (b, t, n) before it."""
+
+    def logits(self, hidden: Tensor, codes: Tensor) -> Tensor:
+        """(b, t, n, k), each token's given the codes (b, t, n) before it."""
+        return self.out(self.normed(hidden, codes))
+
+    def forward(self, hidden: Tensor, codes: Tensor, generator: torch.Generator | None = None) -> TokenLoss:
+        return linear_cross_entropy(self.normed(hidden, codes), self.out.weight, codes)
+
+    def likelihood(self, hidden: Tensor, codes: Tensor, generator: torch.Generator | None = None) -> Likelihood:
+        return Likelihood(nats(self.logits(hidden, codes), codes).sum(dim=-1), "exact")

@@ -17,9 +17,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from vqvideo.models.prior.config import PixelCNNConfig
-from vqvideo.models.prior.cross_entropy import TokenLoss, linear_cross_entropy
 from vqvideo.models.prior.embedding import TokenEmbedding
-from vqvideo.models.prior.heads.base import Head, Likelihood, nats
+from vqvideo.models.prior.heads.base import RasterHead
 from vqvideo.models.prior.sampling import TokenSampler
 
 
@@ -83,7 +82,7 @@ class GatedLayer(nn.Module):
         return own + self.out(gated(self.horizontal(before) + beside))
 
 
-class PixelCNN(Head):
+class PixelCNN(RasterHead):
     """p(z_1 .. z_n | past) = product of p(z_i | z_1 .. z_(i-1), past), in raster order."""
 
     def __init__(self, cfg: PixelCNNConfig, dim: int, grid: tuple[int, int], codebook: Tensor) -> None:
@@ -95,21 +94,14 @@ class PixelCNN(Head):
         self.out = nn.Linear(dim, len(codebook), bias=False)
         nn.init.normal_(self.out.weight, std=0.02)
 
-    def logits(self, hidden: Tensor, codes: Tensor) -> Tensor:
-        """(b, t, n, k), each token's given the codes (b, t, n) before it."""
-        return self.out(self.normed(hidden, codes))
-
     def normed(self, hidden: Tensor, codes: Tensor) -> Tensor:
-        """(b, t, n, e): what the logits are a projection of."""
+        """As `RasterHead`."""
         picture = self._picture(self.embed(codes).flatten(0, 1))
         condition = self._picture(hidden.flatten(0, 1))
         x = Stacks(F.pad(picture, (0, 0, 1, 0))[:, :, :-1], F.pad(picture, (1, 0))[..., :-1])
         for layer in self._layers:
             x = layer(x, condition)
         return self.norm(rearrange(x.horizontal, "(b t) e h w -> b t (h w) e", b=len(codes)))
-
-    def forward(self, hidden: Tensor, codes: Tensor, generator: torch.Generator | None = None) -> TokenLoss:
-        return linear_cross_entropy(self.normed(hidden, codes), self.out.weight, codes)
 
     def sample(self, hidden: Tensor, sampler: TokenSampler) -> Tensor:
         condition = self._picture(hidden)
@@ -141,9 +133,6 @@ class PixelCNN(Head):
             token = rearrange(vector, "r 1 e -> r e 1 1")
             tokens.append(token)
         return torch.cat(drawn, dim=1), torch.cat(tokens, dim=3)
-
-    def likelihood(self, hidden: Tensor, codes: Tensor, generator: torch.Generator | None = None) -> Likelihood:
-        return Likelihood(nats(self.logits(hidden, codes), codes).sum(dim=-1), "exact")
 
     @property
     def _layers(self) -> list[GatedLayer]:
