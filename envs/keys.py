@@ -1,8 +1,8 @@
 """Keys to play with: read off the names of an environment's actions, or off the space where it has no names.
 
-Actions called after directions are on the arrow keys ("left", "turn_left", "upright" = both at once), firing and jumping
-on the space bar, all others on digits and letters. Several keys at once: continuous columns add up, categorical ones take
-what was pressed last.
+Actions called after directions are on the arrow keys ("left", "turn_left", "upright" = both at once), firing and
+jumping on the space bar, all others on digits and letters. Several keys at once: continuous columns add up, categorical
+ones take what was pressed last.
 """
 
 from __future__ import annotations
