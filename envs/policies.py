@@ -17,7 +17,6 @@ from vqvideo.envs.car_racing import Drive
 from vqvideo.envs.doom import Roam
 from vqvideo.envs.min_atar import Play
 from vqvideo.envs.mini_grid import Wander
-from vqvideo.envs.tiny_world import ShortestPath
 from vqvideo.errors import InputError, suggest
 from vqvideo.spaces import ActionSpace
 
@@ -143,7 +142,6 @@ POLICIES: dict[str, Callable[[], Policy]] = {
     "minatar": Play,
     "wander": Wander,
     "roam": Roam,
-    "shortest-path": ShortestPath,
 }
 
 
@@ -178,7 +176,7 @@ def imagined_actions(name: str, space: spaces.Space, count: int, seed: int) -> l
         InputError: no such policy, or one that steers by the state of the real environment.
     """
     policy = make_policy(name)
-    if isinstance(policy, Drive | Arcade | Play | Wander | Roam | ShortestPath):
+    if isinstance(policy, Drive | Arcade | Play | Wander | Roam):
         raise InputError(f"policy {name!r} looks at the real game, which a dream lacks: {suggest('', POLICIES)}")
     policy.reset(SpaceOnly(space), np.random.default_rng(seed))
     record = ActionSpace.from_gymnasium(space)

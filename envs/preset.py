@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import gymnasium
 
+from vqvideo.envs.faults import Fault
 from vqvideo.errors import at_least
 
 DRAWN: Literal["drawn"] = "drawn"
@@ -28,8 +29,6 @@ class Preset:
     """Env steps with an idle action at each reset, before the first recorded frame."""
     policy: str = "sticky-random"
     """Default policy, a name in `vqvideo.envs.policies.POLICIES`."""
-    best: str | None = None
-    """The policy that nobody plays better than, where there is one."""
     pixels: str | None = None
     """Where the frames come from, as `vqvideo.envs.pixels.choose` takes it; None: a picture that the environment
     observes, or else what it renders.
@@ -48,6 +47,8 @@ class Preset:
     """A wrapper of this environment's own that sees every env step, put below action repeat."""
     name_actions: Callable[[gymnasium.Env], Mapping[str, tuple[float, ...]]] | None = None
     """Reads `actions` from the environment, where they differ within a family."""
+    faults: tuple[type[Fault], ...] = ()
+    """What can go wrong in this environment alone, beside the faults of all."""
     frame_size: Literal["drawn", "shaped"] | None = None
     """Of the stored frames, where the user names none. DRAWN: as they come, which keeps cells crisp; SHAPED: in their
     shape, with about as many pixels as 64 x 64; None: 64 x 64.

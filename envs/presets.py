@@ -8,6 +8,7 @@ from pathlib import Path
 
 import gymnasium
 
+from vqvideo.envs import car_racing_faults
 from vqvideo.envs.car_racing import DrawOnDemand, draw_anywhere
 from vqvideo.envs.doom import named_actions
 from vqvideo.envs.families import preset_of
@@ -34,6 +35,7 @@ PRESETS: dict[str, Preset] = {
             "coast": (0.0, 0.0, 0.0),
         },
         wrap=DrawOnDemand,
+        faults=car_racing_faults.FAULTS,
     ),
     "Doom": Preset(
         env_id="vqvideo/Doom-v0",
@@ -46,7 +48,6 @@ PRESETS: dict[str, Preset] = {
     "TinyWorld": Preset(
         env_id="vqvideo/TinyWorld-v0",
         fps=10.0,
-        best="shortest-path",
         actions={"stay": (0,), "up": (1,), "down": (2,), "left": (3,), "right": (4,)},
     ),
 }

@@ -13,7 +13,7 @@ import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from vqvideo.evaluation.anomaly import Calibration, Seen
     from vqvideo.world import WorldModel
 
-COLUMNS = ("step", "frame", "seconds", "score", "alarm", "nats_per_token", "squared_error", "nats_of_the_action")
+COLUMNS = ("step", "frame", "seconds", "score", "alarm")
+"""Of the table; then come the signals."""
 
 
 @dataclass(frozen=True)
@@ -106,28 +107,28 @@ def _calibrated(options: Options, world: WorldModel) -> Calibration:
         raise InputError(f"{folder}: what is normal? Name a store of normal episodes: --normal data/car_racing")
     store = Store.open(folder)
     store.require(world.action_space, world.vqvae.frame_size)
-    signals: list[Any] = []
+    normal: list[NDArray[np.float64]] = []
     for entry in store.split("held_out"):
         if folder != options.source or entry.index != options.episode:
             episode = store.episode(entry)
-            signals += [seen.signals for seen in watched(world, episode.frames, episode.actions)]
-    return Calibration.of(np.array(signals).reshape(len(signals), 2), options.rate)
+            normal.append(np.array([seen.signals for seen in watched(world, episode.frames, episode.actions)]))
+    return Calibration.of([episode for episode in normal if len(episode)], options.rate)
 
 
 def _write(out: Path, seen: list[Seen], scores: NDArray[np.float64], threshold: float, fps: float) -> None:
     import numpy as np
 
+    from vqvideo.evaluation.anomaly import SIGNALS
     from vqvideo.evaluation.anomaly_pictures import overlaid, score_plot
     from vqvideo.evaluation.pictures import write_mp4, write_png
 
     with open(out / "steps.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(COLUMNS)
+        writer.writerow([*COLUMNS, *(name.replace(" ", "_") for name in SIGNALS[: len(seen[0].signals)])])
         for number, (one, score) in enumerate(zip(seen, scores, strict=True), 1):
-            obeys = "" if one.obeys is None else f"{one.obeys:.6g}"
             figures = [f"{value:.6g}" for value in one.signals]
             alarm = int(score > threshold)
-            writer.writerow([number, one.frame, f"{one.frame / fps:.4f}", f"{score:.6g}", alarm, *figures, obeys])
+            writer.writerow([number, one.frame, f"{one.frame / fps:.4f}", f"{score:.6g}", alarm, *figures])
     write_png(out / "scores.png", score_plot(scores, threshold, np.array([one.frame for one in seen]) / fps))
 
     def frames() -> Iterator[NDArray[np.uint8]]:

@@ -31,16 +31,24 @@ def test_too_few_normal_steps_are_refused() -> None:
     with pytest.raises(InputError, match="expected between 0 and 1"):
         threshold(np.zeros(10), 0)
     with pytest.raises(InputError, match="0 normal steps"):
-        Calibration.of(np.zeros((0, 2)), 0.1)
+        Calibration.of([], 0.1)
 
 
 def test_a_calibration_finds_what_either_signal_shows() -> None:
     rng = np.random.default_rng(0)
-    normal = Calibration.of(rng.normal([2, 0.001], [0.5, 0.0001], (4000, 2)), 0.01)
+    normal = Calibration.of([rng.normal([2, 0.001], [0.5, 0.0001], (400, 2)) for _ in range(10)], 0.01)
     other = rng.normal([2, 0.001], [0.5, 0.0001], (4000, 2))
     assert (normal.scores(other) > normal.threshold).mean() == pytest.approx(0.01, abs=0.006)
     assert (normal.scores(other + np.array([5, 0])) > normal.threshold).all()
     assert (normal.scores(other + np.array([0, 0.001])) > normal.threshold).mean() > 0.99
+
+
+def test_what_is_mild_is_found_when_it_lasts() -> None:
+    rng = np.random.default_rng(0)
+    normal = Calibration.of([rng.normal(size=(400, 1)) for _ in range(10)], 0.01)
+    mild = rng.normal(size=(4000, 1)) + 2
+    alone = (mild > np.quantile(rng.normal(size=4000), 0.99)).mean()
+    assert (normal.scores(mild) > normal.threshold).mean() > alone + 0.3
 
 
 def test_a_stream_is_watched_as_the_whole_clip_is() -> None:
@@ -50,8 +58,8 @@ def test_a_stream_is_watched_as_the_whole_clip_is() -> None:
     whole = world.surprise(frames[:, :9])
     assert [one.frame for one in steps] == [2, 4, 6, 8]
     torch.testing.assert_close(torch.stack([one.surprise.nats[0] for one in steps]), whole.nats[0])
-    assert steps[0].signals[1] == pytest.approx(float(whole.error[0, 0].mean()))
-    assert steps[0].obeys is None
+    assert steps[0].signals[2] == pytest.approx(float(whole.error[0, 0].mean().log()))
+    assert [len(one.signals) for one in steps] == [4] * 4
 
 
 def test_what_cannot_be_watched_is_refused() -> None:
@@ -67,7 +75,7 @@ def test_what_cannot_be_watched_is_refused() -> None:
 def test_unexpected_places_are_coloured_and_alarms_are_framed() -> None:
     nats = torch.zeros(1, 2, 2)
     nats[0, 0, 1] = 20
-    seen = Seen(2, Surprise(nats, nats, None), np.full((2, 16, 16, 3), 100, np.uint8))
+    seen = Seen(2, Surprise(nats, nats, nats, None), np.full((2, 16, 16, 3), 100, np.uint8))
     quiet, alarm = (overlaid(seen, alarm=alarm) for alarm in (False, True))
     assert [frame.shape for frame in quiet] == [(256, 256, 3)] * 2
     assert quiet[0][200, 60].tolist() == [100] * 3

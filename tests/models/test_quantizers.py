@@ -206,3 +206,16 @@ def test_k_means_gives_empty_clusters_a_place_in_the_data() -> None:
 def test_a_config_that_cannot_work_is_refused(kind: type, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         kind(**settings)
+
+
+@each_quantizer
+def test_latents_are_nearer_to_their_own_code_than_to_others(kind: type) -> None:
+    quantizer = ready(kind)
+    z = latents(quantizer, 300)
+    codes = quantizer.encode(z)
+    found = quantizer.distance(z, codes)
+    assert found.shape == codes.shape
+    # No other code is nearer, where codes are chosen one by one and not by stages.
+    others = quantizer.distance(z, (codes + 1) % quantizer.codebook_size)
+    assert (found <= others + 1e-6).float().mean() > 0.9
+    assert found.mean() < 0.7 * others.mean()

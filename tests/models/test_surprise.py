@@ -45,6 +45,15 @@ def test_errors_are_those_of_the_reconstruction() -> None:
     torch.testing.assert_close(found.error[0, 0, 0, 0], corner, rtol=1e-4, atol=1e-6)
 
 
+def test_distances_are_those_of_latents_to_their_codes() -> None:
+    world = tiny_world(2)
+    frames = noise_frames(1, 7)
+    found = world.surprise(frames, some_actions(1, 6))
+    codes, distance, _ = world.vqvae.encode_step_with_distance(frames, world.vqvae.init_state(1))
+    assert torch.equal(codes, world.vqvae.encode(frames))
+    torch.testing.assert_close(found.distance, distance[:, 1:], rtol=1e-4, atol=1e-6)
+
+
 def test_a_prior_that_can_do_without_actions_says_what_they_are_worth() -> None:
     world = tiny_world(2, action_dropout=0.1)
     frames, actions = noise_frames(1, 7), some_actions(1, 6)

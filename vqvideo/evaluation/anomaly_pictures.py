@@ -41,7 +41,7 @@ def score_plot(scores: NDArray[np.float64], threshold: float, seconds: NDArray[n
     for point, score in zip(points, scores, strict=True):
         if score > threshold:
             pen.ellipse([point[0] - 3, point[1] - 3, point[0] + 3, point[1] + 3], _ALARM)
-    pen.text((_LEFT + 4, 4), "score of each latent step, in standard deviations of normal ones", "black")
+    pen.text((_LEFT + 4, 4), "score of each latent step: standard deviations above what is normal", "black")
     return np.asarray(image)
 
 

@@ -153,7 +153,7 @@ class FrameSets:
             videos: "imagined" and "reconstruction", of the same shape; others are not looked at.
         """
         first, self._taken = self._taken, self._taken + len(real)
-        still = self._features(real[:, 0])
+        still = lite0_features(self.net, real[:, 0], self.cfg.side)
         shown = {"real": real, **{kind: videos[kind] for kind in ("imagined", "reconstruction")}}
         for block, picks, sets in zip(self.blocks, self.picks, self._sets, strict=True):
             size = len(block) * self.stride
@@ -163,7 +163,8 @@ class FrameSets:
             clip, frame = place // size, 1 + block.start * self.stride + place % size
             sets["repeat"].append(still[clip])
             for kind, video in shown.items():
-                sets[kind].append(self._features(video[clip.to(video.device), frame.to(video.device)]))
+                there = video[clip.to(video.device), frame.to(video.device)]
+                sets[kind].append(lite0_features(self.net, there, self.cfg.side))
 
     def distances(self) -> BlockDistances:
         """The distances of each block."""
@@ -183,13 +184,15 @@ class FrameSets:
             side=self.cfg.side,
         )
 
-    def _features(self, frames: Tensor) -> Tensor:
-        """Frames (n, c, h, w) to features (n, d) on the CPU."""
-        parts = []
-        for part in frames.split(_BATCH):
-            shown = resized(to_signed(part), self.cfg.side, self.net.multiple)
-            parts.append(self.net.pooled(shown.contiguous(memory_format=torch.channels_last)).cpu())
-        return torch.cat(parts)
+
+@torch.no_grad()
+def lite0_features(net: Lite0Features, frames: Tensor, side: int = FrechetConfig.side) -> Tensor:
+    """Features (n, d) on the CPU of frames (n, c, h, w), shown to the network with at least `side` pixels a side."""
+    parts = []
+    for part in frames.split(_BATCH):
+        shown = resized(to_signed(part), side, net.multiple)
+        parts.append(net.pooled(shown.contiguous(memory_format=torch.channels_last)).cpu())
+    return torch.cat(parts)
 
 
 def _evenly(size: int, count: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from typing import NamedTuple
 
 import torch
@@ -25,6 +26,8 @@ class Surprise(NamedTuple):
     """Minus the log-likelihood of the code, given the past and the true action."""
     error: Tensor
     """Mean squared error of the reconstruction in the token's pixels, of 0 .. 1."""
+    distance: Tensor
+    """Mean squared distance of the encoder's output to the code vector that was chosen for it."""
     blind: Tensor | None
     """As `nats`, without knowing the action; None of a prior that did not learn to do without. Where the world still
     obeys, this is larger.
@@ -37,6 +40,7 @@ def together(steps: list[Surprise]) -> Surprise:
     return Surprise(
         torch.stack([step.nats for step in steps], dim=1),
         torch.stack([step.error for step in steps], dim=1),
+        torch.stack([step.distance for step in steps], dim=1),
         torch.stack(blind, dim=1) if blind else None,
     )
 
@@ -64,17 +68,24 @@ class Watch:
         none = torch.zeros(len(first), 0, prior.spec.stride, prior.spec.action_space.size, device=codes.device)
         self._state = prior.start(codes, none)
 
+    def rows(self, index: Tensor) -> Watch:
+        """The streams (r,) of `index` as a batch of their own, which goes on by itself."""
+        other = copy(self)
+        other._encoder, other._decoder = self._encoder.rows(index), self._decoder.rows(index)
+        other._state = self._state.rows(index)
+        return other
+
     @torch.no_grad()
     def step(self, frames: Tensor, actions: Tensor) -> Surprise:
         """The next s frames (b, s, 3, h, w) and the actions (b, s, a) that led to them."""
-        codes, self._encoder = self.vqvae.encode_step(frames, self._encoder)
+        codes, distance, self._encoder = self.vqvae.encode_step_with_distance(frames, self._encoder)
         rebuilt, self._decoder = self.vqvae.decode_step(codes, self._decoder)
         blind = self._nats(codes[:, 0], actions, blind=True) if self.prior.can_guide else None
         nats = self._nats(codes[:, 0], actions, blind=False)
         rows, columns = self.vqvae.grid
         error = (to_unit(self.vqvae.checked(frames)) - rebuilt).square()
         cells = reduce(error, "b s c (h y) (w x) -> b h w", "mean", h=rows, w=columns)
-        return Surprise(nats, cells, blind)
+        return Surprise(nats, cells, distance[:, 0], blind)
 
     def _nats(self, codes: Tensor, actions: Tensor, *, blind: bool) -> Tensor:
         known = _Knowing(codes)

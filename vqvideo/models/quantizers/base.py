@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vqvideo.errors import InputError
-from vqvideo.models.precision import SinglePrecision
+from vqvideo.models.precision import SinglePrecision, single
 from vqvideo.models.quantizers.config import Gradient
 
 
@@ -73,6 +73,18 @@ class Quantizer(SinglePrecision, ABC):
     @abstractmethod
     def decode(self, indices: Tensor) -> Tensor:
         """Code vectors (..., d) of codes (...)."""
+
+    def project(self, z: Tensor) -> Tensor:
+        """Latents (..., d) as they are compared with code vectors; by default as they are."""
+        return z
+
+    @torch.no_grad()
+    def distance(self, z: Tensor, indices: Tensor) -> Tensor:
+        """How far latents (..., d) are from the code vectors of their codes (...): the mean square over d, (...), where
+        `project` brings the latents. Of bits and levels it is the distance to the value that each is rounded to.
+        """
+        with fp32(z):
+            return (self.project(single(z)) - self.decode(indices)).square().mean(dim=-1)
 
     @torch.no_grad()
     def initialize(self, z: Tensor) -> None:

@@ -65,10 +65,6 @@ class EMAVQ(Quantizer):
     def least_latents(self) -> int:
         return self.codebook_size
 
-    def project(self, x: Tensor) -> Tensor:
-        """Where latents and code vectors (..., d) live: here anywhere."""
-        return x
-
     def forward(self, z: Tensor) -> Quantized:
         with fp32(z):
             z = self.project(single(z))
@@ -174,5 +170,5 @@ class CosineVQ(EMAVQ):
         self.codebook.copy_(self.project(self.codebook))
         self.ema_sum.copy_(self.codebook)
 
-    def project(self, x: Tensor) -> Tensor:
-        return F.normalize(x, dim=-1, eps=1e-6)
+    def project(self, z: Tensor) -> Tensor:
+        return F.normalize(z, dim=-1, eps=1e-6)

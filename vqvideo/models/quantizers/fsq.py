@@ -53,6 +53,9 @@ class FSQ(WhitenedQuantizer):
         digits = indices[..., None] // self.basis % self.levels
         return (digits - self.levels // 2).to(self.half_range) / (self.levels // 2)
 
+    def project(self, z: Tensor) -> Tensor:
+        return self._bound(self.whitening(z)) / (self.levels // 2)
+
     def _bound(self, z: Tensor) -> Tensor:
         """Equation of section 3 of the paper; even numbers of levels are shifted by half a step."""
         return torch.tanh(z + self.shift) * self.half_range - self.offset

@@ -49,7 +49,10 @@ class BitQuantizer(WhitenedQuantizer):
     @torch.no_grad()
     def encode(self, z: Tensor) -> Tensor:
         with fp32(z):
-            return self._combine(self.bound(self.whitening(single(z))))
+            return self._combine(self.project(single(z)))
+
+    def project(self, z: Tensor) -> Tensor:
+        return self.bound(self.whitening(z))
 
     def decode(self, indices: Tensor) -> Tensor:
         bits = (indices[..., None] & self.places) > 0

@@ -238,6 +238,14 @@ class VQVAE(HubModel):
         return self._codes(self.checked(frames), state)
 
     @torch.no_grad()
+    def encode_step_with_distance(
+        self, frames: ArrayLike | Tensor, state: TimeState
+    ) -> tuple[Tensor, Tensor, TimeState]:
+        """As `encode_step`, and how far each latent is from its code vector, (b, m, h, w): see `Quantizer.distance`."""
+        z, codes, state = self._quantized(self.checked(frames), state)
+        return codes, self.quantizer.distance(z, codes), state
+
+    @torch.no_grad()
     def decode_step(self, codes: ArrayLike | Tensor, state: TimeState) -> tuple[Tensor, TimeState]:
         """Goes on decoding streams.
 
@@ -318,10 +326,15 @@ class VQVAE(HubModel):
 
     def _codes(self, frames: Tensor, state: TimeState) -> tuple[Tensor, TimeState]:
         """Checked frames to codes (b, m, h, w)."""
+        _, codes, state = self._quantized(frames, state)
+        return codes, state
+
+    def _quantized(self, frames: Tensor, state: TimeState) -> tuple[Tensor, Tensor, TimeState]:
+        """Checked frames to latents (b, m, h, w, d) and codes (b, m, h, w)."""
         # Without autocast: an encoder in bf16 chose another code for a fifth of the tokens, and codes are kept.
         with fp32(self.variance):
             z, state = self._latents(to_signed(frames).to(self.variance.dtype), state)
-            return self.quantizer.encode(z), state
+            return z, self.quantizer.encode(z), state
 
     def _latents(self, frames: Tensor, state: TimeState) -> tuple[Tensor, TimeState]:
         """Signed frames to latents (b, t, h, w, d)."""

@@ -1,1 +1,0 @@
-"""Dreams that are played through a browser, on this machine: a server whose page sends keys and gets frames."""
