@@ -17,6 +17,7 @@ from vqvideo.envs.car_racing import Drive
 from vqvideo.envs.doom import Roam
 from vqvideo.envs.min_atar import Play
 from vqvideo.envs.mini_grid import Wander
+from vqvideo.envs.tiny_world import ShortestPath
 from vqvideo.errors import InputError, suggest
 from vqvideo.spaces import ActionSpace
 
@@ -142,6 +143,7 @@ POLICIES: dict[str, Callable[[], Policy]] = {
     "minatar": Play,
     "wander": Wander,
     "roam": Roam,
+    "shortest-path": ShortestPath,
 }
 
 
@@ -176,7 +178,7 @@ def imagined_actions(name: str, space: spaces.Space, count: int, seed: int) -> l
         InputError: no such policy, or one that steers by the state of the real environment.
     """
     policy = make_policy(name)
-    if isinstance(policy, Drive | Arcade | Play | Wander | Roam):
+    if isinstance(policy, Drive | Arcade | Play | Wander | Roam | ShortestPath):
         raise InputError(f"policy {name!r} looks at the real game, which a dream lacks: {suggest('', POLICIES)}")
     policy.reset(SpaceOnly(space), np.random.default_rng(seed))
     record = ActionSpace.from_gymnasium(space)

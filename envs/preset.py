@@ -29,6 +29,8 @@ class Preset:
     """Env steps with an idle action at each reset, before the first recorded frame."""
     policy: str = "sticky-random"
     """Default policy, a name in `vqvideo.envs.policies.POLICIES`."""
+    best: str | None = None
+    """The policy that nobody plays better than, where there is one."""
     pixels: str | None = None
     """Where the frames come from, as `vqvideo.envs.pixels.choose` takes it; None: a picture that the environment
     observes, or else what it renders.

@@ -48,6 +48,7 @@ PRESETS: dict[str, Preset] = {
     "TinyWorld": Preset(
         env_id="vqvideo/TinyWorld-v0",
         fps=10.0,
+        best="shortest-path",
         actions={"stay": (0,), "up": (1,), "down": (2,), "left": (3,), "right": (4,)},
     ),
 }

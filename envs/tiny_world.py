@@ -56,6 +56,19 @@ def opposite(place: tuple[int, int]) -> tuple[int, int]:
     return CELLS - 1 - place[0], CELLS - 1 - place[1]
 
 
+def shortest_path_action(state: State) -> int:
+    """The first action of a shortest way to the goal that leaves the hazard out."""
+    away, waiting = {state.goal: 0}, [state.goal]
+    for place in waiting:
+        for action in range(1, len(MOVES)):
+            before = next_state(State(place, state.goal, state.hazard, state.texture), action).state.block
+            if before != state.hazard and before not in away:
+                away[before] = away[place] + 1
+                waiting.append(before)
+    after = [next_state(state, action).state.block for action in range(len(MOVES))]
+    return min(range(len(MOVES)), key=lambda action: away.get(after[action], CELLS**2))
+
+
 def draw(state: State, size: int = 32) -> NDArray[np.uint8]:
     """The frame of a state, (size, size, 3) uint8. `size` is a multiple of 8."""
     cell = size // CELLS
@@ -74,6 +87,18 @@ def first_state(rng: np.random.Generator) -> State:
     block, goal = places[0], places[1]
     hazard = next(place for place in places[2:] if place != opposite(goal))
     return State(block, goal, hazard, int(rng.integers(TEXTURES)))
+
+
+class ShortestPath:
+    """Goes from goal to goal. As each one lies opposite to the last, nobody can do better."""
+
+    def reset(self, env: gymnasium.Env, rng: np.random.Generator) -> None:
+        if not isinstance(env.unwrapped, TinyWorld):
+            raise InputError("the policy shortest-path plays TinyWorld: take --policy sticky-random or random here")
+        self.world = env.unwrapped
+
+    def __call__(self, frame: NDArray[np.uint8]) -> Any:
+        return np.int64(shortest_path_action(self.world.state))
 
 
 class TinyWorld(gymnasium.Env):

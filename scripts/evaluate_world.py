@@ -22,9 +22,7 @@ from vqvideo.experiment.finding import Source, clips_to_dream
 from vqvideo.models.prior import Sampling
 
 if TYPE_CHECKING:
-    from vqvideo.data.store import Store
     from vqvideo.evaluation.horizon import HorizonReport
-    from vqvideo.world import WorldModel
 
 
 @dataclass(frozen=True)
@@ -66,6 +64,7 @@ class Options(Source):
 def evaluate(options: Options) -> dict[str, Any]:
     """Measures, prints and writes; returns what is written."""
     from vqvideo.evaluation.frame_sets import FrechetConfig
+    from vqvideo.evaluation.prior import teacher_forced
     from vqvideo.evaluation.world import evaluate_world
     from vqvideo.storage.files import check_writable
     from vqvideo.training.hardware import configure_threads
@@ -81,30 +80,11 @@ def evaluate(options: Options) -> dict[str, Any]:
     frechet = FrechetConfig(options.block, options.frames, options.side) if options.frechet else None
     count, how = min(options.clips, len(clips)), options.sampling
     report = evaluate_world(world, clips, count, options.context, how, options.seed, frechet=frechet)
-    told = teacher_forced(options, world, store)
+    told = teacher_forced(world, store, options.teacher_steps)
     cli.report(f"teacher-forced on the whole held-out split ({told['likelihood_kind']} likelihood)", numbers(told))
     print(f"\n{report.tables()}\n{summary(report, told)}")
     seconds = time.perf_counter() - began
     return options.write_figures(out, world, store, seconds, teacher_forced=told, dreams=report.to_json())
-
-
-def teacher_forced(options: Options, world: WorldModel, store: Store) -> dict[str, Any]:
-    """The figures of the prior over every latent step of the split. Clips follow each other without a gap; the last one
-    of an episode ends with it and overlaps.
-    """
-    from vqvideo.data.codes import CodeClips, encode_episode
-    from vqvideo.data.config import SegmentConfig
-    from vqvideo.evaluation.prior import code_bits, evaluate_prior
-
-    vqvae, s = world.vqvae, world.stride
-    longest = max((1 + entry.length // s for entry in store.split("held_out")), default=0)
-    steps = max(2, min(options.teacher_steps, longest))
-    segments = SegmentConfig(steps, s * (steps - 1))
-    episodes = map(store.reader, store.long_enough("held_out", 1 + s))
-    clips = CodeClips([encode_episode(vqvae, episode, segments, vqvae.device) for episode in episodes], steps)
-    figures = evaluate_prior(world.prior, clips, len(clips), frame_size=vqvae.frame_size)
-    _, kind = code_bits(world.prior, clips, [0])
-    return {"clips": len(clips), "latent_steps": steps, "likelihood_kind": kind, **figures}
 
 
 def numbers(figures: dict[str, Any]) -> dict[str, float]:

@@ -7,7 +7,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vqvideo.errors import InputError
+from vqvideo.errors import InputError, MissingExtraError
 from vqvideo.evaluation.fidelity import FidelityReport
 from vqvideo.storage.files import make_folder, replacing
 
@@ -24,7 +24,7 @@ def require_matplotlib(path: Path | None = None) -> None:
     `path` does.
     """
     if find_spec("matplotlib") is None:
-        raise InputError("the plot needs matplotlib, which is not installed: pip install matplotlib")
+        raise MissingExtraError("matplotlib, which draws, is not installed", "report")
     from matplotlib.backend_bases import FigureCanvasBase
 
     known = FigureCanvasBase.get_supported_filetypes()

@@ -3,42 +3,52 @@
     python scripts/train_agent.py                                         TinyWorld
     python scripts/train_agent.py --config configs/dynamic_obstacles.yaml
 
-Beside it stand random actions, and an agent that learnt in the real environment from as many frames as were recorded
-for the world model. Needs a trained world: train_vqvae.py and train_prior.py with the same --config.
+Beside it stand random actions; the perfect dream, which is the same agent after as many steps in real environments that
+begin and are cut as the dreams are; an agent that learnt in the real environment from as many frames as were recorded
+for the world model; and the best possible player, where one is known. Dream over perfect dream judges the world,
+perfect dream over best possible the agent. Needs a trained world: train_vqvae.py and train_prior.py with the same
+--config.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
 
 from vqvideo import cli
 
 if TYPE_CHECKING:
     import gymnasium
 
+    from vqvideo.data.moments import Moment
     from vqvideo.data.store import Store
     from vqvideo.evaluation.returns import Act, Returns
     from vqvideo.experiment.config import Experiment
     from vqvideo.world import WorldModel
 
 CONFIG = Path(__file__).parents[1] / "configs" / "tiny_world.yaml"
+T = TypeVar("T")
+DREAM, CONTROL, RANDOM, BEST = "learnt in the dream", "learnt in the perfect dream", "random", "best possible"
 EVALUATION_SEED = 1_000_000
 """Of the first real episode that agents are judged by: far from the seeds of learning."""
 
 
-def train_agent(cfg: Experiment, *, direct: bool = True) -> dict[str, Any]:
-    """Learns, plays and compares; writes the agent and the figures to runs/<name>/agent.
+def train_agent(cfg: Experiment, *, direct: bool = True, control: bool = True) -> dict[str, Any]:
+    """Learns, plays and compares; writes the agent to runs/<name>/agent.
 
     Args:
         cfg: the settings.
         direct: also train the agent that learns in the real environment.
+        control: also train the agent of the perfect dream.
     """
-    from vqvideo.agents.learning import learn_directly, learn_in_dream
+    from vqvideo.agents.learning import learn_directly, learn_in_dream, learn_in_perfect_dream
     from vqvideo.imagined_env.starts import check_same_spaces
     from vqvideo.storage.files import check_writable
     from vqvideo.training.hardware import configure_threads
@@ -49,22 +59,29 @@ def train_agent(cfg: Experiment, *, direct: bool = True) -> dict[str, Any]:
     make_env = partial(real_env, store, world.stride)
     env = make_env()
     check_same_spaces(world, env)
-    began = time.monotonic()
     print(f"{cfg.agent.steps} imagined steps in {cfg.agent.num_envs} dreams of {cfg.agent.horizon} steps", flush=True)
-    agent = learn_in_dream(world, store, cfg.agent, cfg.sampling)
-    seconds = {"learning_in_the_dream": time.monotonic() - began}
+    agent, seconds = timed(learn_in_dream, world, store, cfg.agent, cfg.sampling)
     agent.save(cfg.folder / "agent" / "model")
+    spent = {"learning_in_the_dream": seconds}
     played = {
-        "learnt in the dream": play(cfg, env, agent),
-        "random": play(cfg, env, random_actions(env, cfg.agent.seed)),
+        DREAM: play(cfg, env, agent),
+        f"{DREAM}, greedy": play(cfg, env, partial(agent, greedy=True)),
+        RANDOM: play(cfg, env, random_actions(env, cfg.agent.seed)),
     }
+    if control:
+        print(f"the same agent, {cfg.agent.steps} steps in the perfect dream", flush=True)
+        perfect = partial(perfect_dream, store, start_moments_of(cfg, world, store), world.stride, cfg.agent.horizon)
+        agent, spent["learning_in_the_perfect_dream"] = timed(learn_in_perfect_dream, perfect, cfg.agent)
+        played |= {CONTROL: play(cfg, env, agent), f"{CONTROL}, greedy": play(cfg, env, partial(agent, greedy=True))}
     real_steps = sum(entry.length for entry in store.entries) // world.stride
     if direct:
-        began = time.monotonic()
         print(f"the same agent, {real_steps} steps in the real environment", flush=True)
-        played["learnt directly"] = play(cfg, env, learn_directly(make_env, real_steps, cfg.agent))
-        seconds["learning_directly"] = time.monotonic() - began
+        agent, spent["learning_directly"] = timed(learn_directly, make_env, real_steps, cfg.agent)
+        played["learnt directly"] = play(cfg, env, agent)
+    if best := best_player(store, env, world.stride):
+        played[BEST] = play(cfg, env, best)
     env.close()
+    agents = {name: returns.to_json() for name, returns in played.items()}
     return {
         "env": store.meta.env_id,
         "threads": threads,
@@ -74,9 +91,26 @@ def train_agent(cfg: Experiment, *, direct: bool = True) -> dict[str, Any]:
         "real_steps_used": real_steps,
         "imagined_steps_used": cfg.agent.steps,
         "imagined_frames_used": cfg.agent.steps * world.stride,
-        "seconds": seconds,
-        "agents": {name: returns.to_json() for name, returns in played.items()},
+        "seconds": spent,
+        "agents": agents,
+        "shares": shares(agents),
     }
+
+
+def timed(work: Callable[..., T], *args: Any) -> tuple[T, float]:
+    """What a call returns, and its seconds."""
+    began = time.monotonic()
+    return work(*args), time.monotonic() - began
+
+
+def shares(agents: dict[str, Any]) -> dict[str, float]:
+    """How much of what one agent gains over random actions another one gains, of those that played."""
+    from vqvideo.evaluation.returns import share_of_gain
+
+    means = {name: figures["mean_return"] for name, figures in agents.items()}
+    pairs = ((DREAM, CONTROL), (CONTROL, BEST), (DREAM, BEST))
+    known = [(name, of) for name, of in pairs if {name, of} <= means.keys() and means[of] > means[RANDOM]]
+    return {f"{name} / {of}": share_of_gain(means[name], means[of], means[RANDOM]) for name, of in known}
 
 
 def load(cfg: Experiment) -> tuple[WorldModel, Store]:
@@ -102,6 +136,39 @@ def real_env(store: Store, hold: int) -> gymnasium.Env:
     from vqvideo import envs
 
     return envs.as_recorded(store.meta, hold)
+
+
+def start_moments_of(cfg: Experiment, world: WorldModel, store: Store) -> list[Moment]:
+    """Where the agent's dreams begin."""
+    from vqvideo.imagined_env.starts import start_moments
+
+    return start_moments(world, store, cfg.agent.context, cfg.agent.starts)
+
+
+def perfect_dream(store: Store, moments: list[Moment], hold: int, horizon: int) -> gymnasium.Env:
+    """The real environment, begun and cut as a dream."""
+    from gymnasium.wrappers import TimeLimit
+
+    from vqvideo.envs.moments import FromMoments
+    from vqvideo.envs.wrappers import ActionRepeat
+
+    env = FromMoments(real_env(store, 1), moments)
+    return TimeLimit(ActionRepeat(env, hold) if hold > 1 else env, horizon)
+
+
+def best_player(store: Store, env: gymnasium.Env, hold: int) -> Act | None:
+    """The policy that nobody plays better than, if one is known; it decides at every recorded step, so not where
+    actions are held for more.
+    """
+    from vqvideo.envs import resolve
+    from vqvideo.envs.policies import make_policy
+
+    best = resolve(store.meta.env_id).best
+    if best is None or hold > 1:
+        return None
+    policy = make_policy(best)
+    policy.reset(env, np.random.default_rng(0))
+    return lambda frames: [policy(frame) for frame in frames]
 
 
 def play(cfg: Experiment, env: gymnasium.Env, act: Act) -> Returns:
@@ -139,10 +206,14 @@ def main() -> None:
 
         direct: bool = True
         """Also train an agent directly in the real environment, for comparison."""
+        control: bool = True
+        """Also train the agent of the perfect dream, for comparison: as many steps in the real environment."""
 
     cfg = parse(Options, CONFIG, __doc__ or "")
-    results = train_agent(cfg, direct=cfg.direct)
+    results = train_agent(cfg, direct=cfg.direct, control=cfg.control)
     print(agent_table(results["agents"]))
+    for name, share in results["shares"].items():
+        print(f"{name}: {share:.0%} of the gain over random")
     print(
         f"{results['agents']['random']['episodes']} episodes each; {results['real_frames_used']} real frames, "
         f"{results['imagined_frames_used']} imagined frames; "

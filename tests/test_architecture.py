@@ -40,6 +40,7 @@ ROOMS = {
     "evaluation": Room(5, ("av", "accelerate")),
     "codec": Room(5, ("av", "accelerate", "gymnasium", "constriction")),
     "imagined_env": Room(6, ("av", "accelerate")),
+    "play": Room(7, ("av", "accelerate")),
     "adapters": Room(7, ("av", "accelerate")),
     "agents": Room(8, ("av",)),
     "world": Room(9, ("gymnasium", "av", "accelerate")),
@@ -161,7 +162,13 @@ def python(code: str) -> str:
 
 @pytest.mark.parametrize("name", ROOMS)
 def test_importing_a_room_loads_no_more_than_it_needs(name: str) -> None:
-    optional = ("stable_baselines3", "torchrl", "tensordict")  # agents and adapters are made for those who have them
+    optional = (
+        "stable_baselines3",
+        "torchrl",
+        "tensordict",
+        "uvicorn",
+        "starlette",
+    )  # agents and adapters are made for those who have them
     modules = [m for path in ALL if (m := module_name(path)) != "vqvideo" and room_of(m) == name]
     code = (
         "import sys\nfrom importlib import import_module\n"

@@ -102,7 +102,7 @@ def test_the_console_command_lists_its_verbs_and_names_itself_in_errors(installe
     verbs = {line.split()[0] for line in listed.out.splitlines() if line.startswith("  ")}
     assert {"record", "train-vqvae", "train-prior", "rollout", "quickstart", "train-agent", "verify"} <= verbs
     misspelt = vqvideo(installed, tmp_path, "recrod")
-    assert (misspelt.code, "did you mean record?" in misspelt.err) == (2, True)
+    assert (misspelt.code, "did you mean record" in misspelt.err) == (2, True)
     untrained = vqvideo(installed, tmp_path, "train-prior", "--name", "nothing")
     assert untrained.code == 2
     assert "accelerate launch -m vqvideo.scripts.train_vqvae --name nothing" in untrained.err

@@ -17,7 +17,7 @@ from torch import nn
 
 from vqvideo.agents.agent import Agent, AgentPolicy, FrameFeatures
 from vqvideo.agents.config import AgentStage, PPOConfig
-from vqvideo.agents.learning import learn_directly, learn_in_dream
+from vqvideo.agents.learning import learn_directly, learn_in_dream, learn_in_perfect_dream
 from vqvideo.errors import InputError
 from vqvideo.evaluation.returns import Returns, play_episodes
 from vqvideo.imagined_env.starts import check_same_spaces
@@ -152,6 +152,26 @@ def test_where_every_reward_is_0_there_is_nothing_to_learn_and_a_constant_one_is
         learn_in_dream(unknown, store, QUICK, Sampling())
     learnt = learn_in_dream(tiny_world(rewards=(2.0, 2.0)), store, QUICK, Sampling())
     assert not same_weights(learnt.policy, agent().policy)
+
+
+def test_the_perfect_dream_is_the_same_training_in_as_many_real_environments(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def make() -> Signal:
+        made.append(Signal())
+        return made[-1]
+
+    first, again = (learn_in_perfect_dream(make, QUICK) for _ in range(2))
+    assert same_weights(first.policy, again.policy)
+    assert len(made) == 2 * QUICK.num_envs
+
+
+def test_a_greedy_agent_takes_the_likeliest_action_every_time() -> None:
+    frames = np.repeat(np.random.default_rng(0).integers(0, 256, (1, SIZE, SIZE, 3), np.uint8), 200, axis=0)
+    one = agent()
+    one.policy.action_net.bias.data[4] += 1
+    assert len(set(one(frames).tolist())) > 1
+    assert set(one(frames, greedy=True).tolist()) == {4}
 
 
 # ---------------------------------------------------------------- judging

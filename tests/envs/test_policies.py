@@ -73,7 +73,7 @@ def test_every_policy_of_the_table_can_be_made_and_is_listed_when_asked_for_anot
     for name in POLICIES:
         assert callable(make_policy(name))
     for name, hint in (
-        ("zzzzzzzz", "known: arcade, drive, minatar, random, roam, smooth, sticky-random, wander"),
+        ("zzzzzzzz", "known: arcade, drive, minatar, random, roam, shortest-path, smooth, sticky-random, wander"),
         ("driev", "did you mean drive"),
     ):
         with pytest.raises(InputError, match=hint):

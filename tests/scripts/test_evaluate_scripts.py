@@ -159,7 +159,7 @@ def test_without_matplotlib_a_picture_is_refused_before_anything_is_dreamt(
     monkeypatch.setattr(fidelity_plot, "find_spec", missing)
     code, shown = replay("--plot", "never.png")
     assert code == 2
-    assert "pip install matplotlib" in shown
+    assert "pip install 'vqvideo[report]'" in shown
     assert "split held_out" not in shown
 
 

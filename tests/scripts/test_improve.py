@@ -34,6 +34,7 @@ from vqvideo.errors import InputError, RunStoppedError
 from vqvideo.experiment.config import Experiment
 from vqvideo.experiment.rounds import ImproveConfig, RoundLog, agent_folder, nth_round, round_line, round_table
 from vqvideo.scripts import improve as script
+from vqvideo.scripts import train_agent
 from vqvideo.storage import files
 from vqvideo.storage.locks import FolderLock
 from vqvideo.storage.records import to_plain, write_yaml
@@ -165,6 +166,24 @@ def test_a_line_per_round_and_a_table_stand_beside_random_actions(finished: Fini
     assert [line.split("|")[1].strip() for line in shown.splitlines()[2:]] == ["random", "round 0", "round 1"]
     assert shown in finished.out
     assert all(figures["returns"]["agent"]["episodes"] == 3 for figures in finished.rounds)
+
+
+def test_an_agent_is_reported_beside_the_perfect_dream_and_random_actions(finished: Finished) -> None:
+    results = train_agent.train_agent(finished.round(0), direct=False)
+    # With a time stride of 2 nobody is known to play best: who decides at every step has an advantage.
+    names = (train_agent.DREAM, train_agent.CONTROL)
+    expected = {*names, *(f"{name}, greedy" for name in names), train_agent.RANDOM}
+    assert results["agents"].keys() == expected
+    means = {name: figures["mean_return"] for name, figures in results["agents"].items()}
+    assert results["shares"].keys() <= {f"{train_agent.DREAM} / {train_agent.CONTROL}"}
+    assert means[train_agent.RANDOM] == pytest.approx(finished.rounds[0]["returns"]["random"]["mean_return"])
+
+
+def test_shares_are_of_the_gain_over_random_actions() -> None:
+    agents = {train_agent.DREAM: 2.0, train_agent.CONTROL: 5.0, train_agent.BEST: 9.0, train_agent.RANDOM: 1.0}
+    found = train_agent.shares({name: {"mean_return": mean} for name, mean in agents.items()})
+    assert list(found.values()) == [0.25, 0.5, 0.125]
+    assert train_agent.shares({name: {"mean_return": 0.0} for name in agents}) == {}
 
 
 # ---------------------------------------------------------------- killed and continued

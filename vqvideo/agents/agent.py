@@ -87,10 +87,10 @@ class Agent:
         observed = spaces.Box(0, 255, (3, *frame_size), np.uint8)
         return cls(ActorCriticCnnPolicy(observed, native, lambda _: 0.0, **ARCHITECTURE), frame_size, space)
 
-    def __call__(self, frames: NDArray[np.uint8]) -> NDArray[Any]:
-        """Actions (b, ...) drawn for frames (b, h, w, 3) uint8 of any size."""
+    def __call__(self, frames: NDArray[np.uint8], *, greedy: bool = False) -> NDArray[Any]:
+        """Actions (b, ...) drawn for frames (b, h, w, 3) uint8 of any size; the likeliest ones if `greedy`."""
         frames = np.moveaxis(np.stack([resize(frame, self.frame_size) for frame in frames]), -1, 1)
-        actions, _ = self.policy.predict(frames, deterministic=False)
+        actions, _ = self.policy.predict(frames, deterministic=greedy)
         return actions
 
     def save(self, folder: Path) -> None:

@@ -79,9 +79,26 @@ def learn_directly(make_env: Callable[[], gymnasium.Env], steps: int, stage: Age
         steps: real steps over all envs.
         stage: how.
     """
-    envs = make_vec_env(make_env, stage.direct_envs, seed=stage.seed)
+    return _learn_for_real(make_env, stage.direct_envs, steps, max(_SHORTEST_ROLLOUT, stage.ppo.rollout), stage)
+
+
+def learn_in_perfect_dream(make_env: Callable[[], gymnasium.Env], stage: AgentStage) -> Agent:
+    """Trains the agent that dreams, but in real environments in the place of its dreams: as many side by side, and as
+    many steps. What it learns is what a world model without any error would have let it learn.
+
+    Args:
+        make_env: makes an env that begins and is cut as dreams are, and shows frames (h, w, 3) uint8.
+        stage: how.
+    """
+    return _learn_for_real(make_env, stage.num_envs, stage.steps, stage.ppo.rollout, stage)
+
+
+def _learn_for_real(
+    make_env: Callable[[], gymnasium.Env], num_envs: int, steps: int, rollout: int, stage: AgentStage
+) -> Agent:
+    envs = make_vec_env(make_env, num_envs, seed=stage.seed)
     try:
-        policy = _learn(envs, steps, stage.ppo, max(_SHORTEST_ROLLOUT, stage.ppo.rollout), stage.seed, None)
+        policy = _learn(envs, steps, stage.ppo, rollout, stage.seed, None)
         space = ActionSpace.from_gymnasium(envs.action_space)
         h, w = envs.observation_space.shape[:2]  # type: ignore[index]
         return Agent(policy, (h, w), space)

@@ -50,10 +50,10 @@ class Clips(Dataset[Clip]):
             raise InputError(f"clip length {length}, expected at least 1 frame")
         self.store = store
         self.length = length
-        self._entries = store.long_enough(split, length)
+        self.entries = store.long_enough(split, length)
         store.check_sizes(store.split(split))
         # Numpy only: workers that read a list of objects would copy its memory page by page.
-        self._windows = np.array([e.length + 2 - length for e in self._entries], dtype=np.int64)
+        self._windows = np.array([e.length + 2 - length for e in self.entries], dtype=np.int64)
         self._apart = (self._windows - 1) // length + 1
         self._ends = np.cumsum(self._windows)
         self._cache: dict[int, tuple[NDArray[np.uint8], Steps]] = {}
@@ -115,7 +115,7 @@ class Clips(Dataset[Clip]):
         # Whole episodes are kept, not chunks: each is drawn from dozens of times an epoch, and a clip that lies across
         # two chunks would decode both for every draw.
         if episode not in self._cache:
-            reader = self.store.reader(self._entries[episode])
+            reader = self.store.reader(self.entries[episode])
             size = int(np.prod(reader.shape, dtype=np.int64))
             if size > self._room:
                 return reader.frames(start, stop), reader.steps

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,11 @@ class HorizonReport:
     """Fréchet distances on pooled EfficientNet-Lite0 features; None if not measured."""
     fd_missing: str | None = None
     """What to install to have it measured, if it was asked for."""
+    by_clip: dict[tuple[str, str], Steps] = field(default_factory=dict)
+    """(b, m) per clip and step, by figure (psnr, ssim, nats, entropy, ...) and by what it is of: what the means above
+    are taken over."""
+    picks: tuple[int, ...] = ()
+    """Which of the clips (b,) these are."""
 
     @property
     def psnr_gain_db(self) -> Steps:
@@ -85,6 +90,11 @@ class HorizonReport:
             return None
         return float((self.psnr["imagined"] - self.psnr["other_actions"]).mean())
 
+    def quartiles(self, figure: str, of: str = "imagined") -> tuple[Steps, Steps]:
+        """What a quarter, and three quarters, of the clips stay below at each step (m,), by the names of `by_clip`."""
+        low, high = np.quantile(self.by_clip[figure, of], (0.25, 0.75), axis=0)
+        return low, high
+
     @property
     def repeat_rate(self) -> float:
         """Share of imagined steps that merely repeat the step before."""
@@ -102,7 +112,7 @@ class HorizonReport:
         derived = ("psnr_gain_db", "ssim_gain", "controllability_db", "repeat_rate", "repeat_rate_real")
         plain: dict[str, Any] = {name: np.asarray(getattr(self, name)).tolist() for name in derived}
         for figure, value in vars(self).items():
-            if value == {}:
+            if value == {} or figure in ("by_clip", "picks"):
                 continue
             if not isinstance(value, dict):
                 plain[figure] = asdict(value) if isinstance(value, BlockDistances) else value

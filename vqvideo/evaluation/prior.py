@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import log
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from vqvideo.data.codes import CodeClips
+from vqvideo.data.codes import CodeClips, encode_episode
+from vqvideo.data.config import SegmentConfig
+from vqvideo.data.store import Store
 from vqvideo.evaluation import metrics
 from vqvideo.evaluation.metrics import to_double
+from vqvideo.models.imagination import Imaginer
 from vqvideo.models.prior import Likelihood, Prior
 
 _MOST_LOGITS = 2**24
@@ -74,6 +78,32 @@ def evaluate_prior(
     }
     spec = prior.spec
     return of_codes | (of_rewards if spec.knows_rewards else {}) | (of_ends if spec.knows_ends else {})
+
+
+def teacher_forced(world: Imaginer, store: Store, most_steps: int) -> dict[str, Any]:
+    """The figures of `evaluate_prior` over every latent step of the held-out split. Clips follow each other without a
+    gap; the last one of an episode ends with it and overlaps.
+
+    Args:
+        world: the model.
+        store: the episodes.
+        most_steps: latent steps of a clip; of fewer where no episode is that long.
+
+    Returns:
+        The figures, with clips, latent_steps of each, and likelihood_kind: exact or a bound.
+
+    Raises:
+        InputError: no held-out episode is as long as two latent steps.
+    """
+    vqvae, s = world.vqvae, world.stride
+    longest = max((1 + entry.length // s for entry in store.split("held_out")), default=0)
+    steps = max(2, min(most_steps, longest))
+    segments = SegmentConfig(steps, s * (steps - 1))
+    episodes = map(store.reader, store.long_enough("held_out", 1 + s))
+    clips = CodeClips([encode_episode(vqvae, episode, segments, vqvae.device) for episode in episodes], steps)
+    figures = evaluate_prior(world.prior, clips, len(clips), frame_size=vqvae.frame_size)
+    _, kind = code_bits(world.prior, clips, [0])
+    return {"clips": len(clips), "latent_steps": steps, "likelihood_kind": kind, **figures}
 
 
 @torch.no_grad()

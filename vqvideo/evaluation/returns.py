@@ -50,6 +50,13 @@ class Returns:
         }
 
 
+def share_of_gain(mean: float, reference: float, random: float) -> float:
+    """How much of a reference's gain over random actions an agent gains: 0 for one that is no better than random, 1 for
+    one as good as the reference (the normalised score of Mnih et al. 2015).
+    """
+    return (mean - random) / (reference - random)
+
+
 HEADS = ("return", "95 % interval", "length")
 
 

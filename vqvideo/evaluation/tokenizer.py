@@ -26,6 +26,7 @@ def evaluate_tokenizer(
     rank: int = 0,
     world: int = 1,
     sigma: float | None = None,
+    usage: CodeUsage | None = None,
 ) -> dict[str, float]:
     """Held-out figures of a tokenizer over `count` clips spread over the episodes.
 
@@ -37,13 +38,14 @@ def evaluate_tokenizer(
         rank, world: with more than one rank each takes every `world`-th clip and all get the figures over all clips,
             the same for any number of ranks. Every rank must call it then.
         sigma: the decoder's spread (`likelihood.error_spread`), for bits per dimension.
+        usage: where to count the codes, for whoever wants more of them than the figures.
 
     Returns:
         psnr_db and ssim (means over frames), changed_psnr_db (over the pixels that changed), codes_used (share),
         effective_bits (per token), perplexity; with `sigma` the bound on bits_per_dim and its two terms, those of the
         distortion and the rate (see `likelihood`).
     """
-    usage = CodeUsage(vqvae.quantizer.codebook_size)
+    usage = CodeUsage(vqvae.quantizer.codebook_size) if usage is None else usage
     sums = torch.zeros(6, dtype=torch.float64)
     picks = clips.spread(count)[rank::world].tolist()
     for start in range(0, len(picks), batch):

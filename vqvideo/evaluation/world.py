@@ -23,6 +23,8 @@ from vqvideo.models.pixels import to_uint8, to_unit
 from vqvideo.models.prior import Sampling
 from vqvideo.models.tokenizer.vqvae import VQVAE
 
+BATCH = 16
+"""Clips dreamt at once."""
 _STEPS = 2
 """Latent steps that are floats at once: so few stay in the processor's cache."""
 _THROUGH = 8
@@ -105,7 +107,7 @@ def evaluate_world(
     context: int,
     sampling: Sampling,
     seed: int,
-    batch: int = 16,
+    batch: int = BATCH,
     frechet: FrechetConfig | None = None,
 ) -> HorizonReport:
     """Dreams on from the first `context` latent steps of held-out clips and compares with what happened.
@@ -131,9 +133,7 @@ def evaluate_world(
     if frechet and not missing:
         steps = (clips.length - world.vqvae.clip_length(context)) // world.stride
         sets = FrameSets(frechet, len(indices), steps, world.stride, world.device)
-    # Nearly equal parts, none of a single clip, which nobody could lend actions.
-    parts = indices.tensor_split(-(-len(indices) // max(2, batch)))
-    scenes = (Scene.read(world, clips, part.tolist(), context) for part in parts)
+    scenes = (Scene.read(world, clips, part, context) for part in dreamt_together(indices, batch))
     found, kinds = zip(*(_measured(world, scene, sampling, seed, sets) for scene in scenes), strict=True)
     rows = {key: torch.cat([part[key] for part in found]) for key in found[0]}
     mean_reward = training_reward(clips.store, world.stride) if world.prior.spec.knows_rewards else None
@@ -154,7 +154,16 @@ def evaluate_world(
         controllability_se_db=_controllability_se(rows),
         fd_effnetlite0=sets.distances() if sets else None,
         fd_missing=missing,
+        by_clip={key: values.numpy() for key, values in rows.items()},
+        picks=tuple(indices.tolist()),
     )
+
+
+def dreamt_together(indices: Tensor, batch: int = BATCH) -> list[list[int]]:
+    """Clips (n,) in nearly equal parts, none of a single one, which nobody could lend actions. What is drawn in a dream
+    depends on those beside it: who wants to see the dreams that were measured dreams the same parts.
+    """
+    return [part.tolist() for part in indices.tensor_split(-(-len(indices) // max(2, batch)))]
 
 
 def training_reward(store: Store, stride: int) -> float | None:

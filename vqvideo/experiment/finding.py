@@ -33,7 +33,7 @@ class Source:
     data/car_racing, and where nothing was recorded, the shipped clips."""
 
     @property
-    def run(self) -> Path:
+    def run_folder(self) -> Path:
         """Folder of the run."""
         runs = Path("runs")
         if self.name is not None:
@@ -43,7 +43,42 @@ class Source:
     @property
     def results(self) -> Path:
         """Folder for what is found out about the world: the one it lies in; that of the run for a shipped one."""
-        return self.world.parent if self.world and self.world.is_dir() else self.run
+        return self.world.parent if self.world and self.world.is_dir() else self.run_folder
+
+    @property
+    def title(self) -> str:
+        """What to call the world: as its run, or as the shipped one."""
+        return self.world.name if self.world and not self.world.is_dir() else self.results.name
+
+    @property
+    def trained_in(self) -> Path | None:
+        """Folder of the run that trained the world; None for a shipped one."""
+        folder = self.world or self.run_folder / "world"
+        return folder.parent if folder.is_dir() else None
+
+    @classmethod
+    def of_run(cls, run: Path, store: Path | None = None) -> Source:
+        """The world model and the episodes of a run.
+
+        Args:
+            run: its folder, or that of a world model, or the name of a shipped one.
+            store: folder of the episodes; by default those that it trained on.
+
+        Raises:
+            InputError: nothing of that kind is there, or nothing there says which episodes it trained on.
+        """
+        from vqvideo import pretrained
+        from vqvideo.storage.files import standing
+
+        if not run.is_dir() and pretrained.find(str(run)):
+            return Source(env=run.name, world=run, store=store)
+        world = run if (run / "config.json").is_file() else run / "world"
+        if not standing(world).is_dir():
+            raise InputError(
+                f"{run}: no world model in it, and none of that name comes along. Expected the folder of a run whose "
+                "prior is trained, such as runs/car_racing"
+            )
+        return Source(world=world, store=store or _trained_on(world.parent))
 
     def find(self) -> tuple[WorldModel, Store]:
         """The world model and the episodes.
@@ -65,7 +100,7 @@ class Source:
         from vqvideo.training.hardware import default_device
         from vqvideo.world import WorldModel
 
-        folder = self.world or self.run / "world"
+        folder = self.world or self.run_folder / "world"
         if not standing(folder).is_dir():
             shipped = self._shipped()
             if shipped is None:
@@ -96,7 +131,7 @@ class Source:
         from vqvideo.training.hardware import hardware, versions
 
         record = {
-            "world": str(self.world or self.run.name),
+            "world": str(self.world or self.run_folder.name),
             "fingerprint": world.fingerprint(),
             "store": str(store.path),
             "store_digest": store.digest,
@@ -130,7 +165,7 @@ class Source:
         """What to do when there is no world model: the commands that train one, and the shipped ones."""
         from vqvideo import pretrained
 
-        name = self.run.name
+        name = self.run_folder.name
         # In a clone the configs lie beside the package, in a wheel inside it.
         known = resources.files("vqvideo.configs").joinpath(f"{name}.yaml").is_file()
         store = self.store or self._own_store
@@ -144,6 +179,22 @@ class Source:
             "or take the quickstart's (python scripts/quickstart.py, CarRacing, about ten minutes):\n"
             "  python scripts/rollout.py --world runs/quickstart/world --store data/quickstart"
         ) + (f"\nor one that comes with vqvideo: --env {shipped}" if shipped else "")
+
+
+def _trained_on(run: Path) -> Path:
+    """The episodes that the settings of a run name."""
+    from vqvideo.experiment.config import Experiment
+    from vqvideo.storage.records import read_yaml, typed
+
+    for settings in (run / stage / "config.yaml" for stage in ("prior", "vqvae")):
+        if settings.is_file():
+            store = typed(Experiment, read_yaml(settings), str(settings)).record.folder
+            if store.is_dir():
+                return store
+            raise InputError(f"{run} trained on the episodes of {store}, which are not there: name others with --store")
+    raise InputError(
+        f"{run}: nothing there says which episodes it trained on: name them, such as --store data/{run.name}"
+    )
 
 
 def clips_to_dream(world: WorldModel, store: Store, **steps: int) -> Clips:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from vqvideo.data.clips import Clips, StartClips
+from vqvideo.data.moments import Moment, moments
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError, whole
 from vqvideo.models.given import as_tensor
@@ -97,7 +98,7 @@ def read_starts(world: Imaginer, source: StartsLike, context: int, count: int) -
     context, count = whole(context, "context"), whole(count, "max_starts")
     if isinstance(source, str | PathLike | Store):
         store = source if isinstance(source, Store) else Store.open(source)
-        return _from_clips(world, _clips_that_go_on(world, store, context), context, count)
+        return _from_clips(world, clips_that_go_on(world, store, context), context, count)
     if isinstance(source, Clips):
         return _from_clips(world, source, context, count)
     if isinstance(source, StartClips):
@@ -149,7 +150,15 @@ def _from_clips(world: Imaginer, clips: Clips, context: int, count: int) -> Star
     return Starts.read(world, frames, actions, torch.from_numpy(source))
 
 
-def _clips_that_go_on(world: Imaginer, store: Store, context: int) -> Clips:
+def start_moments(world: Imaginer, store: Store, context: int, count: int) -> list[Moment]:
+    """The moments of a store from which dreams begin, by the same choice as `read_starts` makes: for who wants to begin
+    there in the real environment.
+    """
+    clips = clips_that_go_on(world, store, context)
+    return moments(clips, clips.spread(count), world.vqvae.clip_length(context) - 1)
+
+
+def clips_that_go_on(world: Imaginer, store: Store, context: int) -> Clips:
     """Clips of one frame more than is read: the episode goes on after the context, so that nothing begins at an end."""
     store.require(world.action_space, world.vqvae.frame_size)
     length = world.vqvae.clip_length(context)

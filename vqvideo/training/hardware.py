@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 import timeit
 from collections.abc import Callable
 from functools import cache
@@ -58,6 +59,19 @@ def versions() -> dict[str, str | None]:
         except PackageNotFoundError:
             found[package] = None
     return found
+
+
+def commit() -> str | None:
+    """The commit of the clone that vqvideo runs from, with -dirty if files were changed since; None outside of one."""
+    here = Path(__file__).parents[2]
+    if not (here / ".git").exists():
+        return None
+    asked = ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+    try:
+        found = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()
 
 
 def _cpu_name() -> str:

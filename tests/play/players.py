@@ -1,0 +1,79 @@
+"""A tiny world that is played, for the tests of the server."""
+
+from __future__ import annotations
+
+import json
+import struct
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tiny_models import FIVE, SIZE, noise_frames, tiny_world
+
+from vqvideo.data.clips import StartClips
+from vqvideo.envs.tiny_world import TinyWorld
+from vqvideo.play.access import Access
+from vqvideo.play.game import Game
+from vqvideo.play.reality import Reality
+from vqvideo.play.server import Server
+from vqvideo.play.session import Session
+from vqvideo.world import WorldModel
+
+FILES = {"index.html": b"<p>page", "app.js": b"0", "site.json": b"{}"}
+HOST = "127.0.0.1:8000"
+HEADERS = {"Host": HOST, "Origin": f"http://{HOST}"}
+CONTEXT = 2
+
+
+def clips(count: int = 2) -> StartClips:
+    """Of noise."""
+    return StartClips(noise_frames(count, 9), torch.ones(count, 8, 1), torch.zeros(count, 8))
+
+
+@cache
+def world() -> WorldModel:
+    """One whose dreams cannot be guided."""
+    return tiny_world(action_dropout=0.0)
+
+
+def session(game: Game | None = None) -> Session:
+    """Of a tiny world."""
+    return Session(world(), clips(), CONTEXT, game)
+
+
+def tiny_game(**options: Any) -> Game:
+    """The real TinyWorld, whose actions are those of the tiny world."""
+    return Game(Reality(partial(TinyWorld, SIZE), FIVE), **options)
+
+
+def server(**options: Any) -> Server:
+    """On the loopback, without a real game."""
+    return Server(FILES, **({"new_session": session, "access": Access.to("127.0.0.1", 8000)} | options))
+
+
+def start(dream: int = 1, start: int = 0, seed: int = 0) -> dict[str, Any]:
+    """What a page sends to begin."""
+    return {"type": "start", "dream": dream, "start": start, "seed": seed}
+
+
+def step(number: int = 1, action: float = 1, dream: int = 1, **others: Any) -> dict[str, Any]:
+    """What a page sends to go on."""
+    sampling = {"temperature": 1, "top_p": 0.9, "guidance": 1}
+    record = {"type": "step", "dream": dream, "step": number, "actions": [[action]] * 2, "sampling": sampling}
+    return record | others
+
+
+def unpacked(answer: bytes) -> tuple[dict[str, Any], NDArray[np.uint8], NDArray[np.uint8] | None]:
+    """Fields, dreamt frames and real ones (n, h, w, 3) of an answer, as a page reads it."""
+    (size,) = struct.unpack_from("<I", answer)
+    fields = json.loads(answer[4 : 4 + size])
+    shape = (fields["count"], SIZE, SIZE, 3)
+    end = 4 + size + fields["frames_bytes"]
+    frames = np.frombuffer(answer[4 + size : end], np.uint8).reshape(shape)
+    if "real_bytes" not in fields:
+        assert len(answer) == end
+        return fields, frames, None
+    assert len(answer) == end + fields["real_bytes"]
+    return fields, frames, np.frombuffer(answer[end:], np.uint8).reshape(shape)

@@ -1,0 +1,194 @@
+"""The server: the files of a page, and a websocket for each player."""
+
+from __future__ import annotations
+
+import logging
+import mimetypes
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from vqvideo.errors import InputError, MissingExtraError
+from vqvideo.play.access import Access, url_host
+from vqvideo.play.messages import MOST_BYTES, MalformedError, Start, packed, parsed
+from vqvideo.play.session import Session
+
+try:
+    import anyio
+    import uvicorn
+    from anyio import to_thread
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import PlainTextResponse, Response
+    from starlette.routing import Route, WebSocketRoute
+    from starlette.websockets import WebSocket
+except ModuleNotFoundError as error:
+    raise MissingExtraError(error, "play") from error
+
+INDEX = "index.html"
+SOCKET = "socket"
+"""Path of the websocket."""
+WAITING = 32
+"""Messages of a player that may wait for their turn; a page sends the next one after the answer."""
+SEND_SECONDS = 20.0
+"""After which a page that does not read what it asked for is left."""
+UNSUPPORTED, POLICY, BROKEN, LATER = 1003, 1008, 1011, 1013
+"""Codes of a websocket's end (RFC 6455 and its registry)."""
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Server:
+    """What `app` serves."""
+
+    files: Mapping[str, bytes]
+    """The page by name; nothing else is ever served."""
+    new_session: Callable[[], Session]
+    """Makes what a player plays."""
+    access: Access
+    """Who may come in."""
+    most_players: int = 4
+    """At once."""
+    idle_seconds: float = 600.0
+    """After which a player who does nothing makes room for others."""
+    players: int = 0
+    """How many there are."""
+
+    def app(self) -> Starlette:
+        """The ASGI application."""
+        return Starlette(routes=[WebSocketRoute(f"/{SOCKET}", self._play), Route("/{name:path}", self._file)])
+
+    async def _file(self, request: Request) -> Response:
+        name = request.path_params["name"] or INDEX
+        if why := self.access.refusal(request, secret=name == INDEX):
+            return PlainTextResponse(why, 403, _HEADERS)
+        if name not in self.files:
+            return PlainTextResponse("no such file", 404, _HEADERS)
+        return Response(self.files[name], 200, _HEADERS, mimetypes.guess_type(name)[0] or "application/octet-stream")
+
+    async def _play(self, websocket: WebSocket) -> None:
+        if why := self.access.refusal(websocket, secret=True):
+            await websocket.send_denial_response(PlainTextResponse(why, 403))
+            return
+        await websocket.accept()
+        if self.players >= self.most_players:
+            await websocket.close(LATER, f"{self.players} are playing already, which is the most: come back later")
+            return
+        self.players += 1
+        try:
+            await Player(websocket, self.new_session(), self.idle_seconds).play()
+        finally:
+            self.players -= 1
+
+
+class Player:
+    """One websocket, and the session that it plays."""
+
+    def __init__(self, websocket: WebSocket, session: Session, idle_seconds: float) -> None:
+        self.websocket, self.session, self.idle_seconds = websocket, session, idle_seconds
+        self._put, self._inbox = anyio.create_memory_object_stream[str](WAITING)
+        self._tasks = anyio.create_task_group()
+        self._farewell: tuple[int, str] | None = None
+
+    async def play(self) -> None:
+        """Answers what the page asks for, until one of both goes. A step that is being computed then ends first, and
+        its session is closed.
+        """
+        try:
+            async with self._tasks, self._put, self._inbox:
+                self._tasks.start_soon(self._listen)
+                await self._answer()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await to_thread.run_sync(self.session.close)
+        if self._farewell is not None:
+            await self.websocket.close(*self._farewell)
+
+    async def _listen(self) -> None:
+        """Takes messages in, also while a step is computed: that is how a page that goes is noticed."""
+        while (event := await self.websocket.receive())["type"] != "websocket.disconnect":
+            if event.get("text") is None:
+                return self._end(UNSUPPORTED, "bytes, expected JSON text")
+            try:
+                self._put.send_nowait(event["text"])
+            except anyio.WouldBlock:
+                return self._end(POLICY, f"more than {WAITING} messages at once: wait for the answers")
+        return self._tasks.cancel_scope.cancel()
+
+    def _end(self, code: int, reason: str) -> None:
+        self._farewell = code, reason
+        self._tasks.cancel_scope.cancel()
+
+    async def _answer(self) -> None:
+        await self.websocket.send_json({"type": "ready"})
+        while True:
+            try:
+                with anyio.fail_after(self.idle_seconds):
+                    text = await self._inbox.receive()
+            except TimeoutError:
+                return self._end(1000, f"nothing was played for {self.idle_seconds:g} s: load the page again")
+            try:
+                reply = await to_thread.run_sync(self._replied, text)
+            except MalformedError as error:
+                return self._end(POLICY, str(error))
+            except InputError as error:
+                await self.websocket.send_json({"type": "error", "message": str(error), "fatal": False})
+                continue
+            except Exception:
+                logger.exception("a player's session broke down")
+                return self._end(BROKEN, "the server made a mistake: its terminal says which")
+            try:
+                with anyio.fail_after(SEND_SECONDS):
+                    await self.websocket.send_bytes(reply)
+            except TimeoutError:
+                return self._end(POLICY, "the answers are not read")
+
+    def _replied(self, text: str) -> bytes:
+        message = parsed(text)
+        answer = self.session.start(message) if isinstance(message, Start) else self.session.step(message)
+        return packed(*answer)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens there; port 0 takes any that is free.
+
+    Raises:
+        InputError: the port is in use or not allowed, or this machine has no such address.
+    """
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise InputError(
+            f"cannot listen on {url_host(host)}:{port}: {error.strerror or error}. Take another port, such as "
+            f"--port {port + 1 if 1023 < port < 65535 else 8001}, or --port 0 for any that is free"
+        ) from error
+
+
+def serve(app: Starlette, listening: socket.socket, action_bytes: int = 0) -> None:
+    """Serves until Ctrl-C or SIGTERM, which it raises when all sessions have ended.
+
+    Args:
+        app: what to serve.
+        listening: from `bind`.
+        action_bytes: of the actions in a message, at most.
+    """
+    config = uvicorn.Config(
+        app,
+        ws="websockets-sansio",
+        ws_max_size=MOST_BYTES + action_bytes,
+        ws_per_message_deflate=False,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        timeout_graceful_shutdown=10,
+    )
+    uvicorn.Server(config).run(sockets=[listening])
