@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 from typing import Any, NamedTuple
+
+import gymnasium
 
 from vqvideo import envs
 from vqvideo.errors import InputError
@@ -39,6 +42,16 @@ _SPARE = "1234567890qwetyuiofghjklzxcvbm"
 """Keys for everything else, without those that also steer (a, s, d) or that a player itself uses (p, n, r)."""
 _UNLIMITED = 1e6
 """Bounds beyond are none that a slider could show."""
+_PYGAME = {
+    "ArrowLeft": "K_LEFT",
+    "ArrowRight": "K_RIGHT",
+    "ArrowUp": "K_UP",
+    "ArrowDown": "K_DOWN",
+    "Space": "K_SPACE",
+}
+"""What pygame calls keys whose names are no single character."""
+_MOST_HELD = 3
+"""Keys that are held at once in a window: it takes an action for each choice."""
 _AXES = (("ArrowLeft", "ArrowRight"), ("ArrowDown", "ArrowUp"))
 
 
@@ -141,3 +154,37 @@ def to_json(space: ActionSpace, how: Controls, mean: Sequence[float], std: Seque
         for at, column in enumerate(space.columns)
     ]
     return {"columns": columns, "keys": [key._asdict() for key in how.keys], "turns": how.turns}
+
+
+def for_gymnasium(env_id: str, space: gymnasium.Space) -> dict[str, Any]:
+    """The same keys as arguments of `gymnasium.utils.play.play`, which plays an environment in a window.
+
+    Args:
+        env_id: of the real environment, a preset or an id.
+        space: of the actions of what is played, such as a dream.
+
+    Example:
+        >>> env = gymnasium.make("vqvideo/Imagined-v0", world="carracing", horizon=500, render_mode="rgb_array")
+        >>> play(env, zoom=6, **keys.for_gymnasium("CarRacing", env.action_space))
+    """
+    import pygame
+
+    ours = ActionSpace.from_gymnasium(space)
+    how = controls(env_id, ours)
+    numbers = {key: getattr(pygame, _PYGAME.get(key, f"K_{key}")) for one in how.keys for key in one.keys}
+    held = [choice for count in range(1, _MOST_HELD + 1) for choice in combinations(numbers, count)]
+    actions = {tuple(numbers[key] for key in keys): ours.unflatten(_together(ours, how, set(keys))) for keys in held}
+    return {"keys_to_action": actions, "noop": ours.unflatten(how.neutral), "wait_on_player": how.turns}
+
+
+def _together(space: ActionSpace, how: Controls, held: set[str]) -> tuple[float, ...]:
+    """The flat action while these keys are held."""
+    chords = [key for key in how.keys if held.issuperset(key.keys)]
+    # Of up, right, and both at once only the last counts.
+    chords = [one for one in chords if not any(set(one.keys) < set(other.keys) for other in chords)]
+    values = []
+    for at, (column, neutral) in enumerate(zip(space.columns, how.neutral, strict=True)):
+        changes = [key.action[at] - neutral for key in chords if key.action[at] != neutral]
+        change = sum(changes) if column.categories is None else sum(changes[-1:])
+        values.append(min(max(neutral + change, column.low), column.high))
+    return tuple(values)

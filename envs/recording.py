@@ -165,6 +165,13 @@ def _describe(env: PixelFrames, preset: envs.Preset, options: RecordConfig) -> S
     )
 
 
+def played_by_hand(meta: StoreMeta) -> StoreMeta:
+    """Of a store whose episodes somebody plays in the environment of another one."""
+    module = str(envs.find_spec(envs.resolve(meta.env_id).env_id).entry_point).partition(":")[0]
+    # Few are played: of four, one is held out already.
+    return dataclasses.replace(meta, policy="player", seed=0, held_out_every=4, versions=_versions(module))
+
+
 def _spec_json(preset: envs.Preset) -> str | None:
     """The environment's spec; None when it holds things that JSON cannot."""
     spec = envs.find_spec(preset.env_id)

@@ -81,7 +81,7 @@ class Reality:
             what, value = _ERROR, f"its process ended with code {self._process.exitcode}"
         if what == _ERROR:
             self.close()
-            raise InputError(f"the real environment broke down: {value}")
+            raise InputError(f"the real environment does not run: {value}")
         return value
 
     def close(self) -> None:

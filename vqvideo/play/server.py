@@ -21,7 +21,7 @@ try:
     from starlette.requests import Request
     from starlette.responses import PlainTextResponse, Response
     from starlette.routing import Route, WebSocketRoute
-    from starlette.websockets import WebSocket
+    from starlette.websockets import WebSocket, WebSocketDisconnect
 except ModuleNotFoundError as error:
     raise MissingExtraError(error, "play") from error
 
@@ -36,8 +36,8 @@ UNSUPPORTED, POLICY, BROKEN, LATER = 1003, 1008, 1011, 1013
 """Codes of a websocket's end (RFC 6455 and its registry)."""
 _HEADERS = {
     "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'; "
-    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    # What the page may load, it says itself; that it may not be framed, it cannot.
+    "Content-Security-Policy": "frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
@@ -106,11 +106,13 @@ class Player:
             async with self._tasks, self._put, self._inbox:
                 self._tasks.start_soon(self._listen)
                 await self._answer()
+            if self._farewell is not None:
+                await self.websocket.close(*self._farewell)
+        except* WebSocketDisconnect:
+            pass  # the page went while it was answered
         finally:
             with anyio.CancelScope(shield=True):
                 await to_thread.run_sync(self.session.close)
-        if self._farewell is not None:
-            await self.websocket.close(*self._farewell)
 
     async def _listen(self) -> None:
         """Takes messages in, also while a step is computed: that is how a page that goes is noticed."""
@@ -172,23 +174,25 @@ def bind(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def serve(app: Starlette, listening: socket.socket, action_bytes: int = 0) -> None:
-    """Serves until Ctrl-C or SIGTERM, which it raises when all sessions have ended.
+def runner(app: Starlette, action_bytes: int = 0) -> uvicorn.Server:
+    """What runs an application: `run(sockets=[bind(...)])` does until Ctrl-C or SIGTERM, which it raises when all
+    sessions have ended.
 
     Args:
         app: what to serve.
-        listening: from `bind`.
         action_bytes: of the actions in a message, at most.
     """
-    config = uvicorn.Config(
-        app,
-        ws="websockets-sansio",
-        ws_max_size=MOST_BYTES + action_bytes,
-        ws_per_message_deflate=False,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        lifespan="off",
-        timeout_graceful_shutdown=10,
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            ws="websockets-sansio",
+            ws_max_size=MOST_BYTES + action_bytes,
+            ws_per_message_deflate=False,
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            timeout_graceful_shutdown=10,
+        )
     )
-    uvicorn.Server(config).run(sockets=[listening])
