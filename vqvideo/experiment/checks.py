@@ -39,6 +39,7 @@ from vqvideo.storage.checkpoint import model_tensors
 from vqvideo.storage.files import DiskError
 from vqvideo.training.config import TrainConfig
 from vqvideo.training.run_folder import RunFolder
+from vqvideo.training.trackers import chosen_trackers
 
 Stage = Literal["vqvae", "prior", "agent"]
 """What is going to be trained. An agent's rules about episodes and actions count only where one is."""
@@ -167,7 +168,7 @@ def _check(cfg: Experiment, episodes: Episodes, stages: Sequence[Stage], known: 
         RunFolder(cfg.folder / stages[0]).refuse_run()
     for number, stage in enumerate(stages):
         # Stages that come later may be started with another number.
-        _check_batches(cfg, stage, 1 if number else known.get("processes", 1))
+        _check_training(cfg, stage, 1 if number else known.get("processes", 1))
     tokenizer = known.get("tokenizer")
     trained: dict[Stage, nn.Module] = {}
     if "vqvae" in stages:
@@ -329,10 +330,11 @@ def _check_length(
     )
 
 
-def _check_batches(cfg: Experiment, stage: Stage, processes: int) -> None:
+def _check_training(cfg: Experiment, stage: Stage, processes: int) -> None:
     if stage == "agent":
         return
     train: TrainConfig = getattr(cfg, stage).train
+    chosen_trackers(train)
     with _about(f"--{stage}.train.batch"):
         train.micro_batch(processes)
     if stage == "vqvae" and cfg.vqvae.stills.per_batch:

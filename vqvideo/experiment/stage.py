@@ -17,7 +17,8 @@ from vqvideo.storage.records import to_plain, write_yaml
 from vqvideo.training.config import Identity, TrainConfig
 from vqvideo.training.loader import Loader, WithStills, check_shared_memory
 from vqvideo.training.processes import on_main_process
-from vqvideo.training.run_folder import RunFolder, prepare_run, show_picture
+from vqvideo.training.run_folder import RunFolder, prepare_run
+from vqvideo.training.trackers import show_media
 from vqvideo.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -74,11 +75,11 @@ def run_training(
 def show_clips(
     accelerator: Accelerator, folder: Path, name: str, step: int, clips: Callable[[], list[list[Frames]]], fps: float
 ) -> None:
-    """Writes picture and video of a step and gives the picture to the tracker. What fails is a warning: the training,
+    """Writes picture and video of a step and gives both to the trackers. What fails is a warning: the training,
     and its next checkpoint, are worth more.
 
     Args:
-        accelerator: knows the tracker.
+        accelerator: knows the trackers.
         folder: of the stage.
         name: of the picture.
         step: of the training.
@@ -86,8 +87,8 @@ def show_clips(
         fps: of the video.
     """
     try:
-        picture, _ = save_media(RunFolder(folder).media / f"{name}_{step:06d}", clips(), fps)
-        show_picture(accelerator, name, picture, step)
+        picture, film = save_media(RunFolder(folder).media / f"{name}_{step:06d}", clips(), fps)
+        show_media(accelerator, name, picture, film, step)
     # Memory, encoder, disk and tracker fail in ways of their own, none of which is the training's.
     except Exception as error:
         logger.warning("step %d: no %s picture (%s: %s); going on", step, name, type(error).__name__, error)

@@ -13,7 +13,7 @@ from vqvideo.storage.records import flat_settings, to_plain
 
 LENGTH = ("steps", "min_seconds", "max_seconds")
 """Settings that say how long a run is."""
-MAY_CHANGE = {*LENGTH, "threads", "workers", "validate_every", "checkpoint_every", "keep", "log_every"}
+MAY_CHANGE = {*LENGTH, "threads", "workers", "validate_every", "checkpoint_every", "keep", "log_every", "trackers"}
 """Settings that a resumed run may have different: a longer run, another machine, other reports. With another length
 the learning rate decays differently from there on; all other settings must be the same.
 """
@@ -71,6 +71,10 @@ class TrainConfig:
     """Checkpoints kept."""
     log_every: int = 20
     """Steps between lines of metrics.jsonl."""
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] | None = None
+    """Experiment trackers beside metrics.jsonl, such as tensorboard wandb; by default tensorboard, where it is
+    installed.
+    """
     seed: int = 0
     """Seed of the weights, the data order and the training noise."""
 

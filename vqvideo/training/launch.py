@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from vqvideo.errors import InputError
 from vqvideo.storage.checkpoint import newest_progress
 from vqvideo.training.hardware import YES, best_precision, configure_threads, default_device
 from vqvideo.training.signals import stop_with_launcher
+from vqvideo.training.trackers import chosen_trackers
 from vqvideo.training.trainer import TrainConfig
 
 if TYPE_CHECKING:
@@ -54,12 +54,14 @@ def make_accelerator(cfg: TrainConfig, run: Path, *, resume: bool = False) -> Ac
         resume: whether an earlier run's checkpoints are continued.
 
     Raises:
-        InputError: the launcher asks for what the settings, the earlier run or this machine contradict.
+        InputError: the launcher asks for what the settings, the earlier run or this machine contradict; or a tracker
+            is not installed.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedDataParallelKwargs
 
+    trackers = chosen_trackers(cfg)
     on_cpu = join_processes().device.type == "cpu"
     local_world = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     # The state is shared by all Accelerators of a process, and would refuse another precision for the next stage.
@@ -73,8 +75,12 @@ def make_accelerator(cfg: TrainConfig, run: Path, *, resume: bool = False) -> Ac
         raise InputError("mixed precision fp16 needs a GPU: take bf16 on the CPU, or no")
     # Codebook statistics are all-reduced where they are made, so broadcasting buffers would be waste.
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
-    tracker = "tensorboard" if importlib.util.find_spec("tensorboard") else None
-    return Accelerator(mixed_precision=precision, kwargs_handlers=[ddp], log_with=tracker, project_dir=str(run))
+    return Accelerator(
+        mixed_precision=precision,
+        kwargs_handlers=[ddp],
+        log_with=trackers or None,
+        project_dir=str(run / "tensorboard"),
+    )
 
 
 def join_processes() -> PartialState:

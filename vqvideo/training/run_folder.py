@@ -9,15 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from vqvideo.errors import InputError
 from vqvideo.storage import files
 from vqvideo.storage.checkpoint import training_checkpoints
 from vqvideo.storage.files import DiskError
 from vqvideo.storage.locks import FolderLock
-from vqvideo.storage.records import flat_settings, without_nan
+from vqvideo.storage.records import without_nan
 from vqvideo.training.processes import on_main_process
+from vqvideo.training.trackers import start_trackers
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -129,7 +128,7 @@ def prepare_run(path: Path, *, resume: bool, settings: object, accelerator: Acce
 
     Raises:
         InputError: there are checkpoints and `resume` was not asked for, or another process writes there; nothing was
-            overwritten. On every process if on one.
+            overwritten. On every process if on one. Or a tracker does not begin.
         DiskError: the folder cannot be made or written.
     """
     run = RunFolder(path)
@@ -142,14 +141,9 @@ def prepare_run(path: Path, *, resume: bool, settings: object, accelerator: Acce
             run.metrics.unlink(missing_ok=True)
 
     on_main_process(prepare)
-    if accelerator.log_with:
-        accelerator.init_trackers("tensorboard", config=flat_settings(settings))
+    try:
+        start_trackers(accelerator, path, settings, resume=resume)
+    except InputError:
+        run.close()
+        raise
     return run
-
-
-def show_picture(accelerator: Accelerator, name: str, picture: Path, step: int) -> None:
-    """Gives a PNG file to the experiment tracker, if there is one."""
-    from PIL import Image
-
-    for tracker in accelerator.trackers:
-        tracker.log_images({name: np.asarray(Image.open(picture))[None]}, step, dataformats="NHWC")
