@@ -17,6 +17,7 @@ from gymnasium.envs.registration import EnvSpec
 from vqvideo import envs
 from vqvideo.data.collect import CollectReport, collect
 from vqvideo.data.config import RecordConfig
+from vqvideo.data.importing import import_data
 from vqvideo.data.index import StoreMeta
 from vqvideo.data.main_guard import end_second_recording
 from vqvideo.data.playing import Policy
@@ -32,11 +33,14 @@ _SAME_SHAPE = 0.04
 
 
 def record(options: RecordConfig) -> Path:
-    """Records what is missing, says so, and returns the folder of the store.
+    """Records what is missing, or imports it if that has a source, says so, and returns the folder of the store.
 
     Raises:
-        InputError: an unknown environment, policy or setting, or an environment that keeps failing.
+        InputError: an unknown environment, policy or setting, an environment that keeps failing, or a source that
+            cannot be read.
     """
+    if options.source is not None:
+        return import_data(options.imported)
     end_second_recording()  # before an environment is made, which may take its time
     options = with_frame_size(options)
     out, preset = options.folder, chosen_preset(options)
@@ -91,7 +95,7 @@ def chosen_preset(options: RecordConfig) -> envs.Preset:
 
 def with_frame_size(options: RecordConfig) -> RecordConfig:
     """The options with the frame size that suits the environment, where they name none."""
-    if options.frame_size is not None:
+    if options.frame_size is not None or options.source is not None:
         return options
     choice, size = envs.resolve(options.env).frame_size, options.size
     if choice is not None:

@@ -1,6 +1,9 @@
 """The whole of vqvideo in one command: drive a real CarRacing, then watch it dreamt.
 
     python scripts/quickstart.py
+    python scripts/quickstart.py --env LunarLander-v3            any other Gymnasium environment
+    python scripts/quickstart.py --source my_videos              videos or recordings that are there
+    python scripts/quickstart.py --config configs/mnist.yaml     digits; configs/doom_small.yaml: Doom
 
 Records episodes, trains tokenizer and prior, imagines videos of held-out episodes, and prints the figures. Takes
 nine to ten minutes on two CPU cores, longer on busy ones. Interrupted, the same command goes on where it stopped.
@@ -10,16 +13,15 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from vqvideo import cli
 
 if TYPE_CHECKING:
     from vqvideo.data.config import RecordConfig
     from vqvideo.data.store import Store
-    from vqvideo.evaluation.horizon import HorizonReport
     from vqvideo.experiment.config import Experiment
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
@@ -28,24 +30,57 @@ CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 def quickstart(cfg: Experiment) -> dict[str, Any]:
     """Runs all stages and returns what is written to results.json."""
     from vqvideo.experiment.checks import check_settings, check_store
-    from vqvideo.experiment.config import world_folder
     from vqvideo.experiment.prior import train_prior
     from vqvideo.experiment.tokenizer import train_vqvae
-    from vqvideo.scripts.rollout import Options, rollout
+    from vqvideo.scripts.rollout import Options
+    from vqvideo.scripts.train_vqvae import doing
     from vqvideo.training.hardware import hardware
 
     # What the last part would refuse is refused before the first.
-    dreams = (Options.context, Options.length)
-    check_settings(cfg, "vqvae", "prior", dreams=dreams)
+    dreams: Any = {} if are_stills(cfg) else {"dreams": (Options.context, Options.length)}
+    if cfg.record.source is None:
+        check_settings(cfg, "vqvae", "prior", **dreams)
     began, earlier = time.perf_counter(), trained_seconds(cfg)
-    headline(1, f"recording {cfg.record.episodes} episodes of {cfg.record.env}")
+    headline(1, doing(cfg.record))
     store = recorded(cfg.record)
-    check_store(cfg, store, "vqvae", "prior", dreams=dreams)
+    check_store(cfg, store, "vqvae", "prior", **dreams)
     headline(2, "training the tokenizer: video to codes")
     tokenizer = train_vqvae(cfg, store, resume=True)
     headline(3, "training the prior: what comes next, given the actions")
     prior = train_prior(cfg, store, resume=True)
-    headline(4, "dreaming on from held-out frames")
+    headline(4, "imagining what labels say" if are_stills(cfg) else "dreaming on from held-out frames")
+    steps = {stage: last["step"] for stage, last in last_records(cfg).items()}
+    figures: dict[str, Any] = {
+        "tokenizer": {"steps": steps["vqvae"], **tokenizer, "bits_per_latent_step": bits_per_latent_step(cfg)},
+        "prior": {"steps": steps["prior"], **prior},
+    }
+    shown = labels(cfg) if are_stills(cfg) else dreams_on(cfg)
+    figures["prior"] |= shown.pop("prior", {})
+    floor = floor_reached(figures) if has_floors(cfg) else None
+    return {
+        "seconds": round(time.perf_counter() - began + earlier, 1),
+        "hardware": hardware(),
+        **figures,
+        **shown,
+        "floor": floor and floor.name,
+    }
+
+
+def are_stills(cfg: Experiment) -> bool:
+    """Whether the tokenizer learns single pictures: there is nothing to dream on from, but labels to imagine."""
+    return cfg.vqvae.latent_steps == 1
+
+
+def has_floors(cfg: Experiment) -> bool:
+    """Whether the floors, which are those of CarRacing, say anything of this experiment."""
+    return cfg.record.source is None and cfg.record.env == "CarRacing"
+
+
+def dreams_on(cfg: Experiment) -> dict[str, Any]:
+    """Dreams on from held-out frames: figures, speeds, video and picture."""
+    from vqvideo.experiment.config import world_folder
+    from vqvideo.scripts.rollout import Options, rollout
+
     options = Options(
         env=cfg.record.env,
         world=world_folder(cfg),
@@ -55,15 +90,30 @@ def quickstart(cfg: Experiment) -> dict[str, Any]:
     )
     result = rollout(options)
     assert result.report is not None
-    speeds = imagination_speeds(cfg)
-    figures = summary(cfg, tokenizer, prior, result.report, speeds)
     return {
-        "seconds": round(time.perf_counter() - began + earlier, 1),
-        "hardware": hardware(),
-        **figures,
+        "prior": result.report.to_json(),
+        "speed": imagination_speeds(cfg),
         "video": str(result.video),
         "picture": str(result.picture),
     }
+
+
+def labels(cfg: Experiment) -> dict[str, Any]:
+    """Imagines pictures under each label, and lets a classifier say what they show: figures and picture."""
+    from vqvideo.experiment.config import world_folder
+    from vqvideo.scripts.evaluate_labels import Options, evaluate
+
+    out = cfg.folder / "labels.json"
+    options = Options(world=world_folder(cfg), store=cfg.record.folder, sampling=cfg.sampling, json=out)
+    return {"labels": evaluate(options)["labels"], "picture": str(out.with_suffix(".png"))}
+
+
+def bits_per_latent_step(cfg: Experiment) -> float:
+    """Of the trained tokenizer."""
+    from vqvideo.experiment.config import vqvae_folder
+    from vqvideo.models.tokenizer.vqvae import VQVAE
+
+    return VQVAE.from_pretrained(vqvae_folder(cfg)).bits_per_latent_step
 
 
 def recorded(options: RecordConfig) -> Store:
@@ -109,28 +159,6 @@ def imagination_speeds(cfg: Experiment) -> dict[str, float]:
 
     world = WorldModel.from_pretrained(world_folder(cfg)).to(default_device())
     return {f"frames_per_s_{streams}": imagination_speed(world, streams) for streams in (1, 16)}
-
-
-def summary(
-    cfg: Experiment,
-    tokenizer: dict[str, float],
-    prior: dict[str, float],
-    report: HorizonReport,
-    speeds: dict[str, float],
-) -> dict[str, Any]:
-    """The figures of all parts."""
-    from vqvideo.experiment.config import vqvae_folder
-    from vqvideo.models.tokenizer.vqvae import VQVAE
-
-    vqvae = VQVAE.from_pretrained(vqvae_folder(cfg))
-    steps = {stage: last["step"] for stage, last in last_records(cfg).items()}
-    figures = {
-        "tokenizer": {"steps": steps["vqvae"], **tokenizer, "bits_per_latent_step": vqvae.bits_per_latent_step},
-        "prior": {"steps": steps["prior"], **prior, **report.to_json()},
-        "speed": speeds,
-    }
-    reached = floor_reached(figures)
-    return {**figures, "floor": reached and reached.name}
 
 
 class Floor(NamedTuple):
@@ -179,23 +207,47 @@ def floor_reached(figures: dict[str, Any]) -> Floor | None:
 
 def print_table(cfg: Experiment, results: dict[str, Any]) -> None:
     """The figures that matter most."""
+    tokenizer, prior = results["tokenizer"], results["prior"]
+    rows = {
+        "tokenizer": f"held-out PSNR {tokenizer['psnr_db']:.1f} dB, {tokenizer['codes_used']:.0%} of the codes used, "
+        f"{tokenizer['bits_per_latent_step']:.0f} bits per latent step",
+        **(label_rows(results) if are_stills(cfg) else dream_rows(cfg, results)),
+        "time": f"{results['seconds']:.0f} s, {tokenizer['steps']:,} steps of the tokenizer, {prior['steps']:,} of the "
+        "prior",
+        **{name: results[name] for name in ("video", "picture") if name in results},
+    }
+    print("".join(f"\n{name:<10}  {text}" for name, text in rows.items()))
+    if not are_stills(cfg):
+        print(f"\n{what_if(cfg)}")
+
+
+def dream_rows(cfg: Experiment, results: dict[str, Any]) -> dict[str, str]:
+    """What is said of dreams."""
+    prior, speed = results["prior"], results["speed"]
+    gains, actions = prior["psnr_gain_db"][:8], prior["controllability_db"]
+    controlled = "" if actions is None else f", true actions {actions:+.1f} dB over others"
+    rows = {
+        "prior": f"{sum(gains) / len(gains):+.1f} dB over repeating the last frame (mean of the first 8 steps, worst "
+        f"{min(gains):+.1f}){controlled}, repeats {prior['repeat_rate']:.0%}",
+        "speed": f"{speed['frames_per_s_1']:.0f} imagined frames/s for 1 stream, {speed['frames_per_s_16']:.0f} for 16",
+    }
+    return rows | ({"floor": floor_text(results)} if has_floors(cfg) else {})
+
+
+def label_rows(results: dict[str, Any]) -> dict[str, str]:
+    """What is said of pictures imagined under labels."""
+    nats, found = results["prior"]["token_nats"], results["labels"]
+    real = f"{found['real']:.1%} of real pictures"
+    taken = f"{found['recognised']:.1%} of what it imagines is taken for its label ({real})"
+    return {"prior": f"{nats:.2f} nats per token; {taken}"}
+
+
+def what_if(cfg: Experiment) -> str:
+    """The command to go on with."""
     from vqvideo.experiment.config import world_folder
 
-    tokenizer, prior, speed = results["tokenizer"], results["prior"], results["speed"]
-    gains = prior["psnr_gain_db"][:8]
-    print(f"""
-tokenizer   held-out PSNR {tokenizer["psnr_db"]:.1f} dB, {tokenizer["codes_used"]:.0%} of the codes used, \
-{tokenizer["bits_per_latent_step"]:.0f} bits per latent step
-prior       {sum(gains) / len(gains):+.1f} dB over repeating the last frame (mean of the first 8 steps, worst \
-{min(gains):+.1f}), true actions {prior["controllability_db"]:+.1f} dB over others, repeats {prior["repeat_rate"]:.0%}
-speed       {speed["frames_per_s_1"]:.0f} imagined frames/s for 1 stream, {speed["frames_per_s_16"]:.0f} for 16
-floor       {floor_text(results)}
-time        {results["seconds"]:.0f} s, {tokenizer["steps"]:,} steps of the tokenizer, {prior["steps"]:,} of the prior
-video       {results["video"]}
-picture     {results["picture"]}
-
-What if it had steered left?
-    python scripts/rollout.py --world {world_folder(cfg)} --store {cfg.record.folder} --actions left""")
+    play = f"    python scripts/rollout.py --world {world_folder(cfg)} --store {cfg.record.folder}"
+    return f"What if it had steered left?\n{play} --actions left" if has_floors(cfg) else f"Dream on:\n{play}"
 
 
 def floor_text(results: dict[str, Any]) -> str:
@@ -214,7 +266,20 @@ def main() -> None:
     class Options(Experiment):
         """Settings of the experiment."""
 
-    cfg = parse(Options, CONFIG, __doc__ or "")
+        env: str | None = None
+        """Another environment, with a store and a run of its name: a preset, a Gymnasium id, or module:id."""
+        source: Path | None = None
+        """Videos or recordings to import in the place of an environment, with a store and a run of their name."""
+
+        def named(self) -> Self:
+            """The same settings for --env or --source."""
+            if self.env is None and self.source is None:
+                return self
+            # The folder and the name of a config are those of its own episodes.
+            own = replace(self.record, env=self.env or self.record.env, source=self.source, out=None)
+            return replace(self, record=own, name=own.folder.name, env=None, source=None)
+
+    cfg = parse(Options, CONFIG, __doc__ or "").named()
     results = quickstart(cfg)
     text = json.dumps(without_nan(results), indent=2, allow_nan=False)
     files.write_file(cfg.folder / "results.json", (text + "\n").encode())

@@ -1,9 +1,10 @@
-"""Trains the tokenizer, a causal 3-D convolutional VQ-VAE. Records the episodes first if there are none.
+"""Trains the tokenizer, a causal 3-D convolutional VQ-VAE. Records or imports the episodes first if there are none.
 
 What tokenizer or prior would refuse of settings and episodes is refused before anything is recorded or trained.
 
 accelerate launch scripts/train_vqvae.py
 accelerate launch scripts/train_vqvae.py --config configs/car_racing.yaml --resume
+accelerate launch scripts/train_vqvae.py --name my_videos --record.source my_videos
 accelerate launch scripts/train_vqvae.py --name my_videos --store data/my_videos    what import_data.py has imported
 """
 
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Unpack
 from vqvideo import cli
 
 if TYPE_CHECKING:
+    from vqvideo.data.config import RecordConfig
     from vqvideo.data.store import Store
     from vqvideo.experiment.checks import Known, Stage
     from vqvideo.experiment.config import Experiment
@@ -50,7 +52,8 @@ def open_store(cfg: Experiment, *stages: Stage, variants: Iterable[Experiment] =
         return not manifest.exists() or not manifest.stat().st_size
 
     def check_first() -> None:
-        if not is_empty():
+        # What is in recordings of others is known when they are imported.
+        if cfg.record.source is not None or not is_empty():
             return
         try:
             planned = with_frame_size(cfg.record)
@@ -62,7 +65,7 @@ def open_store(cfg: Experiment, *stages: Stage, variants: Iterable[Experiment] =
 
     def record_first() -> None:
         if is_empty():
-            print(f"no episodes in {folder}: recording {cfg.record.episodes} of {cfg.record.env} first", flush=True)
+            print(f"no episodes in {folder}: {doing(cfg.record)} first", flush=True)
             record(cfg.record)
 
     def opened() -> Store:
@@ -80,6 +83,15 @@ def open_store(cfg: Experiment, *stages: Stage, variants: Iterable[Experiment] =
             f"{cfg.record.command}"
         )
     return store
+
+
+def doing(record: RecordConfig) -> str:
+    """Where episodes come from, such as: recording 120 episodes of CarRacing."""
+    return (
+        f"recording {record.episodes} episodes of {record.env}"
+        if record.source is None
+        else f"importing {record.source}"
+    )
 
 
 def recorded_as(env: str, store: Store) -> bool:

@@ -183,7 +183,7 @@ def test_training_without_episodes_says_so_and_records_them(tmp_path: Path, caps
     )
     store = train_vqvae.open_store(Experiment(record=settings))
     assert len(store.entries) == 2
-    assert f"no episodes in {tmp_path}/store: recording 2 of TinyWorld first" in capsys.readouterr().out
+    assert f"no episodes in {tmp_path}/store: recording 2 episodes of TinyWorld first" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

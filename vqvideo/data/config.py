@@ -54,7 +54,10 @@ class RecordConfig:
     """A preset (CarRacing, CarRacingAnywhere, Doom, DynamicObstacles, TinyWorld), a Gymnasium id (LunarLander-v3,
     ALE/Pong-v5, MinAtar/Breakout-v1, MiniGrid-Empty-5x5-v0, Ant-v5, VizdoomBasic-v1, ...), or module:id."""
     out: Path | None = None
-    """Folder of the store; by default data/<environment>, such as data/car_racing."""
+    """Folder of the store; by default data/<environment>, such as data/car_racing, or data/<source>."""
+    source: Path | None = None
+    """Videos or other recordings to import, in the place of playing an environment: a folder, a file, or
+    hf://someone/name. Only what import_data.py finds out by itself; it has all options."""
     episodes: int = 120
     """Episodes that the store holds in the end."""
     steps: int = 200
@@ -105,7 +108,23 @@ class RecordConfig:
     @property
     def folder(self) -> Path:
         """Where the store is."""
-        return self.out or Path("data") / snake_case(self.env)
+        return self.out or (self.imported.folder if self.source else Path("data") / snake_case(self.env))
+
+    @property
+    def imported(self) -> ImportConfig:
+        """What makes a store of the source. Of its episodes, those are held out that an import holds out, unless it is
+        asked for others.
+        """
+        assert self.source is not None
+        default = RecordConfig()
+        return ImportConfig(
+            self.source,
+            out=self.out,
+            frame_size=64 if self.frame_size is None else self.frame_size,
+            steps=None if self.steps == default.steps else self.steps,
+            held_out_every=None if self.held_out_every == default.held_out_every else self.held_out_every,
+            workers=self.workers,
+        )
 
     @property
     def command(self) -> str:
