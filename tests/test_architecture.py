@@ -39,6 +39,7 @@ ROOMS = {
     "pretrained": Room(4, ("gymnasium", "av", "accelerate")),
     "evaluation": Room(5, ("av", "accelerate")),
     "codec": Room(5, ("av", "accelerate", "gymnasium", "constriction")),
+    "export": Room(5, ("av", "accelerate", "onnx", "onnxruntime")),
     "imagined_env": Room(6, ("av", "accelerate")),
     "play": Room(7, ("av", "accelerate")),
     "adapters": Room(7, ("av", "accelerate")),

@@ -85,6 +85,7 @@ def test_a_wheel_holds_library_scripts_configs_and_shipped_worlds_but_no_benchma
     assert "vqvideo/pretrained/standin/starts/episodes/000000.safetensors" in worlds
     assert worlds <= inside
     assert {"vqvideo/scripts/rollout.py", "vqvideo/configs/car_racing.yaml", "vqvideo/envs/__init__.py"} <= inside
+    assert {"vqvideo/export/web/index.html", "vqvideo/export/web/page.css", "vqvideo/export/web/app.js"} <= inside
     assert not [name for name in inside if "benchmarks/" in name or "results/" in name]
 
 

@@ -1,0 +1,1 @@
+"""Worlds outside of torch: the page that plays them, and what it takes to put it onto any static server."""
