@@ -16,11 +16,12 @@ from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
-
-import yaml
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from vqvideo.errors import InputError, suggest
+
+if TYPE_CHECKING:
+    from yaml import MappingNode, SafeLoader
 
 T = TypeVar("T")
 _SCALARS = (int, float, str, bool, Path)
@@ -223,11 +224,7 @@ def _at_line_of(plain: Mapping[Any, Any], key: Hashable) -> Iterator[None]:
         raise _LocatedError(f"{error} (line {line})") from error
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice."""
-
-
-def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> _Lines:
+def _unique_mapping(loader: SafeLoader, node: MappingNode) -> _Lines:
     lines: dict[Hashable, int] = {}
     for key_node, _ in node.value:
         key, line = loader.construct_object(key_node), key_node.start_mark.line + 1
@@ -239,9 +236,32 @@ def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> _Lines:
     return plain
 
 
-# YAML 1.1 knows no number without a point but with an exponent, such as 1e-3.
-_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), "-+0123456789")
-_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+@cache
+def _strict_loader() -> Any:
+    """Safe YAML that refuses a key given twice. PyYAML is loaded when it is needed: records are read without it."""
+    import yaml
+
+    class StrictLoader(yaml.SafeLoader):
+        pass
+
+    # YAML 1.1 knows no number without a point but with an exponent, such as 1e-3.
+    number = re.compile(r"[-+]?\d+[eE][-+]?\d+$")
+    StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", number, "-+0123456789")
+    StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+    return StrictLoader
+
+
+def _parsed(text: str | bytes) -> Any:
+    """YAML text as plain values; InputError says what is wrong with it."""
+    import yaml
+
+    try:
+        # A safe loader: no tag can construct an object.
+        return _strict_loader()(text).get_single_data()
+    except InputError:
+        raise
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise InputError(f"not valid YAML: {error!s:.500}") from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -249,12 +269,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"no configuration file {path}: see configs/ for the ones that come with vqvideo")
     try:
-        # A safe loader: no tag can construct an object.
-        plain = _StrictLoader(path.read_text()).get_single_data()
-    except InputError as error:
+        plain = _parsed(path.read_bytes())
+    except (InputError, OSError) as error:
         raise InputError(f"{path}: {error}") from error
-    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, OSError, RecursionError) as error:
-        raise InputError(f"{path}: not valid YAML: {error!s:.500}") from error
     if plain is None:
         return {}
     if not isinstance(plain, dict):
@@ -265,13 +282,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def parse_yaml(text: str, where: str) -> Any:
     """One value of YAML text, such as a number or a list. InputError, which names `where`, if it is none."""
     try:
-        return _StrictLoader(text).get_single_data()
-    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise InputError(f"{where}: {text!r:.80} is not valid YAML: {error!s:.200}") from error
+        return _parsed(text)
+    except InputError as error:
+        raise InputError(f"{where}: {text!r:.80} is {error!s:.200}") from error
 
 
 def write_yaml(value: Any) -> str:
     """A dataclass as YAML text that `read_yaml` and `from_plain` read back."""
+    import yaml
+
     return yaml.safe_dump(to_plain(value), sort_keys=False, allow_unicode=True)
 
 

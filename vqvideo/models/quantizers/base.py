@@ -151,6 +151,9 @@ def nearest(z: Tensor, codebook: Tensor, chunk: int | None = None) -> Tensor:
     z, codebook = z.detach(), codebook.detach()
     chunk = chunk or (512 if z.device.type == "cpu" else 2**14)
     bias = -codebook.square().sum(dim=1) / 2
+    # An exported graph takes any number of rows, and makes no parts of them.
+    if torch.jit.is_tracing():
+        return (z @ codebook.T + bias).argmax(dim=1)
     indices = torch.empty(len(z), dtype=torch.int64, device=z.device)
     # One buffer for all chunks: new ones fragment the heap, up to the size of all (n, k) scores.
     scores = z.new_empty(min(chunk, len(z)), len(codebook))

@@ -69,7 +69,7 @@ class AutoregressiveHead(RasterHead):
         return self.norm(x)
 
     def sample(self, hidden: Tensor, sampler: TokenSampler) -> Tensor:
-        before = self.first.expand(len(hidden), 1, -1)
+        before = self.first.expand_as(hidden[:, :1])
         pasts: list[tuple[Tensor, Tensor] | None] = [None] * len(self.blocks)
         drawn = []
         for place in range(hidden.shape[1]):

@@ -59,8 +59,8 @@ class MaskedHead(Head):
     def sample(self, hidden: Tensor, sampler: TokenSampler) -> Tensor:
         rows, n = hidden.shape[:2]
         order = sampler.order(rows, n, hidden.device)
-        codes = torch.zeros(rows, n, dtype=torch.int64, device=hidden.device)
-        masked = torch.ones(rows, n, dtype=torch.bool, device=hidden.device)
+        codes = torch.zeros_like(hidden[..., 0], dtype=torch.int64)
+        masked = torch.ones_like(codes, dtype=torch.bool)
         ends = [math.ceil(n * (1 - math.cos(math.pi / 2 * i / self.passes))) for i in range(self.passes)] + [n]
         for first, last in pairwise(ends):
             chosen = order[:, first:last]
@@ -68,7 +68,7 @@ class MaskedHead(Head):
                 x = self.trunk(hidden[:, None], codes[:, None], masked[:, None])[:, 0]
                 there = x.gather(1, chosen[..., None].expand(-1, -1, x.shape[-1]))
                 codes = codes.scatter(1, chosen, sampler(self.logits(there)))
-                masked = masked.scatter(1, chosen, False)
+                masked = masked.scatter(1, chosen, torch.zeros_like(chosen, dtype=torch.bool))
         return codes
 
     def likelihood(self, hidden: Tensor, codes: Tensor, generator: torch.Generator | None = None) -> Likelihood:

@@ -105,8 +105,8 @@ class PixelCNN(RasterHead):
 
     def sample(self, hidden: Tensor, sampler: TokenSampler) -> Tensor:
         condition = self._picture(hidden)
-        above = [condition.new_zeros(*condition.shape[:2], layer.reach, self.grid[1]) for layer in self._layers]
         row, drawn = torch.zeros_like(condition[:, :, :1]), []
+        above = [row.expand(-1, -1, layer.reach, -1) for layer in self._layers]
         for y in range(self.grid[0]):
             beside = []
             for i, layer in enumerate(self._layers):
@@ -120,7 +120,7 @@ class PixelCNN(RasterHead):
 
     def _sampled_row(self, beside: list[Tensor], y: int, sampler: TokenSampler) -> tuple[Tensor, Tensor]:
         """Codes (r, w) of row y and their picture (r, e, 1, w); `beside` as `GatedLayer.place` takes it, by layer."""
-        token = beside[0].new_zeros(len(beside[0]), self.out.in_features, 1, 1)
+        token = torch.zeros_like(beside[0][:, : self.out.in_features, :, :1])
         before = [token.expand(-1, -1, -1, layer.reach) for layer in self._layers]
         drawn, tokens = [], []
         for x in range(self.grid[1]):
