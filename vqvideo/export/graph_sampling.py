@@ -1,0 +1,133 @@
+"""Drawing codes inside a graph: what `vqvideo.models.prior.sampling` does, from random numbers that are given.
+
+TorchScript, for there are decisions and a loop in it, which become ONNX's `If` and `Loop`. Where most time goes, the
+passes over all probabilities are few.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def _scripted(function: Callable[..., Tensor]) -> Any:
+    with warnings.catch_warnings():
+        # Of the age of TorchScript, by which alone loops reach ONNX without another package.
+        warnings.simplefilter("ignore")
+        return torch.jit.script(function)
+
+
+@_scripted
+def guided(logits: Tensor, guidance: Tensor, told: Tensor, untold: Tensor) -> Tensor:
+    """Logits (b, m, k) of rows that know the actions, away from those of rows that do not."""
+    if bool(guidance != 1):
+        without = logits[untold]
+        logits = without + guidance * (logits[told] - without)
+    return logits
+
+
+@_scripted
+def picked(p: Tensor, noise: Tensor, group: int) -> Tensor:
+    """Codes (r,) by the inverse of the cumulative sum of probabilities (r, k), at noise (r,) in 0 .. 2^31 - 1.
+
+    In two steps, for a sum over all codes takes longer than all else: the group of so many codes first, and then the
+    place in it. In double precision, so that rounding never leads beyond the last code or to one that cannot be.
+    """
+    groups = p.reshape(-1, p.shape[1] // group, group)
+    sums = groups.sum(dim=-1).double()
+    ends = sums.cumsum(-1)
+    at = noise.double()[:, None] / 2147483648.0 * ends[:, -1:]
+    chosen = (ends <= at).long().sum(dim=-1, keepdim=True)
+    size = sums.gather(1, chosen)
+    share = (at - (ends.gather(1, chosen) - size)) / size
+    inside = groups.gather(1, chosen[:, :, None].expand(-1, -1, group))[:, 0].double().cumsum(-1)
+    place = (inside <= share.clamp(0.0, 1.0 - 2.0**-52) * inside[:, -1:]).long().sum(dim=-1)
+    return chosen[:, 0] * group + place
+
+
+@_scripted
+def likelier(p: Tensor, own: Tensor) -> Tensor:
+    """(r,): what the codes likelier than one of probability own (r, 1) hold, of p (r, k)."""
+    return torch.where(p > own, p, torch.zeros_like(p)).sum(dim=-1)
+
+
+@_scripted
+def drawn(p: Tensor, noise: Tensor, top_p: Tensor, group: int) -> Tensor:
+    """Codes (r,) of probabilities (r, k), drawn again until they are in the nucleus (see `draw_from_nucleus`)."""
+    codes = picked(p, noise, group)
+    if bool(top_p < 1):
+        own = p.gather(1, codes[:, None])
+        # Likelier codes hold at most what the code itself leaves: only of an unlikely one they must be added up.
+        rows = (own[:, 0] <= 1.0001 - top_p).nonzero()[:, 0]
+        q, again = p[rows], noise[rows]
+        outside = likelier(q, own[rows]) >= top_p
+        while bool(outside.any()):
+            still = outside.nonzero()[:, 0]
+            rows, q = rows[still], q[still]
+            again = (again[still] * 1103515245 + 12345) % 2147483648
+            found = picked(q, again, group)
+            codes = codes.scatter(0, rows, found)
+            outside = likelier(q, q.gather(1, found[:, None])) >= top_p
+    return codes
+
+
+@_scripted
+def sampled(logits: Tensor, p: Tensor, noise: Tensor, temperature: Tensor, top_p: Tensor, group: int) -> Tensor:
+    """Codes (r,) of logits (r, k), whose softmax is p."""
+    if bool(temperature == 0):
+        codes = logits.argmax(dim=-1)
+    else:
+        if bool(temperature != 1):
+            # However small the temperature, nothing overflows: the largest at 0 stays there.
+            p = ((logits - logits.amax(dim=-1, keepdim=True)) / temperature.clamp(min=1e-38)).softmax(dim=-1)
+        codes = drawn(p, noise, top_p, group)
+    return codes
+
+
+class GraphSampler:
+    """In the place of a `TokenSampler` where a head is traced.
+
+    Args:
+        inputs: noise, temperature, top_p, guidance, told and untold, as `StepGraph` has them.
+    """
+
+    def __init__(self, inputs: dict[str, Tensor]) -> None:
+        self._inputs, self.numbers = inputs, 0
+        self.entropies: list[Tensor] = []
+        self.logits: list[Tensor] = []
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Codes (r, m) for logits (r, m, k)."""
+        given = self._inputs
+        logits = guided(logits, *(given[name] for name in ("guidance", "told", "untold")))
+        p = logits.softmax(dim=-1)
+        # Log of the sum of exponentials, from the likeliest code.
+        total = logits.amax(dim=-1) - p.amax(dim=-1).log()
+        self.entropies.append(total - (p * logits).sum(dim=-1))
+        self.logits.append(logits)
+        noise = self._noise(logits.shape[1]).flatten().long()
+        codes = sampled(
+            logits.flatten(0, 1), p.flatten(0, 1), noise, given["temperature"], given["top_p"], _group(p.shape[-1])
+        )
+        return codes.unflatten(0, (-1, logits.shape[1]))
+
+    def draw(self, x: Tensor, logits: Callable[[Tensor], Tensor]) -> Tensor:
+        """Of `logits(x)`."""
+        return self(logits(x))
+
+    def order(self, rows: int, n: int, device: torch.device) -> Tensor:
+        """(r, n): the places of each row in random order."""
+        return self._noise(n).argsort(dim=-1)
+
+    def _noise(self, count: int) -> Tensor:
+        first, self.numbers = self.numbers, self.numbers + count
+        return self._inputs["noise"][:, first : self.numbers]
+
+
+def _group(k: int) -> int:
+    """The divisor of k nearest to its root."""
+    return min((size for size in range(1, k + 1) if k % size == 0), key=lambda size: abs(size * size - k))
