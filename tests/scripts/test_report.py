@@ -173,6 +173,10 @@ def test_runs_of_one_name_are_told_apart() -> None:
     [
         (("--run", "nowhere"), "nowhere: no world model in it"),
         (("--run", "runs/lonely"), "nothing there says which episodes it trained on: name them, such as --store"),
+        (
+            ("--world", "runs/tiny/world", "--env", "Nowhere-v0"),
+            "no episodes in data/nowhere_v0. Name others with --store",
+        ),
         (("--run", "runs/moved"), "which are not there: name others with --store"),
         (("--run", "runs/tiny", "--store", "no_held_out"), "has 0 clips of length 9 in split held_out"),
         (("--run", "runs/tiny", "--horizon", "100"), "here with --context 2 and --horizon 100"),

@@ -116,8 +116,13 @@ class Source:
 
         folder = self.store or self._own_store or Path("data") / snake_case(self.env)
         shipped = self._shipped() or pretrained.find(self.env)
-        if self.store is not None or folder.is_dir() or shipped is None:
+        if self.store is not None or folder.is_dir():
             return Store.open(folder)
+        if shipped is None:
+            raise InputError(
+                f"no episodes in {folder}. Name others with --store; or record some: python scripts/record.py --env "
+                f"{self.env}"
+            )
         store = pretrained.start_store(shipped.name)
         print(f"no episodes in {folder}: taking the {len(store.entries)} start clips of {shipped.name}")
         return store
@@ -193,7 +198,7 @@ def _trained_on(run: Path) -> Path:
                 return store
             raise InputError(f"{run} trained on the episodes of {store}, which are not there: name others with --store")
     raise InputError(
-        f"{run}: nothing there says which episodes it trained on: name them, such as --store data/{run.name}"
+        f"{run}: nothing there says which episodes it trained on: name them, such as --store data/{run.absolute().name}"
     )
 
 

@@ -151,9 +151,11 @@ _PAGE = Template("""<!DOCTYPE html>
 <meta name="color-scheme" content="light dark">
 <title>$title</title>
 <style>
-:root { color-scheme: light dark; --page: #ffffff; --ink: #1b1f24; --quiet: #57606a; --line: #d0d7de; --best: #e3f0fb; }
+:root { color-scheme: light dark; --page: #ffffff; --ink: #1b1f24; --quiet: #57606a; --line: #d0d7de; --best: #e3f0fb;
+  --line-1: #0072b2; --line-2: #d55e00; --line-3: #009e73; --line-4: #cc79a7; }
 @media (prefers-color-scheme: dark) {
-  :root { --page: #14171b; --ink: #e6e9ed; --quiet: #a3adb8; --line: #3a424c; --best: #17344d; }
+  :root { --page: #14171b; --ink: #e6e9ed; --quiet: #a3adb8; --line: #3a424c; --best: #17344d;
+    --line-1: #56b4e9; --line-2: #f0803c; --line-3: #2dbd94; --line-4: #e5a3c8; }
 }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 90rem; padding: 1rem clamp(0.75rem, 3vw, 2.5rem) 4rem; background: var(--page);

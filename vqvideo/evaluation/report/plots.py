@@ -22,7 +22,8 @@ Values = Sequence[float] | NDArray[np.float64]
 INK = "#010203"
 """Stands for the colour of the page's text until the picture is part of the page."""
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
-"""Of Okabe and Ito 2008, "Color universal design": those that show on white and on black."""
+"""Of Okabe and Ito 2008, "Color universal design": blue, vermilion, bluish green, reddish purple. In the page they are
+its variables --line-1 .. --line-4, which are lighter in the dark."""
 DASHES = ("-", "--", "-.", ":")
 _SIZE = (4.6, 3.3)
 """Inches, of which a small screen shows the width."""
@@ -107,5 +108,7 @@ def _svg(figure: Figure, axes: Axes, title: str, *, legend: bool) -> str:
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.DOTALL)
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    for number, colour in enumerate(COLOURS, 1):
+        svg = svg.replace(colour, f"var(--line-{number})")
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(title)}" ', 1)
     return f"<figure>{svg}</figure>"
