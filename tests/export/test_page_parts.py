@@ -1,4 +1,4 @@
-"""Parts of the page in node: keys and animated PNGs."""
+"""Parts of the page in node: random numbers, keys, animated PNGs, and graphs in onnxruntime-web, as Python has them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pages import node
+from dreamt_sites import CONTEXT, python_codes, tiny_site
+from pages import need_runtime, node
 from PIL import Image
 
 from vqvideo.envs.keys import controls, to_json
+from vqvideo.export.noise import keys, noise
 from vqvideo.spaces import ActionSpace
+
+
+def test_random_numbers_are_those_of_python(tmp_path: Path) -> None:
+    places = [(0, 0), (1, 0), (1, 7), (2**32 - 1, 1), (2**40 + 5, 2**20)]
+    code = 'import { noise } from "./noise.js";\n'
+    code += f"console.log(JSON.stringify({json.dumps(places)}.map(([seed, step]) => [...noise(seed, step, 5)])));"
+    ours = [noise(keys([seed]), np.array([step]), 5)[0].tolist() for seed, step in places]
+    assert node(tmp_path, code) == ours
 
 
 def test_keys_held_together_make_one_action(tmp_path: Path) -> None:
@@ -54,3 +64,35 @@ def test_an_animated_png_keeps_every_pixel(tmp_path: Path) -> None:
         picture.seek(number)
         assert picture.info["duration"] == 40
         np.testing.assert_array_equal(np.asarray(picture.convert("RGB")), frame)
+
+
+def test_graphs_in_webassembly_dream_the_codes_of_python(tmp_path: Path) -> None:
+    site = tiny_site(tmp_path / "site", need_runtime())
+    actions = [[[step % 5], [(step + 1) % 5]] for step in range(12)]
+    ways = [{"temperature": 0.9, "top_p": 0.9, "guidance": guidance} for guidance in (1.0, 0.0, 1.5)]
+    code = f"""
+        import fs from "node:fs";
+        import zlib from "node:zlib";
+        import {{ Dreamer }} from "./dreamer.js";
+        fs.renameSync("ort.js", "ort.mjs");
+        const ort = await import("./ort.mjs");
+        const site = JSON.parse(fs.readFileSync("site.json"));
+        const read = (name) => new Uint8Array(zlib.gunzipSync(fs.readFileSync(`${{name}}.gz`)));
+        Object.assign(ort.env.wasm, {{ wasmBinary: read("ort.wasm").buffer, numThreads: 1 }});
+        const session = (name) => ort.InferenceSession.create(read(`${{name}}.onnx`));
+        const [step, decoder] = [await session("step"), await session("decoder")];
+        const dreamer = new Dreamer(ort, site.model, {{ step, decoder }});
+        const {{ codes, context_actions: before }} = site.starts[0];
+        const dreams = [];
+        for (const sampling of {json.dumps(ways)}) {{
+          await dreamer.start(codes, before, 11);
+          const dream = [];
+          for (const acting of {json.dumps(actions)}) dream.push([...(await dreamer.step(acting, sampling)).codes]);
+          dreams.push(dream);
+        }}
+        console.log(JSON.stringify(dreams));
+    """
+    assert len(site["starts"][0]["codes"]) == CONTEXT
+    dreams = node(tmp_path / "site", code)
+    assert dreams == [python_codes(tmp_path, site, actions, sampling, seed=11) for sampling in ways]
+    assert dreams[0] != dreams[1] != dreams[2]

@@ -12,7 +12,7 @@ from PIL import Image
 from vqvideo.data.clips import Clip, Clips
 from vqvideo.models.imagination import Imaginer
 
-QUALITY = 80
+QUALITY = 90
 """Of films and thumbnails in WebP."""
 
 
