@@ -4,10 +4,11 @@
     python scripts/improve.py --config configs/car_racing_stepwise.yaml --improve.rounds 4
 
 Round 0 learns from the config's own recording. In each further round the agent of the round before plays more episodes,
-tokenizer and prior train on with all of them, and the agent learns on in dreams of the new world; then it plays whole
-episodes of the real environment. The episodes are in runs/<name>/data, a round's models in runs/<name>/round_<r>, and
-who played what, and how well, in runs/<name>/rounds.json. Killed at any time, the same command continues; with a larger
---improve.rounds it goes further.
+the prior trains on with all of them, the newest ones most, and the agent learns on in dreams of the new world; then it
+plays whole episodes of the real environment. Beside it learns the agent of the perfect dream: as many steps in the real
+environment itself, from the same moments. The episodes are in runs/<name>/data, a round's models in
+runs/<name>/round_<r>, who played what, and how well, in runs/<name>/rounds.json and rounds.png. Killed at any time, the
+same command continues; with a larger --improve.rounds it goes further.
 """
 
 from __future__ import annotations
@@ -17,12 +18,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vqvideo import cli
 from vqvideo.experiment.rounds import ImproveConfig
-from vqvideo.scripts.train_agent import CONFIG, load, play, random_actions, real_env
+from vqvideo.scripts.train_agent import (
+    CONFIG,
+    best_player,
+    load,
+    perfect_dream,
+    play,
+    random_actions,
+    real_env,
+    start_moments_of,
+)
 
 if TYPE_CHECKING:
     from vqvideo.data.playing import Policy
@@ -87,13 +98,17 @@ def collect_episodes(turn: Round) -> Figures:
     from vqvideo.data.store import Store
     from vqvideo.envs.recording import record
     from vqvideo.experiment.checks import check_store
+    from vqvideo.models.tokenizer.vqvae import VQVAE
 
     options = turn.cfg.record
     first = turn.before.record.episodes if turn.before else 0
     player = play_on(turn) if turn.before else {"player": Store.open(record(options)).meta.policy}
     store = Store.open(options.folder)
     refuse_others(store, options.episodes)
-    check_store(turn.cfg, store, *TRAINED)
+    if turn.before:
+        check_store(turn.cfg, store, "prior", "agent", tokenizer=VQVAE.from_pretrained(turn.tokenizer))
+    else:
+        check_store(turn.cfg, store, *TRAINED)
     new = store.entries[first:]
     return {
         **player,
@@ -128,15 +143,18 @@ def play_on(turn: Round) -> Figures:
     meta = Store.open(options.folder).meta
     with StoreWriter.open(options.folder, meta) as writer:
         hold = turn.cfg.vqvae.model.backbone.strides[0]
-        collect_episodes(writer, options, partial(agent_policy, player, turn.exploration, hold))
-    return {"player": str(player), "digest": read_manifest(player).digest, "exploration": turn.exploration}
+        collect_episodes(writer, options, partial(agent_policy, player, turn.how.exploration, hold))
+    return {"player": str(player), "digest": read_manifest(player).digest, "exploration": turn.how.exploration}
 
 
 def train_tokenizer(turn: Round) -> Figures:
-    """Trains the tokenizer, on from that of the round before."""
+    """Trains the tokenizer of all rounds, in round 0."""
     from vqvideo.data.store import Store
     from vqvideo.experiment.tokenizer import train_vqvae
+    from vqvideo.storage.files import read_manifest
 
+    if turn.before:
+        return {"kept": read_manifest(turn.tokenizer).digest}
     return train_vqvae(turn.cfg, Store.open(turn.cfg.record.folder), resume=True)
 
 
@@ -145,7 +163,7 @@ def train_prior(turn: Round) -> Figures:
     from vqvideo.data.store import Store
     from vqvideo.experiment import prior
 
-    return prior.train_prior(turn.cfg, Store.open(turn.cfg.record.folder), resume=True)
+    return prior.train_prior(turn.cfg, Store.open(turn.cfg.record.folder), resume=True, tokenizer=turn.tokenizer)
 
 
 def train_agent(turn: Round) -> Figures:
@@ -160,16 +178,40 @@ def train_agent(turn: Round) -> Figures:
     return {"imagined_steps": turn.cfg.agent.steps}
 
 
-def play_for_real(turn: Round) -> Figures:
-    """Returns of the agent in the real environment, and in round 0 those of random actions in the same episodes."""
+def train_control(turn: Round) -> Figures:
+    """Trains the agent of the perfect dream, on from that of the round before, if that is asked for."""
     from vqvideo.agents.agent import Agent
-    from vqvideo.experiment.rounds import agent_folder
+    from vqvideo.agents.learning import learn_in_perfect_dream
+    from vqvideo.experiment.rounds import control_folder
+
+    if not turn.how.control:
+        return {}
+    world, store = load(turn.cfg)
+    moments = start_moments_of(turn.cfg, world, store)
+    first = Agent.load(control_folder(turn.before)) if turn.before else None
+    make_env = partial(perfect_dream, store, moments, world.stride, turn.cfg.agent.horizon)
+    learn_in_perfect_dream(make_env, turn.cfg.agent, first=first).save(control_folder(turn.cfg))
+    return {"real_steps": turn.cfg.agent.steps}
+
+
+def play_for_real(turn: Round) -> Figures:
+    """Returns of the agents in the real environment, and in round 0 those of random actions and of the best player in
+    the same episodes.
+    """
+    from vqvideo.agents.agent import Agent
+    from vqvideo.experiment.rounds import agent_folder, control_folder
 
     world, store = load(turn.cfg)
     env = real_env(store, world.stride)
-    played = {"agent": play(turn.cfg, env, Agent.load(agent_folder(turn.cfg))).to_json()}
+    folders = {"agent": agent_folder(turn.cfg)} | ({"control": control_folder(turn.cfg)} if turn.how.control else {})
+    acts = {}
+    for name, folder in folders.items():
+        agent = Agent.load(folder)
+        acts |= {name: agent, f"{name}, greedy": partial(agent, greedy=True)}
     if turn.before is None:
-        played["random"] = play(turn.cfg, env, random_actions(env, turn.cfg.agent.seed)).to_json()
+        acts["random"] = random_actions(env, turn.cfg.agent.seed)
+        acts |= {"best": best} if (best := best_player(store, env, world.stride)) else {}
+    played = {name: play(turn.cfg, env, act).to_json() for name, act in acts.items()}
     env.close()
     return played
 
@@ -179,6 +221,7 @@ STAGES: dict[str, Callable[[Round], Figures]] = {
     "tokenizer": train_tokenizer,
     "prior": train_prior,
     "agent": train_agent,
+    "control": train_control,
     "returns": play_for_real,
 }
 """Each leaves a durable result, and goes on with what a call that was killed has left of it."""
@@ -230,6 +273,10 @@ def main() -> None:
     with telling_how_to_go_on():
         rounds = improve(cfg, cfg.improve)
     last = cfg.folder / f"round_{len(rounds) - 1}"
+    if find_spec("matplotlib"):
+        from vqvideo.scripts.rounds_plot import plot_rounds
+
+        plot_rounds(rounds, f"{cfg.record.env} in rounds", cfg.folder / "rounds.png")
     print("", round_table(rounds), f"world in {last / 'world'}, agent in {last / 'agent' / 'model'}", sep="\n")
 
 

@@ -140,9 +140,10 @@ def real_env(store: Store, hold: int) -> gymnasium.Env:
 
 def start_moments_of(cfg: Experiment, world: WorldModel, store: Store) -> list[Moment]:
     """Where the agent's dreams begin."""
+    from vqvideo.agents.learning import start_choice
     from vqvideo.imagined_env.starts import start_moments
 
-    return start_moments(world, store, cfg.agent.context, cfg.agent.starts)
+    return start_moments(world, store, cfg.agent.context, start_choice(cfg.agent, world.stride))
 
 
 def perfect_dream(store: Store, moments: list[Moment], hold: int, horizon: int) -> gymnasium.Env:

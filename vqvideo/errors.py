@@ -52,6 +52,14 @@ def at_least(settings: object, prefix: str, **least: float) -> None:
             raise InputError(f"{prefix}{shown} is {value}, expected at least {low}")
 
 
+def fractions(settings: object, prefix: str, *names: str) -> None:
+    """InputError for the first of these settings that is not in 0 .. 1; prefix as of `at_least`."""
+    for name in names:
+        value = getattr(settings, name)
+        if not 0 <= value <= 1:
+            raise InputError(f"{prefix}{name} is {value}, expected 0 .. 1")
+
+
 def whole(value: object, name: str, least: int = 1, most: int = 2**63 - 1) -> int:
     """A whole number as a Python int: numpy's and PyTorch's are ones, while 2.0, "2" and True are mistakes.
 

@@ -170,6 +170,43 @@ def test_each_step_of_the_episodes_has_equal_weight_in_all_clips_together() -> N
     assert max(values) > 4 * min(values)
 
 
+def seen_rewards(clips: CodeClips) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) rewards of all samples, and their weights."""
+    samples = [clips[index] for index in range(len(clips))]
+    rewards, weights = (torch.cat([sample[name] for sample in samples]).numpy() for name in ("rewards", "weights"))
+    return rewards, weights
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 1.0])
+def test_the_newest_quarter_is_as_large_a_share_of_samples_and_weights_as_asked_for(share: float) -> None:
+    arrays = encode_episode(IndexTokenizer(1), counting_episode(400), SegmentConfig(12, 5), CPU)
+    plain, clips = CodeClips([arrays], 2), CodeClips([arrays], 2, newest=share)
+    assert seen_rewards(plain)[1].mean() == pytest.approx(seen_rewards(clips)[1].mean()) == pytest.approx(1)
+    rewards, weights = seen_rewards(clips)
+    new = rewards >= 300
+    assert new.mean() == pytest.approx(share, abs=0.02)
+    assert weights[new].sum() / weights.sum() == pytest.approx(share, abs=0.03)
+    assert set(rewards) == (set(range(300, 400)) if share == 1 else set(range(400)))
+
+
+def test_eventful_clips_are_a_share_of_the_samples_while_each_step_counts_alike() -> None:
+    events = np.zeros(400, np.float32)
+    events[[30, 200, 350]] = 1, -1, 1
+    episode = make_episode(400, rewards=events)
+    arrays = encode_episode(IndexTokenizer(1), episode, SegmentConfig(12, 5), CPU)
+    plain, clips = CodeClips([arrays], 2), CodeClips([arrays], 2, eventful=0.25)
+    shares = []
+    for each in (plain, clips):
+        rewards, weights = seen_rewards(each)
+        ends = torch.cat([each[index]["terminated"] for index in range(len(each))]).numpy()
+        shares.append(((rewards != 0) | ends).mean())
+        assert weights[rewards != 0].sum() / weights.sum() == pytest.approx(3 / 400, rel=1e-3)
+        assert weights.mean() == pytest.approx(1, abs=1e-5)
+    assert shares[0] < 0.02
+    assert shares[1] == pytest.approx(0.25, abs=0.01)
+    assert len(CodeClips([arrays], 2, eventful=0.001)) == len(plain)
+
+
 def test_clips_of_parts_are_those_of_the_whole() -> None:
     """Episodes apart or joined, and steps of two episodes are not taken for one."""
     parts = encoded([20, 9, 13], 2, SegmentConfig(5, 3))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from stores import make_episode, make_meta
 
 from vqvideo import envs
 from vqvideo.data.clips import Clips
 from vqvideo.data.config import RecordConfig
-from vqvideo.data.moments import moments
-from vqvideo.data.store import Store
+from vqvideo.data.moments import Choice, moments
+from vqvideo.data.store import Store, StoreWriter
 from vqvideo.envs.moments import FromMoments
 from vqvideo.envs.policies import make_policy
 from vqvideo.envs.recording import record
@@ -52,6 +55,23 @@ def test_an_environment_that_does_not_repeat_itself_is_refused(store: Store) -> 
     env = FromMoments(envs.as_recorded(store.meta), [moment._replace(seed=moment.seed + 1)])
     with pytest.raises(InputError, match=r"does not repeat its recording.* same 2 actions .*--no-control"):
         env.reset(seed=0)
+
+
+def test_the_moments_that_are_chosen_are_as_new_and_as_close_to_events_as_asked_for(tmp_path: Path) -> None:
+    rewards = np.zeros(100, np.float32)
+    rewards[40] = 1
+    with StoreWriter.open(tmp_path, make_meta()) as writer:
+        for index in range(2):
+            writer.add(index, make_episode(100, index, rewards=rewards, terminated=np.zeros(100, bool)), "train")
+    store = Store.open(tmp_path)
+    clips = Clips(store, "train", 4)
+    picks = Choice(40, newest=0.25, eventful=0.5, reach=5).of(clips, 2)
+    late, near, rest = picks[:10], picks[10:20], picks[20:]
+    assert late.min() >= len(clips) * 3 // 4
+    # 5 moments of each episode come within 5 steps before its one reward: as many starts as there are, and no more.
+    assert {clips.locate(int(index))[1] + 2 for index in near} == set(range(36, 41))
+    assert np.array_equal(rest, clips.spread(20))
+    assert np.array_equal(Choice(30).of(clips, 2), clips.spread(30))
 
 
 def test_the_shortest_path_leads_around_the_hazard_from_goal_to_goal() -> None:

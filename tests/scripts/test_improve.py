@@ -32,7 +32,15 @@ from vqvideo.data.store import Store, StoreWriter
 from vqvideo.envs.recording import record as record_episodes
 from vqvideo.errors import InputError, RunStoppedError
 from vqvideo.experiment.config import Experiment
-from vqvideo.experiment.rounds import ImproveConfig, RoundLog, agent_folder, nth_round, round_line, round_table
+from vqvideo.experiment.rounds import (
+    ImproveConfig,
+    RoundLog,
+    agent_folder,
+    control_folder,
+    nth_round,
+    round_line,
+    round_table,
+)
 from vqvideo.scripts import improve as script
 from vqvideo.scripts import train_agent
 from vqvideo.storage import files
@@ -131,18 +139,26 @@ def test_an_agent_holds_its_actions_as_in_the_dream(finished: Finished) -> None:
 
 def test_each_round_has_a_world_and_an_agent_of_its_own(finished: Finished) -> None:
     worlds = [WorldModel.from_pretrained(finished.round(number).folder / "world") for number in (0, 1)]
-    assert worlds[0].vqvae.fingerprint() != worlds[1].vqvae.fingerprint()
-    agents = [Agent.load(agent_folder(finished.round(number))).policy.state_dict() for number in (0, 1)]
-    assert any(not value.equal(agents[1][name]) for name, value in agents[0].items())
+    assert worlds[0].vqvae.fingerprint() == worlds[1].vqvae.fingerprint()
+    priors = [world.prior.state_dict() for world in worlds]
+    assert any(not value.equal(priors[1][name]) for name, value in priors[0].items())
+    for folder in (agent_folder, control_folder):
+        agents = [Agent.load(folder(finished.round(number))).policy.state_dict() for number in (0, 1)]
+        assert any(not value.equal(agents[1][name]) for name, value in agents[0].items())
 
 
 def test_a_further_round_goes_on_from_the_one_before_for_a_share_of_the_steps(finished: Finished) -> None:
     out, before = finished.out, finished.round(0).folder
-    assert f"goes on from the tokenizer of {before / 'vqvae' / 'model'}" in out
     assert f"from the prior of {before / 'world'}" in out
-    for stage in ("vqvae", "prior"):
-        steps = [json.loads(line)["step"] for line in (finished.round(1).folder / stage / "metrics.jsonl").open()]
-        assert max(steps) == finished.cfg.vqvae.train.steps // 2
+    steps = [json.loads(line)["step"] for line in (finished.round(1).folder / "prior" / "metrics.jsonl").open()]
+    assert max(steps) == finished.cfg.prior.train.steps // 2
+    assert finished.rounds[1]["tokenizer"]["kept"] == files.read_manifest(before / "vqvae" / "model").digest
+
+
+def test_a_further_round_looks_most_at_what_is_new(finished: Finished) -> None:
+    first, second = (finished.round(number) for number in (0, 1))
+    assert (first.prior.newest, first.agent.newest) == (0.0, 0.0)
+    assert (second.prior.newest, second.agent.newest) == (TWO_ROUNDS.newest, TWO_ROUNDS.newest) != (0.0, 0.0)
 
 
 def test_an_agent_begins_with_the_one_of_the_round_before(
@@ -165,7 +181,24 @@ def test_a_line_per_round_and_a_table_stand_beside_random_actions(finished: Fini
     shown = round_table(finished.rounds)
     assert [line.split("|")[1].strip() for line in shown.splitlines()[2:]] == ["random", "round 0", "round 1"]
     assert shown in finished.out
-    assert all(figures["returns"]["agent"]["episodes"] == 3 for figures in finished.rounds)
+    for figures in finished.rounds:
+        names = {"agent", "agent, greedy", "control", "control, greedy"}
+        played = {name: returns for name, returns in figures["returns"].items() if name != "seconds"}
+        assert played.keys() == (names if figures["round"] else names | {"random"})
+        assert all(returns["episodes"] == 3 for returns in played.values())
+    assert (finished.cfg.folder / "rounds.png").stat().st_size > 10_000
+
+
+def test_without_a_control_nothing_stands_beside_the_agent(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    turn = nth_round(finished.cfg, replace(TWO_ROUNDS, control=False), 1)
+    monkeypatch.setattr("vqvideo.agents.learning.learn_in_perfect_dream", None)
+    assert script.train_control(turn) == {}
+    played = script.play_for_real(turn)
+    assert played.keys() == {"agent", "agent, greedy"}
+    rounds = [finished.rounds[0], {**finished.rounds[1], "returns": played}]
+    assert "perfect" not in round_line(rounds, 1)
+    *_, control, share, _ = round_table(rounds).splitlines()[-1].split("|")
+    assert not control.strip() + share.strip()
 
 
 def test_an_agent_is_reported_beside_the_perfect_dream_and_random_actions(finished: Finished) -> None:
@@ -215,11 +248,11 @@ KILLS: tuple[tuple[Any, str, int], ...] = (
     (Trainer, "__init__", 2),  # in the prior's stage, before its first step
     (Trainer, "_after_step", 5),  # in the prior
     (Agent, "save", 1),  # at the end of learning
-    (script, "play", 2),  # between the agent and random actions
+    (Agent, "save", 2),  # at the end of learning in the perfect dream
+    (script, "play", 2),  # between the agents
     (StoreWriter, "add", 2),  # while the agent records
-    (Trainer, "_after_step", 4),  # in the tokenizer of round 1
+    (Trainer, "_after_step", 4),  # in the prior of round 1
     (RoundLog, "add", 1),  # after it, before that is noted
-    (RoundLog, "add", 2),  # after the prior of round 1, before that is noted
     (script, "load", 1),  # between prior and agent of round 1
 )
 
@@ -244,10 +277,10 @@ def test_a_run_that_is_killed_everywhere_ends_as_one_that_was_not(
     rounds = script.improve(cfg, TWO_ROUNDS)
     assert Store.open(cfg.folder / "data").digest == finished.store.digest
     assert timeless(rounds) == timeless(finished.rounds)
-    # The two that ended without being noted end again; everything else ends once, in this order.
+    # What ended without being noted ends again; everything else ends once, in this order.
     assert list(dict.fromkeys(ended)) == [(f"round_{r}", name) for r in (0, 1) for name in script.STAGES]
     again = {stage: count for stage, count in Counter(ended).items() if count > 1}
-    assert again == {("round_1", "tokenizer"): 2, ("round_1", "prior"): 2}
+    assert again == {("round_1", "prior"): 2}
 
 
 def timeless(rounds: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from vqvideo.errors import InputError, at_least
+from vqvideo.errors import InputError, at_least, fractions
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,7 @@ class PPOConfig:
 
     def __post_init__(self) -> None:
         at_least(self, "agent.ppo.", learning_rate=0, rollout=1, batch=2, epochs=1)
-        for name in ("discount", "gae_lambda"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"agent.ppo.{name} is {getattr(self, name)}, expected 0 .. 1")
+        fractions(self, "agent.ppo.", "discount", "gae_lambda")
         if not self.clip > 0:
             raise InputError(f"agent.ppo.clip is {self.clip}, expected more than 0")
 
@@ -51,6 +49,10 @@ class AgentStage:
     """Latent steps that a dream has seen when it begins."""
     starts: int = 1024
     """How many recorded contexts dreams begin from."""
+    newest: float = 0.0
+    """Share of them from the newest quarter of the episodes."""
+    eventful: float = 0.0
+    """Share of them, beside those, from at most a horizon before an end, or a reward other than the commonest one."""
     ppo: PPOConfig = field(default_factory=PPOConfig)
     """How it learns."""
     direct_envs: int = 8
@@ -65,5 +67,10 @@ class AgentStage:
     def __post_init__(self) -> None:
         at_least(self, "agent.", steps=1, num_envs=1, horizon=1, context=1, starts=1, direct_envs=1, longest=1)
         at_least(self, "agent.", episodes=2)
+        fractions(self, "agent.", "newest", "eventful")
+        if self.newest + self.eventful > 1:
+            raise InputError(
+                f"agent.newest and agent.eventful are {self.newest + self.eventful:g} together, expected <= 1"
+            )
         if self.num_envs * self.ppo.rollout < 2:
             raise InputError("agent.num_envs and agent.ppo.rollout are 1: an update needs at least 2 steps")

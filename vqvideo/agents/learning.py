@@ -11,9 +11,11 @@ from tqdm import tqdm
 from vqvideo.adapters.sb3 import SB3VecEnv
 from vqvideo.agents.agent import ARCHITECTURE, Agent, trainable_space
 from vqvideo.agents.config import AgentStage, PPOConfig
+from vqvideo.data.moments import Choice
+from vqvideo.data.store import Store
 from vqvideo.errors import InputError, MissingExtraError
 from vqvideo.imagined_env import ImaginedVectorEnv
-from vqvideo.imagined_env.starts import StartsLike
+from vqvideo.imagined_env.starts import recorded_starts
 from vqvideo.models.imagination import Imaginer
 from vqvideo.models.prior.sampling import Sampling
 from vqvideo.spaces import ActionSpace
@@ -32,13 +34,13 @@ _SHORTEST_ROLLOUT = 128
 
 
 def learn_in_dream(
-    world: Imaginer, starts: StartsLike, stage: AgentStage, sampling: Sampling, *, first: Agent | None = None
+    world: Imaginer, store: Store, stage: AgentStage, sampling: Sampling, *, first: Agent | None = None
 ) -> Agent:
     """Trains an agent in nothing but dreams.
 
     Args:
         world: the model.
-        starts: where dreams begin.
+        store: from whose training episodes dreams begin.
         stage: how.
         sampling: how codes are drawn.
         first: whose weights to begin with; None for fresh ones.
@@ -57,18 +59,17 @@ def learn_in_dream(
             "every reward is 0 in the episodes that this world was trained on: nothing to learn. Record more or longer "
             "ones, an environment that rewards, or with another --policy, and train the world again"
         )
+    starts = recorded_starts(world, store, stage.context, start_choice(stage, world.stride))
     envs = ImaginedVectorEnv(
-        world,
-        starts,
-        stage.num_envs,
-        horizon=stage.horizon,
-        context=stage.context,
-        max_starts=stage.starts,
-        autoreset_mode="SameStep",
-        sampling=sampling,
+        world, starts, stage.num_envs, horizon=stage.horizon, autoreset_mode="SameStep", sampling=sampling
     )
     agent = _learn(VecMonitor(SB3VecEnv(envs)), stage.steps, stage.ppo, stage.ppo.rollout, stage.seed, first)
     return Agent(agent, world.vqvae.frame_size, world.action_space)
+
+
+def start_choice(stage: AgentStage, stride: int) -> Choice:
+    """At which moments the dreams of an agent begin."""
+    return Choice(stage.starts, stage.newest, stage.eventful, reach=stride * stage.horizon)
 
 
 def learn_directly(make_env: Callable[[], gymnasium.Env], steps: int, stage: AgentStage) -> Agent:
@@ -82,23 +83,31 @@ def learn_directly(make_env: Callable[[], gymnasium.Env], steps: int, stage: Age
     return _learn_for_real(make_env, stage.direct_envs, steps, max(_SHORTEST_ROLLOUT, stage.ppo.rollout), stage)
 
 
-def learn_in_perfect_dream(make_env: Callable[[], gymnasium.Env], stage: AgentStage) -> Agent:
+def learn_in_perfect_dream(
+    make_env: Callable[[], gymnasium.Env], stage: AgentStage, *, first: Agent | None = None
+) -> Agent:
     """Trains the agent that dreams, but in real environments in the place of its dreams: as many side by side, and as
     many steps. What it learns is what a world model without any error would have let it learn.
 
     Args:
         make_env: makes an env that begins and is cut as dreams are, and shows frames (h, w, 3) uint8.
         stage: how.
+        first: whose weights to begin with; None for fresh ones.
     """
-    return _learn_for_real(make_env, stage.num_envs, stage.steps, stage.ppo.rollout, stage)
+    return _learn_for_real(make_env, stage.num_envs, stage.steps, stage.ppo.rollout, stage, first)
 
 
 def _learn_for_real(
-    make_env: Callable[[], gymnasium.Env], num_envs: int, steps: int, rollout: int, stage: AgentStage
+    make_env: Callable[[], gymnasium.Env],
+    num_envs: int,
+    steps: int,
+    rollout: int,
+    stage: AgentStage,
+    first: Agent | None = None,
 ) -> Agent:
     envs = make_vec_env(make_env, num_envs, seed=stage.seed)
     try:
-        policy = _learn(envs, steps, stage.ppo, rollout, stage.seed, None)
+        policy = _learn(envs, steps, stage.ppo, rollout, stage.seed, first)
         space = ActionSpace.from_gymnasium(envs.action_space)
         h, w = envs.observation_space.shape[:2]  # type: ignore[index]
         return Agent(policy, (h, w), space)

@@ -26,6 +26,8 @@ from vqvideo.spaces import as_float32
 logger = logging.getLogger(__name__)
 _BATCH = 16
 """Segments that the tokenizer encodes at once."""
+_NEWEST = 0.75
+"""Where the newest frames begin."""
 
 
 class Tokenizer(Protocol):
@@ -125,6 +127,15 @@ def _segments(parts: Sequence[CodeArrays]) -> tuple[NDArray[np.int64], NDArray[n
     return np.concatenate([*starts, steps[-1:]]), np.concatenate(firsts)
 
 
+def _with_share(windows: NDArray[np.int64], chosen: NDArray[np.bool_], share: float) -> NDArray[np.int64]:
+    """The windows, the chosen ones repeated until they make up a share of all."""
+    if not chosen.any() or chosen.mean() >= share:
+        return windows
+    others = windows[~chosen] if share < 1 else windows[:0]
+    count = round(share / (1 - share) * len(others)) if share < 1 else len(windows)
+    return np.sort(np.concatenate([others, np.resize(windows[chosen], count)]))
+
+
 class CodeClips(Dataset[dict[str, Tensor]]):
     """Every window of `length` latent steps inside a segment, as training samples of the prior.
 
@@ -135,12 +146,17 @@ class CodeClips(Dataset[dict[str, Tensor]]):
     Args:
         parts: the segments; they are never joined in memory, so that parts of files stay on disk.
         length: t.
+        newest: share of the samples, at least, that come from the last quarter of all frames, whose steps then count
+            more in rewards and terminations too.
+        eventful: share of the samples, at least, in which an episode ends or a reward differs from the commonest one.
+            In rewards and terminations each step goes on counting alike; the codes of such clips count more, so in a
+            world of chance that which leads to them gets likelier in dreams.
 
     Raises:
         InputError: every segment is shorter.
     """
 
-    def __init__(self, parts: Sequence[CodeArrays], length: int) -> None:
+    def __init__(self, parts: Sequence[CodeArrays], length: int, *, newest: float = 0.0, eventful: float = 0.0) -> None:
         self.parts, self.length = tuple(parts), length
         starts, firsts = _segments(parts)
         sizes = np.diff(starts)
@@ -157,7 +173,13 @@ class CodeClips(Dataset[dict[str, Tensor]]):
         self.windows = np.concatenate([np.arange(start, start + size - length + 1) for start, size in ranges])
         self._ends = np.cumsum([len(part.codes) for part in parts])
         step = np.arange(starts[-1]) - np.repeat(starts[:-1], sizes)
-        self.weights = self._weights(np.repeat(firsts, sizes) + step * parts[0].actions.shape[1])
+        frame = np.repeat(firsts, sizes) + step * parts[0].actions.shape[1]
+        fresh = frame >= _NEWEST * frame.max()
+        once = fresh[self.windows]
+        self.windows = _with_share(self.windows, once, newest)
+        more = int(fresh[self.windows].sum()) / max(1, int(once.sum()))
+        self.windows = _with_share(self.windows, self._eventful()[self.windows], eventful)
+        self.weights = self._weights(frame, np.where(fresh, more, 1.0))
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -176,8 +198,19 @@ class CodeClips(Dataset[dict[str, Tensor]]):
             "weights": torch.from_numpy(self.weights[first + 1 : first + self.length].copy()),
         }
 
-    def _weights(self, frame: NDArray[np.int64]) -> NDArray[np.float32]:
-        """(S,): one over the number of clips that hold the step which ends with the same frame, (S,) `frame`."""
+    def _eventful(self) -> NDArray[np.bool_]:
+        """(S,): whether something happens in the window that begins with a step."""
+        rewards = np.concatenate([part.rewards for part in self.parts])
+        values, counts = np.unique(rewards, return_counts=True)
+        happens = (rewards != values[counts.argmax()]) | np.concatenate([part.terminated for part in self.parts])
+        until = np.concatenate([[0], happens.cumsum()])
+        first = np.arange(len(rewards))
+        return until[np.minimum(first + self.length, len(rewards))] > until[first + 1]
+
+    def _weights(self, frame: NDArray[np.int64], importance: NDArray[np.float64]) -> NDArray[np.float32]:
+        """(S,): `importance` (S,) over the number of clips that hold the step which ends with the same frame, (S,)
+        `frame`.
+        """
         # How many windows hold each step as one to predict: each adds one at its second step, and takes it away after
         # its last, so that the running sum counts them all without a loop over windows.
         in_windows = np.zeros(len(frame) + 1, np.int64)
@@ -188,6 +221,6 @@ class CodeClips(Dataset[dict[str, Tensor]]):
         counts = np.bincount(frame, weights=in_windows)[frame]
         seen = np.flatnonzero(in_windows)
         weights = np.zeros(len(in_windows), np.float32)
-        weights[seen] = 1 / counts[seen]
+        weights[seen] = importance[seen] / counts[seen]
         # As often as a step is drawn: the mean over what training sees is 1, and the loss keeps its scale.
         return weights * (in_windows.sum() / (weights * in_windows).sum()).astype(np.float32)

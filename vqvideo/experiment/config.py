@@ -10,7 +10,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from vqvideo.agents.config import AgentStage
 from vqvideo.data.config import RecordConfig, SegmentConfig, StillsConfig, check_name
-from vqvideo.errors import InputError, at_least
+from vqvideo.errors import InputError, at_least, fractions
 from vqvideo.models.prior import PriorConfig, Sampling
 from vqvideo.models.tokenizer import AdversarialConfig, NoAdversary, NoPerceptual, PerceptualConfig, VQVAEConfig
 from vqvideo.storage.records import read_yaml, typed
@@ -75,6 +75,12 @@ class PriorStage:
     """Latent steps of a training clip; the prior predicts all but the first."""
     segments: SegmentConfig = field(default_factory=SegmentConfig)
     """How episodes are cut up for encoding."""
+    newest: float = 0.0
+    """Share of the training clips, at least, from the newest quarter of the frames."""
+    eventful: float = 0.0
+    """Share of the training clips, at least, in which the episode ends, or brings another reward than the commonest:
+    where that is rare, it is learnt sooner.
+    """
     init: Path | None = None
     """Folder of another world model on the same tokenizer, or on the one that vqvae.init names: starts from its
     prior's weights wherever they fit.
@@ -84,6 +90,7 @@ class PriorStage:
 
     def __post_init__(self) -> None:
         at_least(self, "prior.", latent_steps=2, validation_clips=1)
+        fractions(self, "prior.", "newest", "eventful")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from vqvideo.errors import InputError, at_least
+from vqvideo.errors import InputError, at_least, fractions
 from vqvideo.evaluation import returns
 from vqvideo.evaluation.tables import table
 from vqvideo.experiment.config import Experiment, vqvae_folder, world_folder
@@ -33,12 +33,21 @@ class ImproveConfig:
     exploration: float = 0.1
     """Share of its steps in them with a random action, so that the world model also meets what the agent avoids."""
     share: float = 0.5
-    """Share of the steps of tokenizer and prior with which a further round trains them on."""
+    """Share of the prior's steps with which a further round trains it on. The tokenizer stays that of round 0: codes
+    that moved would have to be learnt anew.
+    """
+    newest: float = 0.5
+    """Share of the newest quarter of all frames in what a further round trains the prior with, and of the newest
+    quarter of the episodes in where its dreams begin.
+    """
+    control: bool = True
+    """Also train the agent of the perfect dream, for comparison: as many steps in the real environment, from the same
+    moments. These do not count as real frames.
+    """
 
     def __post_init__(self) -> None:
         at_least(self, "improve.", rounds=1, episodes=1)
-        if not 0 <= self.exploration <= 1:
-            raise InputError(f"improve.exploration is {self.exploration}, expected 0 .. 1")
+        fractions(self, "improve.", "exploration", "newest")
         if not 0 < self.share <= 1:
             raise InputError(f"improve.share is {self.share}, expected more than 0 and at most 1")
 
@@ -61,13 +70,20 @@ class Round:
     """Its settings, with a folder of its own; `record.episodes` are all episodes up to now."""
     before: Experiment | None
     """Those of the round that it goes on from; None for round 0."""
-    exploration: float
-    """Share of random actions in the episodes that an agent records."""
+    how: ImproveConfig
+    """Settings of the rounds."""
+    tokenizer: Path
+    """Where the tokenizer of all rounds is."""
 
 
 def agent_folder(cfg: Experiment) -> Path:
     """Where the agent of a round is."""
     return cfg.folder / "agent" / "model"
+
+
+def control_folder(cfg: Experiment) -> Path:
+    """Where the agent of the perfect dream is, which learnt as long."""
+    return cfg.folder / "agent" / "control"
 
 
 def nth_round(cfg: Experiment, how: ImproveConfig, number: int) -> Round:
@@ -80,7 +96,7 @@ def nth_round(cfg: Experiment, how: ImproveConfig, number: int) -> Round:
         number: from 0.
     """
     before = _experiment(cfg, how, number - 1) if number else None
-    return Round(_experiment(cfg, how, number), before, how.exploration)
+    return Round(_experiment(cfg, how, number), before, how, vqvae_folder(_experiment(cfg, how, 0)))
 
 
 def _experiment(cfg: Experiment, how: ImproveConfig, number: int) -> Experiment:
@@ -90,9 +106,8 @@ def _experiment(cfg: Experiment, how: ImproveConfig, number: int) -> Experiment:
     if number == 0:
         return own
     before = replace(own, name=f"round_{number - 1}")
-    vqvae = replace(cfg.vqvae, init=vqvae_folder(before), train=how.going_on(cfg.vqvae.train))
-    prior = replace(cfg.prior, init=world_folder(before), train=how.going_on(cfg.prior.train))
-    return replace(own, vqvae=vqvae, prior=prior)
+    prior = replace(cfg.prior, init=world_folder(before), train=how.going_on(cfg.prior.train), newest=how.newest)
+    return replace(own, prior=prior, agent=replace(cfg.agent, newest=how.newest))
 
 
 @dataclass
@@ -151,19 +166,35 @@ def _lasting_settings(cfg: Experiment, how: ImproveConfig) -> Figures:
 
 
 def round_line(rounds: list[Figures], number: int) -> str:
-    """A round in a sentence, beside random actions."""
-    frames, agent = rounds[number]["episodes"]["real_frames"], rounds[number]["returns"]["agent"]
-    return f"round {number}: {frames:,} real frames, return {_mean(agent)}; random {_mean(_random(rounds))}"
+    """A round in a sentence, beside random actions and the perfect dream."""
+    frames, played = rounds[number]["episodes"]["real_frames"], rounds[number]["returns"]
+    beside = {"random": _random(rounds)} | ({"perfect dream": played["control"]} if "control" in played else {})
+    others = "; ".join(f"{name} {_mean(figures)}" for name, figures in beside.items())
+    return f"round {number}: {frames:,} real frames, return {_mean(played['agent'])}; {others}"
 
 
 def round_table(rounds: list[Figures]) -> str:
-    """The agents of all rounds, below random actions."""
-    rows = [("random", "", *returns.cells(_random(rounds)))]
+    """The agents of all rounds, between random actions and the best player, if one is known."""
+    first = rounds[0]["returns"]
+    rows = [("random", "", *returns.cells(first["random"]), "", "", "")]
     for figures in rounds:
         if "returns" in figures:
             frames = f"{figures['episodes']['real_frames']:,}"
-            rows.append((f"round {figures['round']}", frames, *returns.cells(figures["returns"]["agent"])))
-    return table(("agent", "real frames", *returns.HEADS), rows)
+            played = figures["returns"]
+            cells = returns.cells(played["agent"]), f"{played['agent, greedy']['mean_return']:.2f}"
+            rows.append((f"round {figures['round']}", frames, *cells[0], cells[1], *_beside_control(rounds, played)))
+    if "best" in first:
+        rows.append(("best possible", "", *returns.cells(first["best"]), "", "", ""))
+    return table(("agent", "real frames", *returns.HEADS, "greedy", "perfect dream", "share of its gain"), rows)
+
+
+def _beside_control(rounds: list[Figures], played: Figures) -> tuple[str, str]:
+    """Return of the perfect dream's agent, and how much of its gain over random actions the agent has."""
+    if "control" not in played:
+        return "", ""
+    means = [played["agent"]["mean_return"], played["control"]["mean_return"], _random(rounds)["mean_return"]]
+    share = f"{returns.share_of_gain(*means):.0%}" if means[1] > means[2] else ""
+    return f"{means[1]:.2f}", share
 
 
 def _mean(figures: Figures) -> str:

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from vqvideo.errors import InputError, whole
 from vqvideo.imagined_env.rows import Rows
+from vqvideo.imagined_env.sights import Sight
 from vqvideo.imagined_env.starts import Starts
 from vqvideo.models.imagination import Imaginer, WorldState, WorldStep
-from vqvideo.models.pixels import channels_last
 from vqvideo.models.prior.sampling import Sampling
 from vqvideo.models.rows import RowStreams
 
@@ -33,7 +33,7 @@ class StepResult(NamedTuple):
     truncated: Tensor
     """(b,) bool: the horizon is reached, and the episode did not end by itself."""
     info: dict[str, Tensor]
-    """All `frames` of the step (b, s, h, w, c) uint8, `termination` and `entropy` (b,) as in `WorldStep`."""
+    """What is seen beside the observation, `termination` and `entropy` (b,) as in `WorldStep`."""
 
 
 class DreamBatch:
@@ -49,6 +49,7 @@ class DreamBatch:
         horizon: latent steps after which an episode is truncated; math.inf for none.
         sampling: how codes are drawn.
         reward: replaces the model's own reward.
+        sight: what is seen of them.
     """
 
     def __init__(
@@ -59,15 +60,17 @@ class DreamBatch:
         horizon: float,
         sampling: Sampling,
         reward: RewardFunction | None,
+        sight: Sight,
     ) -> None:
-        self.world, self.starts = world.eval(), starts
+        self.world, self.starts, self.sight = world.eval(), starts, sight
         self.horizon = horizon if horizon == math.inf else whole(horizon, "horizon")
         self.sampling, self.reward = sampling, _learnt_reward(world) if reward is None else _checked(reward)
         self.random = RowStreams(rows, world.device)
         self.steps = torch.zeros(rows, dtype=torch.int64, device=world.device)
         """(b,): latent steps since each row began."""
-        self.newest = starts.frames.new_zeros((rows, *starts.frames.shape[1:]))
-        """(b, h, w, c) uint8: the newest frame of each row."""
+        first = sight.first(starts)
+        self.newest = first.new_zeros((rows, *first.shape[1:]))
+        """(b, ...): the newest observation of each row."""
         self._state: WorldState | None = None
 
     @property
@@ -88,7 +91,7 @@ class DreamBatch:
         numbers = rows.numbers()
         starts = self.starts.rows(index[numbers]) if starts is None else starts
         self._state = starts.state if self._state is None else self._state.with_rows(numbers, starts.state)
-        self.newest = self.newest.index_copy(0, numbers, starts.frames)
+        self.newest = self.newest.index_copy(0, numbers, self.sight.first(starts))
         self.steps = self.steps.masked_fill(rows.mask, 0)
         return index.index_copy(0, numbers, starts.source)
 
@@ -112,13 +115,11 @@ class DreamBatch:
         self.random.begin_event(going.mask)
         drawn = self.random.uniform((len(actions),))
         held = repeat(actions, "b a -> b s a", s=self.world.stride)
-        step, self._state = self.world.advance(self._state, held, self.sampling, self.random)
+        step, self._state, self.newest, seen = self.sight.advance(self._state, held, self.sampling, self.random)
         self.steps = self.steps + going.mask
         terminated = drawn < step.termination
-        frames = channels_last(step.frames)
-        self.newest = frames[:, -1]
         truncated = (self.steps >= self.horizon) & ~terminated
-        info = {"frames": frames, "entropy": step.entropy, "termination": step.termination}
+        info = {**seen, "entropy": step.entropy, "termination": step.termination}
         return StepResult(self.reward(step), terminated, truncated, info)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from vqvideo.data.clips import Clips, StartClips
-from vqvideo.data.moments import Moment, moments
+from vqvideo.data.moments import Choice, Moment, moments
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError, whole
 from vqvideo.models.given import as_tensor
@@ -98,9 +98,9 @@ def read_starts(world: Imaginer, source: StartsLike, context: int, count: int) -
     context, count = whole(context, "context"), whole(count, "max_starts")
     if isinstance(source, str | PathLike | Store):
         store = source if isinstance(source, Store) else Store.open(source)
-        return _from_clips(world, clips_that_go_on(world, store, context), context, count)
+        return recorded_starts(world, store, context, Choice(count))
     if isinstance(source, Clips):
-        return _from_clips(world, source, context, count)
+        return _from_clips(world, source, context, Choice(count))
     if isinstance(source, StartClips):
         return _from_arrays(world, source.frames, source.actions, context, count)
     if isinstance(source, tuple | list) and len(source) == 2:
@@ -136,29 +136,39 @@ def _channels_first(world: Imaginer, frames: Tensor, name: str, expected: str) -
     return frames
 
 
-def _from_clips(world: Imaginer, clips: Clips, context: int, count: int) -> Starts:
+def _from_clips(world: Imaginer, clips: Clips, context: int, choice: Choice) -> Starts:
     clips.store.require(world.action_space, world.vqvae.frame_size)
     length = world.vqvae.clip_length(context)
     if clips.length < length:
         raise InputError(
             f"clips of {clips.length} frames, expected at least {length} for a context of {context} latent steps"
         )
-    source = clips.spread(count)
+    source = choice.of(clips, length - 1)
     picked = [clips[index] for index in source.tolist()]
     frames = torch.stack([clip["frames"][:length] for clip in picked])
     actions = torch.stack([clip["actions"][: length - 1] for clip in picked])
     return Starts.read(world, frames, actions, torch.from_numpy(source))
 
 
-def start_moments(world: Imaginer, store: Store, context: int, count: int) -> list[Moment]:
-    """The moments of a store from which dreams begin, by the same choice as `read_starts` makes: for who wants to begin
-    there in the real environment.
+def recorded_starts(world: Imaginer, store: Store, context: int, choice: Choice) -> Starts:
+    """Starts from moments of the training episodes of a store.
+
+    Args:
+        world: the model.
+        store: of the same frames and actions.
+        context: latent steps that each dream has seen when it begins.
+        choice: which moments.
     """
-    clips = clips_that_go_on(world, store, context)
-    return moments(clips, clips.spread(count), world.vqvae.clip_length(context) - 1)
+    return _from_clips(world, _clips_that_go_on(world, store, context), context, choice)
 
 
-def clips_that_go_on(world: Imaginer, store: Store, context: int) -> Clips:
+def start_moments(world: Imaginer, store: Store, context: int, choice: Choice) -> list[Moment]:
+    """The moments of `recorded_starts`, for who wants to begin there in the real environment."""
+    clips, newest = _clips_that_go_on(world, store, context), world.vqvae.clip_length(context) - 1
+    return moments(clips, choice.of(clips, newest), newest)
+
+
+def _clips_that_go_on(world: Imaginer, store: Store, context: int) -> Clips:
     """Clips of one frame more than is read: the episode goes on after the context, so that nothing begins at an end."""
     store.require(world.action_space, world.vqvae.frame_size)
     length = world.vqvae.clip_length(context)

@@ -12,7 +12,6 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
@@ -23,6 +22,7 @@ from vqvideo.imagined_env.actions import NativeActions
 from vqvideo.imagined_env.batch import DreamBatch, RewardFunction
 from vqvideo.imagined_env.infos import as_arrays, final_infos_of, infos_of
 from vqvideo.imagined_env.rows import Rows
+from vqvideo.imagined_env.sights import sight
 from vqvideo.imagined_env.starts import StartsLike, given_starts, read_starts
 from vqvideo.imagined_env.window import Window
 from vqvideo.models.given import as_tensor, checked_seed
@@ -60,6 +60,8 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         autoreset_mode: what happens after an episode's end: NEXT_STEP, SAME_STEP or DISABLED.
         sampling: how codes are drawn.
         reward: replaces the model's own reward, which is 0, with a warning, if every recorded one is.
+        observe: "frames", or "codes": observations are the codes (h, w) int64 of the newest latent step. No frame is
+            decoded, so none is in the infos, in what `reward` gets, or shown.
         output: "numpy", or "torch": tensors on the device of the model. Actions that are tensors there stay there too,
             and a step waits for the device twice: to know whether actions are valid, and which episodes are over.
         render_mode: None; "rgb_array"; or "human": a window shows env 0, all frames of its steps in their time.
@@ -86,6 +88,7 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
         sampling: Sampling | None = None,
         reward: RewardFunction | None = None,
+        observe: str = "frames",
         output: str = "numpy",
         render_mode: str | None = None,
     ) -> None:
@@ -94,13 +97,15 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
             raise InputError(f"output is {output!r}, expected one of numpy, torch")
         if render_mode not in (None, *RENDER_MODES):
             raise InputError(f"render_mode is {render_mode!r}, expected None or one of {', '.join(RENDER_MODES)}")
+        if observe == "codes" and render_mode is not None:
+            raise InputError(f"render_mode is {render_mode!r}, but of codes nothing is drawn: take observe='frames'")
+        seen = sight(world, observe)
         self._window = Window(world.env.fps) if render_mode == "human" else None
         num_envs = whole(num_envs, "num_envs")
         read = read_starts(world, starts, context, max_starts)
         self.world, self.num_envs, self.render_mode, self.output = world, num_envs, render_mode, output
-        self.dreams = DreamBatch(world, read, num_envs, horizon, checked_sampling(sampling), reward)
-        h, w = world.vqvae.frame_size
-        self.single_observation_space = spaces.Box(0, 255, (h, w, 3), np.uint8)
+        self.dreams = DreamBatch(world, read, num_envs, horizon, checked_sampling(sampling), reward, seen)
+        self.single_observation_space = seen.space
         self.single_action_space = world.action_space.native()
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
@@ -145,7 +150,8 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         """One latent step of all envs under native actions (n, ...), numpy or torch.
 
         Returns:
-            Observations (n, h, w, 3) uint8, rewards (n,), terminated (n,), truncated (n,), infos.
+            Observations (n, h, w, 3) uint8 (or codes (n, h, w) int64), rewards (n,), terminated (n,), truncated (n,),
+            infos.
 
         Raises:
             NotResetError: there was no reset before, or, with autoreset disabled, an env is over.
@@ -177,7 +183,7 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
             self._over = over
         if beginning.any():
             infos |= infos_of({"start": self.dreams.begin(beginning)}, beginning)
-        self._show(result.info["frames"][0] if going.host[0] else self.dreams.newest[:1])
+        self._show(result.info["frames"][0] if self._window and going.host[0] else self.dreams.newest[:1])
         return self._results(rewards, terminated, truncated, infos)
 
     def render(self) -> tuple[NDArray[np.uint8], ...] | None:

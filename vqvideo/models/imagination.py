@@ -16,6 +16,7 @@ from vqvideo.errors import InputError, whole
 from vqvideo.models.given import as_tensor, checked_seed
 from vqvideo.models.pixels import to_uint8
 from vqvideo.models.prior import Prior, PriorState
+from vqvideo.models.prior.prior import PriorStep
 from vqvideo.models.prior.sampling import Sampling
 from vqvideo.models.row_parts import in_parts, side_by_side
 from vqvideo.models.rows import Randomness
@@ -221,6 +222,14 @@ class Imaginer(nn.Module):
             frames, fresh, *past = in_parts(shown, len(actions), actions.device)
         step = WorldStep(frames, imagined.codes, imagined.reward, imagined.termination, imagined.entropy)
         return step, WorldState(prior, TimeState(tuple(past), fresh))
+
+    def advance_blind(
+        self, state: WorldState, actions: Tensor, sampling: Sampling, generator: Randomness = None
+    ) -> tuple[PriorStep, WorldState]:
+        """As `advance`, without frames: whoever goes on from there cannot look again, as the decoder misses steps."""
+        with side_by_side(self.device, len(actions)):
+            imagined, prior = self.prior.step(state.prior, actions, sampling, generator)
+        return imagined, state._replace(prior=prior)
 
     def surprise(self, frames: Tensor | NDArray[Any], actions: ArrayLike | None = None) -> Surprise:
         """How unexpected real frames are, step by step: for all steps at once what `Watch` gives one by one.
