@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +18,13 @@ if TYPE_CHECKING:
     from vqvideo.scripts.benchmarks.report import Report
     from vqvideo.scripts.benchmarks.timing import Work
 
-BARE, ENV = "WorldModel.step", "ImaginedVectorEnv"
+BARE, ENV, CODES = "WorldModel.step", "ImaginedVectorEnv", "ImaginedVectorEnv of codes"
 COLUMNS = ("streams, contestant", "steps/s", "quartiles", "ms/call", "x bare")
 
 
 @dataclass(frozen=True)
 class EnvBenchmark(Benchmark):
-    """Imagined steps/s of a batched environment, with its resets, beside bare stepping of its world."""
+    """Imagined steps/s of a batched environment, in frames and in codes, with its resets, beside bare stepping."""
 
     world: str = "carracing"
     """Folder of a world, or the name of one that comes with vqvideo."""
@@ -50,7 +51,7 @@ class EnvBenchmark(Benchmark):
         cfg = replace(self, rounds=2, round_seconds=0.0, horizon=4, streams=few) if self.quick else self
         settings = asdict(replace(cfg, json=None))
         report = Report("env", settings | {"store": self.store and str(self.store)})
-        report.notes.append("an imagined step is one row of one call; decoding and resets are included")
+        report.notes.append("an imagined step is one row of one call; resets are included, and decoding but for codes")
         for device in devices():
             found = []
             for count in thread_counts(device, quick=self.quick):
@@ -62,19 +63,19 @@ class EnvBenchmark(Benchmark):
         return report
 
     def steps(self, streams: int, cpu_threads: int, device: torch.device) -> list[dict[str, Any]]:
-        """A record for the bare world and one for its environment; they take turns."""
+        """A record for the bare world, and one each for its environment of frames and of codes; they take turns."""
         from vqvideo.evaluation.speed import Dreaming
         from vqvideo.models.prior.sampling import Sampling
         from vqvideo.scripts.benchmarks.timing import speed_ratio, take_turns, threads
         from vqvideo.world import make_vector_env
 
-        envs = make_vector_env(
-            self.world, self.store, streams, device=str(device), horizon=self.horizon, autoreset_mode="SameStep"
-        )
+        made = partial(make_vector_env, self.world, self.store, streams, device=str(device), horizon=self.horizon)
+        envs, codes = (made(autoreset_mode="SameStep", observe=observe) for observe in ("frames", "codes"))
         with threads(cpu_threads):
             works: dict[str, Work] = {
                 BARE: Dreaming(envs.world, streams, Sampling()),
                 ENV: staggered(envs, self.horizon),
+                CODES: staggered(codes, self.horizon),
             }
             timings = take_turns(works, device, self.rounds, self.round_seconds)
         facts = {"streams": streams, "threads": cpu_threads, "device": device.type}

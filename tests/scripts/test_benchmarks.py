@@ -18,7 +18,7 @@ from vqvideo.errors import InputError
 from vqvideo.experiment.config import Experiment
 from vqvideo.scripts import benchmark
 from vqvideo.scripts.benchmarks.bakeoff_options import TrialConfig
-from vqvideo.scripts.benchmarks.env import BARE, ENV, EnvBenchmark, staggered
+from vqvideo.scripts.benchmarks.env import BARE, CODES, ENV, EnvBenchmark, staggered
 from vqvideo.scripts.benchmarks.imagine import ImagineBenchmark
 from vqvideo.scripts.benchmarks.memory import peak_memory
 from vqvideo.scripts.benchmarks.quantizer_contestants import PEER, WORKS, Problem, entries
@@ -117,8 +117,8 @@ def test_an_environment_is_measured_beside_its_bare_world(
     printed, record = measured(monkeypatch, capsys, tmp_path / "figures.json", *words)
     assert "steps/s" in printed
     assert record["settings"]["store"] == str(tmp_path / "data")
-    bare, env = record["results"]["cpu"]["steps"]
-    assert (bare["contestant"], env["contestant"]) == (BARE, ENV)
+    bare, env, codes = record["results"]["cpu"]["steps"]
+    assert (bare["contestant"], env["contestant"], codes["contestant"]) == (BARE, ENV, CODES)
     assert bare["time_over_bare"]["of_medians"] == 1
     assert env["time_over_bare"]["of_medians"] == pytest.approx(env["seconds"] / bare["seconds"])
     assert env["steps_per_s"] * env["seconds"] == pytest.approx(env["streams"])
