@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,32 +11,11 @@ from socket import SHUT_RDWR
 from typing import Any
 
 import pytest
-from players import server, start, step, unpacked
+from players import serving, start, step, unpacked
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from vqvideo.play.access import Access
 from vqvideo.play.messages import MOST_BYTES
-from vqvideo.play.server import Server, bind, runner
-
-
-@contextmanager
-def serving() -> Iterator[tuple[Server, int]]:
-    """A server and its port. What goes wrong in it is logged."""
-    with bind("127.0.0.1", 0) as listening:
-        port = listening.getsockname()[1]
-        assert listening.getsockname()[0] == "127.0.0.1"
-        served = server(access=Access.to("127.0.0.1", port), most_players=20)
-        running = runner(served.app())
-        thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
-        thread.start()
-        try:
-            yield served, port
-        finally:
-            running.should_exit = True
-            thread.join(60)
-            assert not thread.is_alive()
-            assert served.players == 0
 
 
 def wrong(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any
 
@@ -17,7 +20,7 @@ from vqvideo.envs.tiny_world import TinyWorld
 from vqvideo.play.access import Access
 from vqvideo.play.game import Game
 from vqvideo.play.reality import Reality
-from vqvideo.play.server import Server
+from vqvideo.play.server import Server, bind, runner
 from vqvideo.play.session import Session
 from vqvideo.world import WorldModel
 
@@ -50,7 +53,26 @@ def tiny_game(**options: Any) -> Game:
 
 def server(**options: Any) -> Server:
     """On the loopback, without a real game."""
-    return Server(FILES, **({"new_session": session, "access": Access.to("127.0.0.1", 8000)} | options))
+    return Server(**({"files": FILES, "new_session": session, "access": Access.to("127.0.0.1", 8000)} | options))
+
+
+@contextmanager
+def serving(**options: Any) -> Iterator[tuple[Server, int]]:
+    """A server and its port. What goes wrong in it is logged."""
+    with bind("127.0.0.1", 0) as listening:
+        port = listening.getsockname()[1]
+        assert listening.getsockname()[0] == "127.0.0.1"
+        served = server(**({"access": Access.to("127.0.0.1", port), "most_players": 20} | options))
+        running = runner(served.app())
+        thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            yield served, port
+        finally:
+            running.should_exit = True
+            thread.join(60)
+            assert not thread.is_alive()
+            assert served.players == 0
 
 
 def start(dream: int = 1, start: int = 0, seed: int = 0) -> dict[str, Any]:
