@@ -25,7 +25,7 @@ class _Constant(Fault):
 class SlipperyTyres(_Constant):
     """Less friction, a share of what it was."""
 
-    severities = (0.5, 0.25, 0.1)
+    severities = (0.5, 0.2)
     title = "friction"
     constant = "FRICTION_LIMIT"
 
@@ -33,7 +33,7 @@ class SlipperyTyres(_Constant):
 class WeakEngine(_Constant):
     """Less power, a share of what it was."""
 
-    severities = (0.5, 0.25, 0.0)
+    severities = (0.5, 0.0)
     title = "engine power"
     constant = "ENGINE_POWER"
 

@@ -44,7 +44,7 @@ class StickyActions(Fault):
     arXiv:1709.06009, section 5.2).
     """
 
-    severities = (0.5, 0.8, 0.95)
+    severities = (0.5, 0.9)
     title = "sticky actions"
 
     def step(self, env: gymnasium.Env, action: Any, last: Any, rng: np.random.Generator) -> tuple[Any, Any]:
@@ -55,7 +55,7 @@ class StickyActions(Fault):
 class FasterWorld(Fault):
     """So many steps happen where one did."""
 
-    severities = (2, 3)
+    severities = (2,)
     title = "faster world"
 
     def step(self, env: gymnasium.Env, action: Any, last: Any, rng: np.random.Generator) -> tuple[Any, Any]:

@@ -22,16 +22,16 @@ _STRANGERS = 6
 """Films of another environment, which episodes take in turn."""
 
 
-def faulty(meta: StoreMeta, episodes: Sequence[Episode], cases: Sequence[Case]) -> list[Played]:
-    """Every case played again in the real environment, with each of its faults from the onset on; nothing, and a
-    warning, where it cannot be played again.
+def faulty(meta: StoreMeta, episodes: Sequence[Episode], cases: Sequence[Case], most: int = 8) -> list[Played]:
+    """The first cases, `most` of them, played again in the real environment, with each of its faults from the onset on;
+    nothing, and a warning, where they cannot be played again.
     """
     env = envs.as_recorded(meta)
     kinds = (*FAULTS, *envs.resolve(meta.env_id).faults)
     faults = [kind(severity) for kind in kinds for severity in kind.severities]
     films: list[list[Film]] = []
     try:
-        for case in cases:
+        for case in cases[:most]:
             played = list(replayed(env, episodes[case.number], case.onset, case.count, faults))
             if any(frames is None for frames in played):
                 logger.warning("no faults: episode %d is another one when it is played again", case.number)
@@ -39,8 +39,10 @@ def faulty(meta: StoreMeta, episodes: Sequence[Episode], cases: Sequence[Case]) 
             films.append([Film(frames, case.told) for frames in played if frames is not None])
     finally:
         env.close()
+    # The others are left out: of them there is nothing.
+    nothing = [Film(case.at([]), case.told[:0]) for case in cases[most:]]
     made = zip(faults, zip(*films, strict=True), strict=True)
-    return [Played(fault.severity, shown, fault.title, fault.family) for fault, shown in made]
+    return [Played(fault.severity, [*shown, *nothing], fault.title, fault.family) for fault, shown in made]
 
 
 def strangers(names: Sequence[str], meta: StoreMeta, count: int, seed: int) -> list[Played]:

@@ -146,11 +146,11 @@ class Info:
 
     def run(self) -> None:
         """Reads all of it and checks it, without a model."""
-        from vqvideo.codec.container import read_chunks, read_header
+        from vqvideo.codec.container import read
 
         with opened(self.source) as file:
-            header = read_header(file)
-            chunks = list(read_chunks(file, header.actions))
+            header, coming = read(file)
+            chunks = list(coming)
         frames, size = sum(chunk.frames for chunk in chunks), self.source.stat().st_size
         for name, value in vars(header).items():
             print(f"{name:18s} {value}")

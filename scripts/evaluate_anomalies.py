@@ -50,6 +50,8 @@ class Options(Source):
     """Share of the steps of normal episodes that may be false alarms."""
     play: bool = True
     """Play the episodes again in the real environment, with faults, and films of other ones."""
+    played: int = 8
+    """Episodes that are played again, of the tested ones: each takes about a second for each fault."""
     others: tuple[str, ...] = ("TinyWorld", "CartPole-v1", "LunarLander-v3")
     """Other environments."""
     neighbour: bool = True
@@ -64,7 +66,7 @@ class Options(Source):
     """Picture; by default anomalies.png beside the figures where matplotlib is installed."""
 
     def __post_init__(self) -> None:
-        at_least(self, "--", episodes=4, before=1, after=1)
+        at_least(self, "--", episodes=4, before=1, after=1, played=2)
 
 
 def evaluate(options: Options) -> dict[str, Any]:
@@ -129,7 +131,7 @@ def run(options: Options, trials: Trials, store: Store, episodes: Sequence[Episo
 
         count = trials.stride * options.after
         made += [
-            *faulty(store.meta, episodes, trials.cases),
+            *faulty(store.meta, episodes, trials.cases, options.played),
             *strangers(options.others, store.meta, count, options.seed),
         ]
     found = []

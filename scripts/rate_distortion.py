@@ -1,8 +1,10 @@
-"""Rate-distortion of trained tokenizers beside x264 and SVT-AV1, over whole held-out episodes: table, JSON, plot.
+"""Rate-distortion of tokenizers and worlds beside x264, x265 and SVT-AV1, over held-out episodes: table, JSON, plot.
 
     python scripts/rate_distortion.py --models runs/car_racing/vqvae/model
     python scripts/rate_distortion.py --models runs/*/vqvae/model --record.out data/car_racing --episodes 20
+    python scripts/rate_distortion.py --worlds carracing --record.out data/fresh --episodes 4
 
+Of a world it is the size of real files that counts, as `scripts/compress.py` makes them, without header and actions.
 The codecs get slow presets, one key frame per episode and no overhead counted, and of all settings tried the best.
 Writes rate_distortion.json and rate_distortion.png.
 """
@@ -19,10 +21,11 @@ from vqvideo import cli
 from vqvideo.scripts.train_vqvae import CONFIG
 
 if TYPE_CHECKING:
+    from vqvideo.scripts.benchmarks.coded import Coded
     from vqvideo.scripts.benchmarks.curves import Point, RateDistortion
 
-COLUMNS = ("name", "bits/pixel", "PSNR dB", "PSNR of mean MSE", "SSIM", "kbit/s")
-COMPARED = ("tokenizer", "its PSNR", "codec", "codec's PSNR", "difference")
+COLUMNS = ("name", "bits/pixel", "PSNR dB", "PSNR of mean MSE", "SSIM", "Fréchet", "kbit/s")
+COMPARED = ("tokenizer", "its PSNR", "codec", "codec's PSNR", "difference", "codec's size at its PSNR")
 
 
 def main() -> None:
@@ -34,7 +37,11 @@ def main() -> None:
         """Settings of the experiment; of them only the folder of the episodes counts here."""
 
         models: tuple[Path, ...] = ()
-        """Folders of trained tokenizers; by default the experiment's."""
+        """Folders of trained tokenizers; by default the experiment's, unless worlds are named."""
+        worlds: tuple[str, ...] = ()
+        """Folders of world models, or names of those that come along; needs vqvideo[codec]."""
+        frechet: bool = False
+        """Also Fréchet distances of files and codecs; needs vqvideo[perceptual], and takes some minutes more."""
         episodes: int = 10
         """Held-out episodes, spread over the split."""
         table_episodes: int = 40
@@ -50,6 +57,7 @@ def main() -> None:
     from vqvideo.data.store import Store
     from vqvideo.errors import at_least
     from vqvideo.experiment.config import vqvae_folder
+    from vqvideo.models.tokenizer.features import Lite0Features
     from vqvideo.scripts.benchmarks.plots import plot_rate_distortion
     from vqvideo.scripts.benchmarks.rate_distortion import measure
     from vqvideo.scripts.benchmarks.results import write_figures
@@ -60,8 +68,11 @@ def main() -> None:
     require_matplotlib()
     configure_threads(options.threads)
     store = Store.open(options.record.folder)
-    found = measure(store, options.models or (vqvae_folder(options),), options.episodes, options.table_episodes)
+    models = options.models or (() if options.worlds else (vqvae_folder(options),))
+    net = Lite0Features() if options.frechet else None
+    found, files = measure(store, models, options.episodes, options.table_episodes, options.worlds, net)
     print(tables(found))
+    print(*map(of_files, files), sep="\n")
     out = options.out or options.folder / "rate_distortion"
     picture, figures = out / "rate_distortion.png", options.json or out / "rate_distortion.json"
     record = {
@@ -70,6 +81,7 @@ def main() -> None:
         "hardware": hardware(),
         "versions": versions(),
         **found.to_json(),
+        "files": [file.to_json() for file in files],
     }
     write_figures(figures, record)
     h, w = found.frame_size
@@ -80,7 +92,7 @@ def main() -> None:
 
 def tables(found: RateDistortion) -> str:
     """The tokenizers' points and the codecs' curves, then each tokenizer against the codecs at its rate."""
-    from vqvideo.evaluation.tables import table
+    from vqvideo.evaluation.tables import cell, table
 
     h, w = found.frame_size
     compared = []
@@ -88,11 +100,22 @@ def tables(found: RateDistortion) -> str:
         for family, figures in found.compared(point).items():
             peer = both(figures["psnr_db_at_same_rate"], figures["psnr_of_mean_mse_db_at_same_rate"])
             gain = both(figures["difference_db"], figures["difference_of_mean_mse_db"], "+")
-            compared.append((point.name, both(point.psnr_db, point.psnr_of_mean_mse_db), family, peer, gain))
+            times = cell(figures["bits_per_pixel_at_same_psnr"] / point.bits_per_pixel, ".2f")
+            compared.append((point.name, both(point.psnr_db, point.psnr_of_mean_mse_db), family, peer, gain, times))
     return (
         f"{found.sequences} held-out episodes, {found.frames} frames of {h}x{w}\n\n"
         f"{table(COLUMNS, map(cells, chain(found.ours, *found.hulls.values())))}\n\n"
-        f"At the tokenizer's rate, dB: mean of PSNR (PSNR of mean MSE)\n\n{table(COMPARED, compared)}"
+        "At the tokenizer's rate, dB: mean of PSNR (PSNR of mean MSE); and how many times its size a codec needs for "
+        f"its PSNR\n\n{table(COMPARED, compared)}"
+    )
+
+
+def of_files(file: Coded) -> str:
+    """What else there is to say of a world's files."""
+    return (
+        f"\n{file.point.name}: {file.share:.1%} of codes of fixed length, and {file.actions:.1f} bits a frame for the "
+        f"actions; {file.encoded_per_s:.0f} frames/s encoded, {file.decoded_per_s:.0f} decoded; "
+        f"{file.weights:,} weights"
     )
 
 
@@ -109,6 +132,7 @@ def cells(point: Point) -> tuple[str, ...]:
         f"{point.psnr_db:.2f}",
         f"{point.psnr_of_mean_mse_db:.2f}",
         f"{point.ssim:.4f}",
+        "-" if isnan(point.frechet) else f"{point.frechet:.1f}",
         f"{point.kbit_per_s:.2f}",
     )
 

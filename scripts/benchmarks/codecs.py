@@ -1,4 +1,4 @@
-"""Classical video codecs as peers of the tokenizer: x264 and SVT-AV1 through PyAV, given every advantage.
+"""Classical video codecs as peers of the tokenizer: x264, x265 and SVT-AV1 through PyAV, given every advantage.
 
 Slow presets tuned for PSNR, one key frame, frames of a whole episode to predict from, two pixel formats and depths.
 Only what a decoder needs is counted: no container, no start codes or temporal delimiters, no text that names the
@@ -159,6 +159,36 @@ class X264(Codec):
         """NAL units without start codes, access unit delimiters and SEI, which holds x264's version as text."""
         units = [unit for unit in re.split(b"\x00\x00\x00?\x01", packet) if unit]
         return sum(len(unit) for unit in units if unit[0] & 31 not in (6, 9))
+
+
+@dataclass(frozen=True)
+class X265(Codec):
+    """H.265 by x265, preset veryslow."""
+
+    pixels: str = "yuv444p"
+    """Pixel format."""
+    chroma_offset: int = 0
+    """As x264's."""
+
+    encoder = "libx265"
+    decoder = "hevc"
+    formats = ("yuv444p", "yuv420p", "yuv444p10le")
+    smallest = 32
+
+    @property
+    def name(self) -> str:
+        return f"{super().name}-chroma{self.chroma_offset:+d}"
+
+    def options(self) -> dict[str, str]:
+        alone = "pools=none:frame-threads=1:log-level=none:info=0"
+        offsets = f"cbqpoffs={self.chroma_offset}:crqpoffs={self.chroma_offset}"
+        own = f"keyint=-1:scenecut=0:{alone}:{offsets}"
+        return {"preset": "veryslow", "tune": "psnr", "crf": str(self.crf), "x265-params": own}
+
+    def payload(self, packet: bytes) -> int:
+        """NAL units without start codes, access unit delimiters and SEI."""
+        units = [unit for unit in re.split(b"\x00\x00\x00?\x01", packet) if unit]
+        return sum(len(unit) for unit in units if unit[0] >> 1 & 63 not in (35, 39, 40))
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,22 @@ from itertools import pairwise
 from math import exp, log, nan
 from typing import Any, Literal
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from vqvideo.evaluation import metrics
+from vqvideo.evaluation.frame_sets import frechet_distance, lite0_features
+from vqvideo.models.pixels import channels_first, to_unit
+from vqvideo.models.tokenizer.features import Lite0Features
+
+FEATURED = 32
+"""Frames of a sequence whose features are taken."""
+
+
+def unit(clip: np.ndarray) -> Tensor:
+    """Frames (t, h, w, 3) uint8 as (t, 3, h, w) in 0 .. 1."""
+    return to_unit(channels_first(torch.from_numpy(clip)))
 
 
 @dataclass(frozen=True)
@@ -31,6 +44,10 @@ class Point:
     """Mean over frames."""
     kbit_per_s: float
     """At the store's frames per second."""
+    frechet: float = nan
+    """Squared Fréchet distance of EfficientNet-Lite0 features to those of the real frames, over a sample of frames;
+    nan if it was not measured.
+    """
 
 
 @dataclass
@@ -47,6 +64,10 @@ class Quality:
     """Per frame, of values in 0 .. 1."""
     ssim: list[float] = field(default_factory=list)
     """Per frame."""
+    net: Lite0Features | None = None
+    """For the Fréchet distance."""
+    features: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    """Of decoded and of real frames, (n, d) each."""
 
     def add(self, decoded: Tensor, target: Tensor, bits: float) -> None:
         """Adds a sequence (t, c, h, w), in 0 .. 1, that took `bits`."""
@@ -55,6 +76,9 @@ class Quality:
         self.psnr += metrics.psnr(decoded, target).tolist()
         self.mse += (decoded - target).square().mean(dim=(1, 2, 3)).tolist()
         self.ssim += metrics.ssim(decoded, target).tolist()
+        if self.net is not None:
+            some = metrics.evenly(len(target), FEATURED)
+            self.features.append((lite0_features(self.net, decoded[some]), lite0_features(self.net, target[some])))
 
     def point(self, name: str, family: str, fps: float) -> Point:
         """The figures over all that was added."""
@@ -62,7 +86,8 @@ class Quality:
         seconds = len(self.psnr) / fps
         mean_mse = max(sum(self.mse) / len(self.mse), 1e-10)
         psnr, ssim = sum(self.psnr) / len(self.psnr), sum(self.ssim) / len(self.ssim)
-        return Point(name, family, rate, psnr, -10 * log(mean_mse, 10), ssim, self.bits / seconds / 1000)
+        distance = frechet_distance(*map(torch.cat, zip(*self.features, strict=True))) if self.features else nan
+        return Point(name, family, rate, psnr, -10 * log(mean_mse, 10), ssim, self.bits / seconds / 1000, distance)
 
 
 Measure = Literal["psnr_db", "psnr_of_mean_mse_db"]

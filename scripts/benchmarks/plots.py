@@ -32,14 +32,14 @@ def plot_rate_distortion(found: RateDistortion, title: str, path: Path) -> None:
     """Draws bits per pixel (logarithmic) against PSNR; curves of codecs, a marker for each tokenizer."""
     figure = _figure(8, 5)
     axes = figure.add_subplot()
-    for color, (family, points) in zip(("tab:blue", "tab:orange"), found.codecs.items(), strict=False):
+    for color, (family, points) in zip(("tab:blue", "tab:brown", "tab:orange"), found.codecs.items(), strict=False):
         axes.scatter(*_places(points), color=color, **_TRIED)
         axes.plot(*_places(found.hulls[family]), color=color, label=f"{family}, best of all settings")
     for number, name in enumerate(dict.fromkeys(p.name.rsplit(", ", 1)[0] for p in found.ours)):
         own = [p for p in found.ours if p.name.rsplit(", ", 1)[0] == name]
         color = f"C{number + 2}"
         axes.plot(*_places(own), color=color, linewidth=1, alpha=0.5)
-        for point, marker in zip(own, "o^", strict=False):
+        for point, marker in zip(own, "o^" if len(own) > 1 else "*", strict=False):
             axes.plot(point.bits_per_pixel, point.psnr_db, marker, color=color, label=point.name, linestyle="none")
     _logarithmic(axes, ticks=(1, 2, 5))
     axes.set(title=title, xlabel="bits per pixel", ylabel="PSNR in dB, RGB, mean over frames")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from math import lcm
 from pathlib import Path
 
@@ -14,16 +15,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vqvideo.data.episode import Episode
 from vqvideo.data.index import EpisodeEntry
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError
 from vqvideo.evaluation import metrics
-from vqvideo.models.pixels import channels_first, to_unit
+from vqvideo.models.pixels import channels_first
 from vqvideo.models.quantizers import CodeUsage
+from vqvideo.models.tokenizer.features import Lite0Features
 from vqvideo.models.tokenizer.vqvae import VQVAE
-from vqvideo.scripts.benchmarks.codecs import X264, Codec, DoubledSvtAv1, SvtAv1
-from vqvideo.scripts.benchmarks.curves import Point, Quality, RateDistortion
+from vqvideo.scripts.benchmarks.codecs import X264, X265, Codec, DoubledSvtAv1, SvtAv1
+from vqvideo.scripts.benchmarks.coded import Coded, coded
+from vqvideo.scripts.benchmarks.curves import Point, Quality, RateDistortion, unit
 from vqvideo.training.hardware import default_device
+from vqvideo.world import WorldModel
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +41,7 @@ CODECS: dict[str, list[Codec]] = {
         ),
         *(X264(crf, "yuv420p", -6) for crf in (24, 32, 38, 42, 46, 51)),
     ],
+    "x265": [X265(crf, chroma_offset=offset) for offset in (-3, 0) for crf in (18, 24, 30, 36, 42, 48)],
     "SVT-AV1": [
         *(DoubledSvtAv1(crf) for crf in (15, 25, 35, 45, 52, 58, 63)),
         *(SvtAv1(crf) for crf in (20, 35, 45, 50, 54, 58, 61, 63)),
@@ -45,23 +51,30 @@ CODECS: dict[str, list[Codec]] = {
 FIXED, TABLE = "fixed length", "static table"
 
 
-def sequences(store: Store, episodes: int, models: Sequence[VQVAE]) -> list[np.ndarray]:
-    """Held-out episodes (t, h, w, 3) uint8, spread over the split, cut to a length that every model takes."""
-    entries = store.split("held_out")
-    stride = lcm(*(model.stride for model in models)) if models else 1
-    entries = tuple(entry for entry in entries if entry.length >= stride)
+def sequences(store: Store, episodes: int, stride: int = 1) -> list[Episode]:
+    """Held-out episodes, spread over the split, cut to 1 + s k frames, s being a stride."""
+    entries = tuple(entry for entry in store.split("held_out") if entry.length >= stride)
     if not entries:
         raise InputError(f"{store.path} holds no held-out episode of {1 + stride} frames or more: record some")
-    return [clip[: 1 + (len(clip) - 1) // stride * stride] for clip in _spread(store, entries, episodes)]
+    return [_cut(episode, stride) for episode in _spread(store, entries, episodes)]
 
 
-def codec_points(clips: Sequence[np.ndarray], family: str, codecs: Iterable[Codec], fps: float) -> Iterator[Point]:
-    """A point for each setting of a codec."""
+def _cut(episode: Episode, stride: int) -> Episode:
+    steps = episode.length // stride * stride
+    return replace(
+        episode, frames=episode.frames[: 1 + steps], **{n: v[:steps] for n, v in episode.steps._asdict().items()}
+    )
+
+
+def codec_points(
+    clips: Sequence[np.ndarray], family: str, codecs: Iterable[Codec], fps: float, net: Lite0Features | None = None
+) -> Iterator[Point]:
+    """A point for each setting of a codec, with Fréchet distances where there is a network for them."""
     for codec in codecs:
-        quality = Quality()
+        quality = Quality(net=net)
         for clip in clips:
             encoded = codec.encode(clip, fps)
-            quality.add(_unit(encoded.frames), _unit(clip), 8 * encoded.bytes)
+            quality.add(unit(encoded.frames), unit(clip), 8 * encoded.bytes)
         yield quality.point(codec.name, family, fps)
 
 
@@ -88,8 +101,8 @@ def tokenizer_points(
     fixed, table = Quality(), Quality()
     for clip in clips:
         codes, decoded = reconstruct(model, clip)
-        fixed.add(decoded, _unit(clip), codes.numel() * model.quantizer.bits)
-        table.add(decoded, _unit(clip), length[codes.flatten().cpu()].sum().item())
+        fixed.add(decoded, unit(clip), codes.numel() * model.quantizer.bits)
+        table.add(decoded, unit(clip), length[codes.flatten().cpu()].sum().item())
     points = [fixed.point(f"{name}, {FIXED}", FIXED, fps)]
     return [*points, table.point(f"{name}, {TABLE}", TABLE, fps)] if training else points
 
@@ -116,7 +129,14 @@ def reconstruct(
     return torch.cat(codes), torch.cat(decoded)[model.stride - 1 :].cpu() if decode else torch.empty(0)
 
 
-def measure(store: Store, folders: Sequence[Path], episodes: int, table_episodes: int) -> RateDistortion:
+def measure(
+    store: Store,
+    folders: Sequence[Path],
+    episodes: int,
+    table_episodes: int,
+    worlds: Sequence[str] = (),
+    net: Lite0Features | None = None,
+) -> tuple[RateDistortion, list[Coded]]:
     """Everything: the tokenizers in `folders`, then all settings of all codecs that are possible at this frame size.
 
     Args:
@@ -124,15 +144,27 @@ def measure(store: Store, folders: Sequence[Path], episodes: int, table_episodes
         folders: exported tokenizers.
         episodes: held-out episodes, spread over the split.
         table_episodes: training episodes, likewise.
+        worlds: names or folders of world models, whose real files are measured.
+        net: for Fréchet distances of files and codecs.
+
+    Returns:
+        All points, and more of the files.
     """
     models = load_models(folders, store, default_device())
-    clips = sequences(store, episodes, list(models.values()))
-    training = _spread(store, store.split("train"), table_episodes)
+    known = {name: WorldModel.from_pretrained(name).eval() for name in worlds}
+    for world in known.values():
+        store.require(world.action_space, world.vqvae.frame_size)
+    tokenizers = [*models.values(), *(world.vqvae for world in known.values())]
+    played = sequences(store, episodes, lcm(*(model.stride for model in tokenizers)))
+    clips = [episode.frames for episode in played]
+    training = [episode.frames for episode in _spread(store, store.split("train"), table_episodes)]
     fps, (h, w) = store.meta.fps, store.meta.frame_size
     ours = []
     for name, model in models.items():
         logger.info("encoding with %s", name)
         ours += tokenizer_points(model, name, clips, training, fps)
+    files = [coded(world, name, played, fps, net) for name, world in known.items()]
+    ours += [one.point for one in files]
     peers = {}
     for family, codecs in CODECS.items():
         possible = [codec for codec in codecs if codec.takes(h, w)]
@@ -140,8 +172,8 @@ def measure(store: Store, folders: Sequence[Path], episodes: int, table_episodes
             logger.warning("%s does not take frames of %dx%d: it is left out", family, w, h)
             continue
         logger.info("encoding with %s, %d settings", family, len(possible))
-        peers[family] = list(codec_points(clips, family, possible, fps))
-    return RateDistortion(ours, peers, sum(map(len, clips)), len(clips), (h, w))
+        peers[family] = list(codec_points(clips, family, possible, fps, net))
+    return RateDistortion(ours, peers, sum(map(len, clips)), len(clips), (h, w)), files
 
 
 def load_models(folders: Sequence[Path], store: Store, device: torch.device) -> dict[str, VQVAE]:
@@ -165,10 +197,6 @@ def short_names(folders: Sequence[Path]) -> list[str]:
     return [str(folder) for folder in folders]
 
 
-def _spread(store: Store, entries: Sequence[EpisodeEntry], count: int) -> list[np.ndarray]:
-    """Frames of `count` evenly spread episodes."""
-    return [store.episode(entries[i]).frames for i in metrics.evenly(len(entries), count)]
-
-
-def _unit(clip: np.ndarray) -> Tensor:
-    return to_unit(channels_first(torch.from_numpy(clip)))
+def _spread(store: Store, entries: Sequence[EpisodeEntry], count: int) -> list[Episode]:
+    """`count` evenly spread ones."""
+    return [store.episode(entries[i]) for i in metrics.evenly(len(entries), count)]

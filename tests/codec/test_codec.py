@@ -196,9 +196,22 @@ def test_damage_is_told_with_its_frame() -> None:
         codes_of(CODECS["parallel", 2, True], bytes(broken))
     with pytest.raises(InputError, match="the file ends or is damaged after frame 20"):
         codes_of(CODECS["parallel", 2, True], CONTENT[:-12])
-    missing = CONTENT[: CONTENT.index(b"CHNK")] + CONTENT[second:]
-    with pytest.raises(InputError, match="chunks are missing: 13 frames"):
-        codes_of(CODECS["parallel", 2, True], missing)
+    with pytest.raises(InputError, match="something follows the end of the file, after frame 20"):
+        codes_of(CODECS["parallel", 2, True], CONTENT + b"x")
+
+
+def test_chunks_in_another_order_or_of_another_file_are_noticed() -> None:
+    head, *chunks = CONTENT.split(b"CHNK")
+    other = encoded(CODECS["parallel", 2, True], film(20, 1), acts(STEERING, 19, 1))[0].split(b"CHNK")[1:]
+    assert len(chunks) == len(other) == 3
+    for mixed, number in (
+        ([chunks[0], other[1], chunks[2]], 1),
+        ([chunks[1], chunks[0], chunks[2]], 0),
+        ([chunks[0], chunks[2]], 1),
+        ([chunks[0], chunks[0], chunks[1], chunks[2]], 1),
+    ):
+        with pytest.raises(InputError, match=f"chunk {number}, .* of another file"):
+            codes_of(CODECS["parallel", 2, True], b"CHNK".join([head, *mixed]))
 
 
 def test_another_world_or_tokenizer_is_named() -> None:

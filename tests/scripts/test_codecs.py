@@ -8,11 +8,11 @@ import torch
 
 from vqvideo.errors import InputError
 from vqvideo.evaluation import metrics
-from vqvideo.scripts.benchmarks.codecs import X264, Codec, DoubledSvtAv1, SvtAv1
+from vqvideo.scripts.benchmarks.codecs import X264, X265, Codec, DoubledSvtAv1, SvtAv1
 from vqvideo.scripts.benchmarks.yuv import from_planes, to_planes
 
 AV1 = [SvtAv1(preset=8), SvtAv1(pixels="yuv420p10le", preset=8), DoubledSvtAv1(preset=8)]
-KINDS = [X264(), X264(pixels="yuv420p"), *AV1]
+KINDS = [X264(), X264(pixels="yuv420p"), X265(), *AV1]
 by_name = pytest.mark.parametrize("codec", KINDS, ids=lambda codec: codec.name)
 
 
@@ -70,6 +70,7 @@ def test_halved_colour_planes_keep_grey_exactly_and_are_half_as_large() -> None:
 
 def test_only_what_a_decoder_needs_is_counted() -> None:
     assert X264().payload(b"\0\0\0\1\x06x264 - core" + b"\0\0\0\1\x67abc" + b"\0\0\1\x65payload") == 4 + 8
+    assert X265().payload(b"\0\0\0\1\x4e\x01x265 - core" + b"\0\0\1\x02\x01payload") == 9
     assert SvtAv1().payload(b"\x12\x00" + b"rest") == 4
     # Its name alone is longer than this.
     assert X264(crf=51).encode(np.zeros((1, 64, 64, 3), np.uint8)).bytes < 100
@@ -89,7 +90,7 @@ def test_sizes_that_a_codec_refuses_are_explained(codec: Codec, size: int, messa
         codec.encode(np.zeros((2, size, size, 3), np.uint8))
 
 
-@pytest.mark.parametrize("codec, size", list(zip(KINDS, (17, 16, 66, 64, 32), strict=True)), ids=str)
+@pytest.mark.parametrize("codec, size", list(zip(KINDS, (17, 16, 33, 66, 64, 32), strict=True)), ids=str)
 def test_what_a_codec_says_that_it_takes_it_takes(codec: Codec, size: int) -> None:
     assert codec.takes(size, size)
     assert codec.encode(clip(3, size)).frames.shape == (3, size, size, 3)

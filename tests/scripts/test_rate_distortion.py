@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from processes import script
-from tiny_models import noise_frames, tiny_store, tiny_vqvae
+from tiny_models import noise_frames, tiny_store, tiny_vqvae, tiny_world
 
 from vqvideo.errors import InputError
 from vqvideo.models.tokenizer.vqvae import VQVAE
@@ -93,15 +93,16 @@ def test_the_static_table_is_the_cross_entropy_under_training_frequencies(vqvae:
     assert table.psnr_db == fixed.psnr_db
 
 
-def test_sequences_are_whole_held_out_episodes_that_all_models_take(tmp_path: Path, vqvae: VQVAE) -> None:
+def test_sequences_are_held_out_episodes_cut_to_whole_latent_steps(tmp_path: Path) -> None:
     store = tiny_store(tmp_path / "data", episodes=6, steps=24)
-    clips = sequences(store, 5, [vqvae, tiny_vqvae(stride=1)])
-    assert [len(clip) for clip in clips] == [25, 25]
-    assert np.array_equal(clips[0], store.episode(store.split("held_out")[0]).frames)
-    assert len(sequences(store, 1, [tiny_vqvae(stride=4)])[0]) == 25
+    found = sequences(store, 5, 2)
+    assert [len(episode.frames) for episode in found] == [25, 25]
+    assert np.array_equal(found[0].frames, store.episode(store.split("held_out")[0]).frames)
+    (cut,) = sequences(store, 1, 5)
+    assert (len(cut.frames), cut.length, len(cut.rewards)) == (21, 20, 20)
     empty = tiny_store(tmp_path / "none", episodes=2)
     with pytest.raises(InputError, match="no held-out episode of 3 frames or more"):
-        sequences(empty, 1, [vqvae])
+        sequences(empty, 1, 2)
 
 
 def test_models_are_named_after_their_runs() -> None:
@@ -113,15 +114,34 @@ def test_the_script_writes_table_figures_and_plot(tmp_path: Path, vqvae: VQVAE) 
     pytest.importorskip("matplotlib")
     tiny_store(tmp_path / "data", steps=8)
     vqvae.save_pretrained(tmp_path / "model")
-    options = ("--models", "model", "--record.out", "data", "--episodes", 1, "--out", "found", "--threads", 1)
+    tiny_world().save_pretrained(tmp_path / "world")
+    options = (
+        "--models",
+        "model",
+        "--worlds",
+        "world",
+        "--record.out",
+        "data",
+        "--episodes",
+        1,
+        "--out",
+        "found",
+        "--threads",
+        1,
+    )
     run = script("rate_distortion", *options, cwd=tmp_path)
     assert run.code == 0, run.err
     assert "SVT-AV1 does not take frames of 16x16" in run.err
     assert "model, fixed length" in run.out
     record = json.loads((tmp_path / "found" / "rate_distortion.json").read_text())
     assert record["frames"] == 9
-    assert len(record["tokenizers"]) == 2
-    assert set(record["tokenizers"][0]["codecs"]) == {"x264"}
+    fixed, _, coded = record["tokenizers"]
+    assert set(fixed["codecs"]) == {"x264"}
+    (file,) = record["files"]
+    assert coded["name"] == file["name"] == "world, entropy-coded"
+    # Of the same tokenizer: what differs is the size alone, by the prior and the words of 32 bits.
+    assert coded["psnr_db"] == pytest.approx(fixed["psnr_db"], abs=1e-3)
+    assert coded["bits_per_pixel"] / fixed["bits_per_pixel"] == pytest.approx(file["share"])
     assert len(record["codecs"]["x264"]) > 20
     assert set(record["curves"]["x264"]) <= {found["name"] for found in record["codecs"]["x264"]}
     assert np.asarray(Image.open(tmp_path / "found" / "rate_distortion.png")).std() > 1

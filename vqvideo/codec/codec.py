@@ -17,11 +17,8 @@ from vqvideo.codec.container import (
     VERSION,
     Chunk,
     Header,
-    read_chunks,
-    read_header,
-    write_chunk,
-    write_end,
-    write_header,
+    Writer,
+    read,
 )
 from vqvideo.codec.models import AdaptiveModel, CodeModel, PriorModel
 from vqvideo.codec.range_coder import RangeDecoder, RangeEncoder, coder_name
@@ -120,7 +117,7 @@ class Codec:
             *(VERSION, coder_name(), TABLES, self.tokenizer, self.name, float(fps), self.vqvae.frame_size),
             *(self.chunk, columns, source),
         )
-        write_header(file, header)
+        writer = Writer(file, header)
         count = size = acts = flat = steps = 0
         # What leads to the first frame of a chunk belongs to it: nothing leads to the very first one.
         leading = np.zeros((1, columns))
@@ -129,12 +126,12 @@ class Codec:
             given = self._actions(acting, len(block), columns)
             chunk = self._encoded(np.stack(block), np.concatenate([leading, given[: len(block) - 1]]))
             leading = given[len(block) - 1 :] if len(given) == len(block) else leading
-            written = write_chunk(file, chunk)
+            written = writer.add(chunk)
             size, acts, flat = size + written.bytes, acts + written.actions, flat + len(chunk.flat)
             count, steps = count + chunk.frames, steps + self._steps(chunk.frames)
         if not count:
             raise InputError("no frames to encode")
-        write_end(file, count)
+        writer.end(count)
         return Summary(count, size, acts, steps * self.vqvae.bits_per_latent_step, flat)
 
     def _actions(self, acting: Iterator[NDArray[np.float64]], frames: int, columns: int) -> NDArray[np.float64]:
@@ -187,10 +184,10 @@ class Codec:
         """The codes (t, h, w) of each chunk, exactly as they were encoded, and what stands beside them. Raises as
         `decode`.
         """
-        header = read_header(file)
+        header, chunks = read(file)
         self._check(header)
         frames = 0
-        for chunk in read_chunks(file, header.actions):
+        for chunk in chunks:
             if chunk.frames > self.vqvae.clip_length(header.chunk):
                 raise InputError(
                     f"frame {frames}: a chunk of {chunk.frames} frames, expected at most {header.chunk} latent steps"

@@ -2,14 +2,17 @@ r"""The .vqv file: a header, then chunks that stand alone, then an end that says
 
     magic       b"\x93VQV\r\n\x1a\n"
     header      u32 length, JSON, u32 CRC32 of the JSON
-    chunk       b"CHNK", u32 length, payload, u32 CRC32 of the payload
+    chunk       b"CHNK", u32 length, payload, u32 CRC32 of the payload, begun from the four bytes before this chunk
     ...
-    end         b"DONE", u32 frames, u32 CRC32 of these four bytes
+    end         b"DONE", u32 frames, u32 CRC32 of these four bytes, begun likewise; nothing follows
 
-All numbers are little-endian. The payload of a chunk: u32 frames, u32 times coded flat, u32 bytes of actions; the
-numbers of those times as u32; the actions; and the words of the range coder as u32. Its first latent step is coded
-flat, so decoding can begin at any chunk. The actions (frames, a): u8 4 or 8, whether float32 or float64, then by
-Zstandard the first bytes of all numbers, the second ones, ...
+All numbers are little-endian. Each checksum (zlib's `crc32(bytes, begin)`) is begun from the one before: so a chunk of
+another file, or from elsewhere in this one, does not pass.
+
+The payload of a chunk: u32 frames, u32 times coded flat, u32 bytes of actions; the numbers of those times as u32; the
+actions; and the words of the range coder as u32. Its first latent step is coded flat, so decoding can begin at any
+chunk. The actions (frames, a): u8 4 or 8, whether float32 or float64, then by Zstandard the first bytes of all numbers,
+the second ones, ...
 """
 
 from __future__ import annotations
@@ -31,9 +34,11 @@ from vqvideo.storage.files import parse_json
 from vqvideo.storage.records import to_plain, typed
 
 MAGIC = b"\x93VQV\r\n\x1a\n"
-VERSION = 1
+VERSION = 2
 _CHUNK, _END = b"CHNK", b"DONE"
 _NUMBER, _NUMBERS = struct.Struct("<I"), struct.Struct("<III")
+CHUNK_OVERHEAD = 4 + _NUMBER.size + _NUMBERS.size + _NUMBER.size
+"""Bytes of a chunk beside its codes, its actions, and the numbers of the times that it was coded flat."""
 _MAX_HEADER, _MAX_CHUNK = 2**20, 2**28
 
 
@@ -87,19 +92,30 @@ class Written(NamedTuple):
 # ---------------------------------------------------------------- writing
 
 
-def write_header(file: BinaryIO, header: Header) -> None:
-    """Begins a file."""
-    text = json.dumps(to_plain(header)).encode()
-    file.write(MAGIC + _NUMBER.pack(len(text)) + text + _NUMBER.pack(zlib.crc32(text)))
+class Writer:
+    """Writes a file, and begins it."""
 
+    def __init__(self, file: BinaryIO, header: Header) -> None:
+        text = json.dumps(to_plain(header)).encode()
+        self._file, self._check = file, zlib.crc32(text)
+        file.write(MAGIC + _NUMBER.pack(len(text)) + text + _NUMBER.pack(self._check))
 
-def write_chunk(file: BinaryIO, chunk: Chunk) -> Written:
-    """Adds a chunk."""
-    actions = _packed(chunk.actions)
-    payload = _NUMBERS.pack(chunk.frames, len(chunk.flat), len(actions))
-    payload += np.array(chunk.flat, "<u4").tobytes() + actions + chunk.words.astype("<u4").tobytes()
-    written = file.write(_CHUNK + _NUMBER.pack(len(payload)) + payload + _NUMBER.pack(zlib.crc32(payload)))
-    return Written(written, len(actions))
+    def add(self, chunk: Chunk) -> Written:
+        """Adds a chunk."""
+        actions = _packed(chunk.actions)
+        payload = _NUMBERS.pack(chunk.frames, len(chunk.flat), len(actions))
+        payload += np.array(chunk.flat, "<u4").tobytes() + actions + chunk.words.astype("<u4").tobytes()
+        written = self._file.write(_CHUNK + _NUMBER.pack(len(payload)) + payload + self._checked(payload))
+        return Written(written, len(actions))
+
+    def end(self, frames: int) -> None:
+        """Ends a file of so many frames."""
+        count = _NUMBER.pack(frames)
+        self._file.write(_END + count + self._checked(count))
+
+    def _checked(self, content: bytes) -> bytes:
+        self._check = zlib.crc32(content, self._check)
+        return _NUMBER.pack(self._check)
 
 
 def _packed(actions: NDArray[np.float64]) -> bytes:
@@ -112,52 +128,59 @@ def _packed(actions: NDArray[np.float64]) -> bytes:
     return bytes([values.itemsize]) + zstandard.compress(planes.tobytes(), 19)
 
 
-def write_end(file: BinaryIO, frames: int) -> None:
-    """Ends a file of so many frames."""
-    count = _NUMBER.pack(frames)
-    file.write(_END + count + _NUMBER.pack(zlib.crc32(count)))
-
-
 # ---------------------------------------------------------------- reading
 
 
 def read_header(file: BinaryIO) -> Header:
     """The header of a file. InputError, with what was found, for another or a damaged one."""
+    return read(file)[0]
+
+
+def read(file: BinaryIO) -> tuple[Header, Iterator[Chunk]]:
+    """The header of a file, and its chunks as they are asked for.
+
+    Raises:
+        InputError: another file or a damaged one, at once or where the damage is; it says at which frame.
+    """
     if file.read(len(MAGIC)) != MAGIC:
         raise InputError("not a .vqv file: it begins otherwise")
-    text = _checked(file, _MAX_HEADER, "the header")
+    text, check = _checked(file, _MAX_HEADER, 0, "the header")
     record = parse_json(text, "the header")
     found = record.get("version") if isinstance(record, dict) else None
     if found != VERSION:
-        raise InputError(f"a .vqv file of version {found!r:.40}, expected {VERSION}")
-    return typed(Header, record, "the header")
+        raise InputError(f"a .vqv file of version {found!r:.40}, expected {VERSION}: the header")
+    header = typed(Header, record, "the header")
+    return header, _chunks(file, header.actions, check)
 
 
-def read_chunks(file: BinaryIO, actions: int) -> Iterator[Chunk]:
-    """The chunks of a file behind its header, whose actions have so many columns. InputError for a damaged one, or
-    where the file ends too early; it says at which frame.
-    """
+def _chunks(file: BinaryIO, actions: int, check: int) -> Iterator[Chunk]:
+    """The chunks behind a header with this checksum, whose actions have so many columns."""
     frames, number = 0, 0
     while (mark := file.read(4)) == _CHUNK:
         where = f"chunk {number}, from frame {frames} on"
-        chunk = _chunk(_checked(file, _MAX_CHUNK, where), actions, where)
+        payload, check = _checked(file, _MAX_CHUNK, check, where)
+        chunk = _chunk(payload, actions, where)
         yield chunk
         frames, number = frames + chunk.frames, number + 1
     if mark != _END:
         raise InputError(f"the file ends or is damaged after frame {frames}: expected another chunk or an end")
-    count = _exactly(file, 4, "the end")
-    if _NUMBER.unpack(_exactly(file, 4, "the end"))[0] != zlib.crc32(count) or _NUMBER.unpack(count)[0] != frames:
+    count, end = _exactly(file, 4, "the end"), _exactly(file, 4, "the end")
+    if _NUMBER.unpack(end)[0] != zlib.crc32(count, check) or _NUMBER.unpack(count)[0] != frames:
         raise InputError(f"the end of the file is damaged, or chunks are missing: {frames} frames were found")
+    if file.read(1):
+        raise InputError(f"something follows the end of the file, after frame {frames}")
 
 
-def _checked(file: BinaryIO, most: int, where: str) -> bytes:
+def _checked(file: BinaryIO, most: int, check: int, where: str) -> tuple[bytes, int]:
+    """What stands there, and its checksum, begun from the one before."""
     (length,) = _NUMBER.unpack(_exactly(file, 4, where))
     if length > most:
         raise InputError(f"{where}: {length} bytes, expected at most {most}: damaged")
     payload = _exactly(file, length, where)
-    if _NUMBER.unpack(_exactly(file, 4, where))[0] != zlib.crc32(payload):
-        raise InputError(f"{where}: its checksum is wrong: damaged")
-    return payload
+    check = zlib.crc32(payload, check)
+    if _NUMBER.unpack(_exactly(file, 4, where))[0] != check:
+        raise InputError(f"{where}: its checksum is wrong: damaged, or of another file")
+    return payload, check
 
 
 def _exactly(file: BinaryIO, count: int, where: str) -> bytes:

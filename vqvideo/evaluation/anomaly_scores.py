@@ -18,6 +18,8 @@ from vqvideo.models.surprise import Watch
 from vqvideo.models.tokenizer.features import Lite0Features
 
 Array = NDArray[np.float64]
+_SIDE = 64
+"""Pixels a side at which the network sees frames, at least: larger ones take longer than all else."""
 
 
 class Evidence(NamedTuple):
@@ -55,7 +57,7 @@ def gathered(
     last = shown[:, s - 1 :: s]
     features = np.zeros((*change.shape, 0))
     if net is not None:
-        features = lite0_features(net, last.flatten(0, 1)).double().numpy().reshape(*change.shape, -1)
+        features = lite0_features(net, last.flatten(0, 1), _SIDE).double().numpy().reshape(*change.shape, -1)
     return [Evidence(*parts) for parts in zip(seen, change, features, strict=True)]
 
 

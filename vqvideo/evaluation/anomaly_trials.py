@@ -19,6 +19,9 @@ from vqvideo.models.pixels import channels_first
 from vqvideo.models.surprise import Watch
 from vqvideo.models.tokenizer.features import Lite0Features
 
+_LATEST = 40
+"""Frames up to which an onset waits at most: to be played again, an episode is played up to there for each fault."""
+
 
 @dataclass(frozen=True, eq=False)
 class Trial:
@@ -121,7 +124,7 @@ class Trials:
         cases = []
         for number, film in enumerate(films):
             # Frames are dropped up to two of three: their anomaly needs as many more.
-            last = max(first, len(film.frames) - 1 - 3 * count)
+            last = max(first, min(len(film.frames) - 1 - 3 * count, first + _LATEST))
             if last + count >= len(film.frames):
                 raise InputError(
                     f"an episode of {len(film.frames)} frames, expected at least {first + count + 1} for {self.before} "

@@ -112,7 +112,7 @@ class Played(Anomaly):
     """Films that were made elsewhere: of the real environment with a fault, or of another environment."""
 
     films: Sequence[Film]
-    """What follows the onset, one for each case; of fewer films they are taken in turn."""
+    """What follows the onset, one for each case, empty where there is none; fewer films are taken in turn."""
     title: str
     of: str
     """Its family."""
