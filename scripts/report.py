@@ -46,8 +46,9 @@ class Options(Source):
     """Held-out clips to dream on from."""
     shown: int = 3
     """Clips to show, and as many of the worst."""
-    context: int = 3
-    """Latent steps that the model sees; of worlds of several time strides those of the largest one."""
+    context: int | None = None
+    """Latent steps that the model sees; of worlds of several time strides those of the largest one. By default 3, or
+    fewer where a prior does not look back so far."""
     horizon: int = 16
     """Latent steps to imagine; counted as --context is."""
     teacher_steps: int = 13
@@ -86,6 +87,9 @@ def report(options: Options) -> Path:
     configure_threads(options.threads)
     found = _found(sources)
     stride = max(world.stride for world, _ in found)
+    if options.context is None:
+        back = [1 + (world.prior.cfg.window - 1) * world.stride // stride for world, _ in found]
+        options = replace(options, context=min(3, *back))
     names = titles(sources)
     measured = [
         _measured(options, source, name, world, store, stride)
@@ -121,7 +125,7 @@ def _measured(options: Options, source: Source, name: str, world: WorldModel, st
     began, times = time.perf_counter(), stride // world.stride
     if stride % world.stride:
         raise InputError(f"time strides {world.stride} and {stride}: expected one to be a multiple of the other")
-    context, horizon = 1 + times * (options.context - 1), times * options.horizon
+    context, horizon = 1 + times * ((options.context or 1) - 1), times * options.horizon
     clips = clips_to_dream(world, store, context=context, horizon=horizon)
     asked = Questions(
         options.clips, options.shown, context, times * options.teacher_steps, options.sampling, options.seed

@@ -141,11 +141,13 @@ def test_the_dreams_that_are_shown_are_those_that_were_measured(home: Path) -> N
 
 
 def test_runs_beside_each_other_show_the_same_clips_whatever_their_strides(reported: Called, home: Path) -> None:
-    code, said = reported("--compare", "runs/tiny", "runs/<b>&co", "--context", 1)
+    code, said = reported("--compare", "runs/tiny", "runs/<b>&co", "--context", "None")
     assert code == 0, said
     page = Page(home / "runs" / "tiny" / "comparison.html")
     assert [one["name"] for one in page.figures] == ["tiny", "<b>&co"]
     assert [len(one["dreams"]["psnr_db"]) for one in page.figures] == [3, 6]
+    # By default as much as both priors, which look back over 3 steps, can be shown: 3 frames.
+    assert [one["dreams"]["context"] for one in page.figures] == [2, 3]
     repeats = [np.mean(one["dreams"]["psnr_repeat_db"]) for one in page.figures]
     assert repeats[0] == pytest.approx(repeats[1])
     assert "&lt;b&gt;&amp;co" in page.text
