@@ -52,7 +52,7 @@ def export(options: Options) -> None:
         print(f"{name:20s} {record.size / 1e6:7.2f} MB")
     if options.weights != "fp32" and starts is not None:
         print(costs(world, options.weights, *starts))
-    print(f'{out}: dream with vqvideo.export.OnnxWorld("{out}")')
+    print(f'{out}: vqvideo.export.OnnxWorld("{out}") dreams, and gymnasium.make("vqvideo/Imagined-v0", world="{out}")')
 
 
 def main() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
 
 import torch
 from torch import nn
 
 from vqvideo import pretrained
 from vqvideo.errors import InputError
+from vqvideo.export import OnnxWorld
 from vqvideo.models.imagination import EnvFacts, Imagination, Imaginer, WorldState, WorldStep
 from vqvideo.models.prior import Prior, PriorConfig, PriorSpec
 from vqvideo.models.tokenizer.vqvae import VQVAE
@@ -116,20 +117,25 @@ class WorldModel(Imaginer, HubModel):
         return f" or a world that comes with vqvideo: {hint}" if hint else ""
 
 
+WorldLike: TypeAlias = WorldModel | OnnxWorld | str | Path
+"""A model, its folder, the name of one that comes along, or an exported world or its folder."""
+
+
 def make_env(
-    world: WorldModel | str | Path, starts: StartsLike | None = None, device: str | None = None, **options: Any
+    world: WorldLike, starts: StartsLike | None = None, device: str | None = None, **options: Any
 ) -> ImaginedEnv:
     """One imagined environment.
 
     Args:
-        world: a model, its folder, or the name of one that comes with vqvideo.
-        starts: where episodes begin; a world that comes with vqvideo has start clips of its own.
+        world: a model, its folder, the name of one that comes with vqvideo, or one that was exported to ONNX.
+        starts: where episodes begin; a world that comes with vqvideo has start clips of its own, and so has an exported
+            one.
         device: where to put a model that is loaded; by default the best there is.
         options: as of `ImaginedVectorEnv`.
     """
     from vqvideo.imagined_env import ImaginedEnv
 
-    return ImaginedEnv(*_loaded(world, starts, device), **options)
+    return ImaginedEnv(*_loaded(world, starts, device, options.get("context", 1)), **options)
 
 
 # What `gymnasium.make` looks for at a class: it then collects frames itself for "rgb_array_list".
@@ -137,7 +143,7 @@ make_env.metadata = {"render_modes": ["human", "rgb_array"]}  # type: ignore[att
 
 
 def make_vector_env(
-    world: WorldModel | str | Path,
+    world: WorldLike,
     starts: StartsLike | None = None,
     num_envs: int = 1,
     device: str | None = None,
@@ -146,12 +152,17 @@ def make_vector_env(
     """A batch of imagined environments; arguments as of `make_env`."""
     from vqvideo.imagined_env import ImaginedVectorEnv
 
-    return ImaginedVectorEnv(*_loaded(world, starts, device), num_envs, **options)
+    return ImaginedVectorEnv(*_loaded(world, starts, device, options.get("context", 1)), num_envs, **options)
 
 
 def _loaded(
-    world: WorldModel | str | Path, starts: StartsLike | None, device: str | None
-) -> tuple[WorldModel, StartsLike]:
+    world: WorldLike, starts: StartsLike | None, device: str | None, context: int
+) -> tuple[Imaginer, StartsLike]:
+    if not isinstance(world, WorldModel):
+        exported = world if isinstance(world, OnnxWorld) else _exported(world)
+        if exported is not None:
+            return _dreams_of(exported, starts, device, context)
+        assert not isinstance(world, OnnxWorld)
     if starts is None:
         shipped = None if isinstance(world, WorldModel) else pretrained.find(str(world))
         if shipped is None:
@@ -164,3 +175,21 @@ def _loaded(
     elif device is not None and device_named(device) != world.device:
         raise InputError(f"device is {device!r}, but this model is on {world.device}: move it, world.to({device!r})")
     return world, starts
+
+
+def _exported(folder: str | Path) -> OnnxWorld | None:
+    """The exported world in a folder; None if there is none."""
+    place = standing(folder)
+    return OnnxWorld(place) if (place / "step.onnx").is_file() else None
+
+
+def _dreams_of(
+    world: OnnxWorld, starts: StartsLike | None, device: str | None, context: int
+) -> tuple[Imaginer, StartsLike]:
+    from vqvideo.imagined_env.onnx import OnnxDreams
+
+    if device not in (None, "cpu"):
+        raise InputError(f"device is {device!r}, but an exported world dreams on the CPU: leave it out")
+    dreams = OnnxDreams(world)
+    # It answers all that environments ask of an Imaginer.
+    return cast(Imaginer, dreams), dreams.starts(context) if starts is None else starts

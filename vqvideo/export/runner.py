@@ -230,7 +230,7 @@ class OnnxWorld:
     ) -> tuple[DreamStep, DreamState]:
         """Imagines one latent step under the flat actions (b, s, a), which a world without actions does not need."""
         how = self.facts.sampling if sampling is None else sampling
-        self._check_sampling(how)
+        self.check_sampling(how)
         flat = self._actions(action, len(state.codes), self.stride)
         if flat.shape[1] != self.stride:
             raise InputError(f"{flat.shape[1]} actions, expected {self.stride}: one for each frame of a latent step")
@@ -279,7 +279,8 @@ class OnnxWorld:
             inputs |= {"actions": actions, "known": np.full(batch, how.guidance != 0)}
         return inputs
 
-    def _check_sampling(self, how: Sampling) -> None:
+    def check_sampling(self, how: Sampling) -> None:
+        """Raises InputError if this world cannot draw like that."""
         if how.top_k:
             raise InputError(f"top_k is {how.top_k}: an exported world draws by temperature, top_p and guidance alone")
         if how.guidance != 1 and not self.facts.can_guide:

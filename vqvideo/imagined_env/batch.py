@@ -104,8 +104,7 @@ class DreamBatch:
         other rows, because it shows in the rounding.
         """
         assert self._state is not None
-        prior = self._state.prior
-        self._state = self._state._replace(prior=prior._replace(clock=prior.clock + 1))
+        self._state = self._state.ticked()
 
     def step(self, actions: Tensor, going: Rows) -> StepResult:
         """Imagines a step under the flat actions (b, a) float32, held for its s frames. Rows that are not `going` are

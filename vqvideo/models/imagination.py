@@ -56,6 +56,10 @@ class WorldState(NamedTuple):
         """
         return WorldState(self.prior.with_rows(index, other.prior), self.decoder.with_rows(index, other.decoder))
 
+    def ticked(self) -> WorldState:
+        """The same dreams with the clock one step on, in which nothing was imagined."""
+        return self._replace(prior=self.prior._replace(clock=self.prior.clock + 1))
+
 
 class WorldStep(NamedTuple):
     """One imagined latent step of a batch of dreams."""
