@@ -10,6 +10,7 @@ from pages import chromium
 from players import serving
 from tiny_models import tiny_store, tiny_world
 
+from vqvideo.play.access import Access
 from vqvideo.play.server import Server
 from vqvideo.scripts.play import Options
 from vqvideo.scripts.stage import Stage, set_stage
@@ -38,7 +39,7 @@ def served(stage: Stage) -> Iterator[tuple[Server, str]]:
 def opened(context: Any, address: str) -> Any:
     """A page that shows the newest frame of its context and waits."""
     page = context.new_page()
-    page.goto(f"{address}?paused")
+    page.goto(f"{address}{'&' if '?' in address else '?'}paused")
     at(page, 0)
     return page
 
@@ -123,3 +124,13 @@ def test_another_page_of_the_browser_cannot_play(served: tuple[Server, str], sta
         assert page.evaluate(ask, f"ws{served[1][4:]}socket") == "refused"
         assert page.evaluate(ask, f"ws://127.0.0.1:{other}/socket") == "open"
     assert served[0].players == 0
+
+
+def test_a_page_with_the_token_plays_and_keeps_it(stage: Stage) -> None:
+    access = Access.to("0.0.0.0", 8000)
+    files = stage.files(Options().sampling)
+    with chromium() as context, serving(files=files, new_session=stage.session, access=access) as (_, port):
+        page = opened(context, f"http://127.0.0.1:{port}/?token={access.token}")
+        assert after(page, 1)
+        page.reload()
+        at(page, 0)

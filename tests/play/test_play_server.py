@@ -10,12 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from players import FILES, HEADERS, HOST, server, session, start, step, unpacked
 from starlette.testclient import TestClient, WebSocketDenialResponse, WebSocketTestSession
+from tiny_models import film_world, noise_frames
 
+from vqvideo.data.clips import StartClips
 from vqvideo.errors import InputError
 from vqvideo.play.access import Access
 from vqvideo.play.server import Server, bind
+from vqvideo.play.session import Session
 
 
 @contextmanager
@@ -113,6 +117,13 @@ def test_bytes_are_refused() -> None:
     with playing() as socket:
         socket.send_bytes(b"{}")
         assert end_of(socket) == (1003, "bytes, expected JSON text")
+
+
+def test_a_world_without_actions_is_watched() -> None:
+    films = StartClips(noise_frames(1, 9), torch.zeros(1, 8, 0), torch.zeros(1, 8))
+    with playing(server(new_session=lambda: Session(film_world(), films, 2))) as socket:
+        asked(socket, start())
+        assert asked(socket, step(actions=[[], []]))[0]["step"] == 1
 
 
 # ---------------------------------------------------------------- many, at once, and gone
@@ -234,12 +245,14 @@ def test_elsewhere_the_token_counts() -> None:
     for query in ("", "?token=", f"?token={token[:-1]}", f"?token={token}x", "?token=%C3%A9"):
         with pytest.raises(WebSocketDenialResponse), playing(served, query):
             pass
-        assert client.get(f"/{query}").status_code == 403
+        assert client.get(f"/{query}").status_code == client.get(f"/site.json{query}").status_code == 403
     with pytest.raises(WebSocketDenialResponse), playing(served, f"?token={token}", Origin="http://evil"):
         pass
     with playing(served, f"?token={token}") as socket:
         assert asked(socket, start())[0]["type"] == "started"
     assert client.get(f"/?token={token}").content == FILES["index.html"]
+    assert client.get("/site.json").content == FILES["site.json"], "the cookie that came with the page counts"
+    assert TestClient(served.app(), cookies={"token-8001": token}).get("/site.json").status_code == 403
 
 
 def test_only_the_files_of_the_page_are_served() -> None:

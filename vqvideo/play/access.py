@@ -22,22 +22,19 @@ class Access:
     hosts: frozenset[str] = frozenset()
     """What its Host header may be, name and port in lower case; empty: anything, since there is a token."""
     token: str | None = None
-    """What its address must hold as ?token=; None: nothing."""
+    """What its address must hold as ?token=, or its cookie, which the page gets with its first file; None: nothing."""
+    cookie: str = "token"
+    """Name of the cookie. All servers of a machine share its cookies, whatever their ports are."""
 
     @classmethod
     def to(cls, host: str, port: int) -> Access:
         """For a server that is bound to this address: only by its own names, or with a token if others can reach it."""
         if is_loopback(host):
             return cls(frozenset(f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]", url_host(host))))
-        return cls(token=secrets.token_urlsafe(24))
+        return cls(token=secrets.token_urlsafe(24), cookie=f"token-{port}")
 
-    def refusal(self, connection: HTTPConnection, secret: bool) -> str | None:
-        """Why a connection is refused; None: it may pass.
-
-        Args:
-            connection: a request, or a websocket that is about to open.
-            secret: whether it must show the token. What the page is made of is no secret.
-        """
+    def refusal(self, connection: HTTPConnection) -> str | None:
+        """Why a request, or a websocket that is about to open, is refused; None: it may pass."""
         hosts = connection.headers.getlist("host")
         if len(hosts) != 1 or (self.hosts and hosts[0].lower() not in self.hosts):
             return f"unknown Host: open the page as http://{min(self.hosts, default='')}"
@@ -46,11 +43,12 @@ class Access:
             return "another page may not connect to this one"
         if connection.scope["type"] == "websocket" and not origins and self.token is None:
             return "a websocket without Origin: only the page may open one"
-        if secret and self.token and not self._shown(connection.query_params.get("token", "")):
+        shown = connection.query_params.get("token") or connection.cookies.get(self.cookie, "")
+        if self.token and not self._holds(shown):
             return "the token is missing or wrong: open the address that the terminal shows"
         return None
 
-    def _shown(self, token: str) -> bool:
+    def _holds(self, token: str) -> bool:
         # As bytes: text that is not ASCII would be a TypeError.
         return secrets.compare_digest(token.encode(), (self.token or "").encode())
 

@@ -16,6 +16,7 @@ from vqvideo.play.session import Session
 try:
     import anyio
     import uvicorn
+    import websockets  # noqa: F401  which uvicorn takes
     from anyio import to_thread
     from starlette.applications import Starlette
     from starlette.requests import Request
@@ -68,14 +69,19 @@ class Server:
 
     async def _file(self, request: Request) -> Response:
         name = request.path_params["name"] or INDEX
-        if why := self.access.refusal(request, secret=name == INDEX):
+        if why := self.access.refusal(request):
             return PlainTextResponse(why, 403, _HEADERS)
         if name not in self.files:
             return PlainTextResponse("no such file", 404, _HEADERS)
-        return Response(self.files[name], 200, _HEADERS, mimetypes.guess_type(name)[0] or "application/octet-stream")
+        kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+        response = Response(self.files[name], 200, _HEADERS, kind)
+        if name == INDEX and self.access.token:
+            # With which the page gets its other files.
+            response.set_cookie(self.access.cookie, self.access.token, httponly=True, samesite="strict")
+        return response
 
     async def _play(self, websocket: WebSocket) -> None:
-        if why := self.access.refusal(websocket, secret=True):
+        if why := self.access.refusal(websocket):
             await websocket.send_denial_response(PlainTextResponse(why, 403))
             return
         await websocket.accept()
