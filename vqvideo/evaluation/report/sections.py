@@ -179,10 +179,9 @@ def worst(subjects: Subjects) -> Section:
 
 
 def _pictured(one: Measured, what: str) -> str:
-    seen, length = one.world.vqvae.clip_length(one.asked.context), one.subject.clips.length
     return (
-        f"{what}: of each {page.STRIP} frames, from the first to the last of {length}, at {one.world.env.fps:g} "
-        f"frames/s. Below an orange line everything is dreamt; the {seen} frames before it were seen."
+        f"{what}: of each {page.STRIP} frames, from the first to the last of {one.subject.clips.length}, at "
+        f"{one.world.env.fps:g} frames/s. Below an orange line everything is dreamt; what is before it was seen."
     )
 
 
@@ -349,7 +348,8 @@ def protocol(subjects: Subjects) -> Section:
 def _over(subjects: Subjects) -> str:
     one = subjects[0]
     seen = one.world.vqvae.clip_length(one.asked.context)
-    return f"Over {one.report.clips} held-out clips, {seen} frames of context, seed {one.report.seed}"
+    frames = "1 frame" if seen == 1 else f"{seen} frames"
+    return f"Over {one.report.clips} held-out clips, {frames} of context, seed {one.report.seed}"
 
 
 SECTIONS: tuple[Callable[[Any], Section | None], ...] = (
