@@ -17,6 +17,7 @@ from tiny_models import FIVE, SIZE, noise_frames, tiny_world
 
 from vqvideo.data.clips import StartClips
 from vqvideo.envs.tiny_world import TinyWorld
+from vqvideo.errors import InputError
 from vqvideo.play.access import Access
 from vqvideo.play.game import Game
 from vqvideo.play.reality import Reality
@@ -54,6 +55,22 @@ def tiny_game(**options: Any) -> Game:
 def server(**options: Any) -> Server:
     """On the loopback, without a real game."""
     return Server(**({"files": FILES, "new_session": session, "access": Access.to("127.0.0.1", 8000)} | options))
+
+
+class SlowSession:
+    """Steps that last until they are let go."""
+
+    def __init__(self) -> None:
+        self.stepping, self.let_go, self.closed = threading.Event(), threading.Event(), threading.Event()
+
+    def start(self, message: Any) -> Any:
+        self.stepping.set()
+        assert self.let_go.wait(60)
+        assert not self.closed.is_set()
+        raise InputError("let go")
+
+    def close(self) -> None:
+        self.closed.set()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from players import FILES, HEADERS, HOST, server, session, start, step, unpacked
+from players import FILES, HEADERS, HOST, SlowSession, server, session, start, step, unpacked
 from starlette.testclient import TestClient, WebSocketDenialResponse, WebSocketTestSession
 from tiny_models import film_world, noise_frames
 
@@ -127,22 +127,6 @@ def test_a_world_without_actions_is_watched() -> None:
 
 
 # ---------------------------------------------------------------- many, at once, and gone
-
-
-class SlowSession:
-    """Steps that last until they are let go."""
-
-    def __init__(self) -> None:
-        self.stepping, self.let_go, self.closed = threading.Event(), threading.Event(), threading.Event()
-
-    def start(self, message: Any) -> Any:
-        self.stepping.set()
-        assert self.let_go.wait(60)
-        assert not self.closed.is_set()
-        raise InputError("let go")
-
-    def close(self) -> None:
-        self.closed.set()
 
 
 def test_a_flood_of_messages_ends_the_websocket() -> None:

@@ -11,7 +11,7 @@ from socket import SHUT_RDWR
 from typing import Any
 
 import pytest
-from players import serving, start, step, unpacked
+from players import SlowSession, serving, start, step, unpacked
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
@@ -48,6 +48,19 @@ def test_a_message_that_is_too_long_ends_the_websocket() -> None:
             socket.recv(60)
         assert end.value.rcvd is not None
         assert end.value.rcvd.code == 1009
+
+
+def test_a_page_that_is_sent_away_while_its_step_is_computed_is_not_answered(caplog: pytest.LogCaptureFixture) -> None:
+    slow = SlowSession()
+    with caplog.at_level(logging.WARNING), serving(new_session=lambda: slow) as (_, port), player(port) as socket:
+        socket.send(json.dumps(start()))
+        assert slow.stepping.wait(60)
+        socket.send(" " * (MOST_BYTES + 1))
+        with pytest.raises(ConnectionClosed):
+            socket.recv(60)
+        slow.let_go.set()
+    assert slow.closed.is_set()
+    assert wrong(caplog) == []
 
 
 def test_players_who_drop_their_connection_leave_nothing(caplog: pytest.LogCaptureFixture) -> None:

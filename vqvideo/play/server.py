@@ -6,7 +6,9 @@ import logging
 import mimetypes
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from vqvideo.errors import InputError, MissingExtraError
 from vqvideo.play.access import Access, url_host
@@ -35,6 +37,8 @@ SEND_SECONDS = 20.0
 """After which a page that does not read what it asked for is left."""
 UNSUPPORTED, POLICY, BROKEN, LATER = 1003, 1008, 1011, 1013
 """Codes of a websocket's end (RFC 6455 and its registry)."""
+_GONE = (WebSocketDisconnect, RuntimeError)
+"""What sending raises when the other side has closed: the second where a message of it was the reason."""
 _HEADERS = {
     "Cache-Control": "no-store",
     # What the page may load, it says itself; that it may not be framed, it cannot.
@@ -81,13 +85,15 @@ class Server:
         return response
 
     async def _play(self, websocket: WebSocket) -> None:
-        if why := self.access.refusal(websocket):
-            await websocket.send_denial_response(PlainTextResponse(why, 403))
-            return
-        await websocket.accept()
-        if self.players >= self.most_players:
-            await websocket.close(LATER, f"{self.players} are playing already, which is the most: come back later")
-            return
+        try:
+            if why := self.access.refusal(websocket):
+                return await websocket.send_denial_response(PlainTextResponse(why, 403))
+            await websocket.accept()
+            if self.players >= self.most_players:
+                reason = f"{self.players} are playing already, which is the most: come back later"
+                return await websocket.close(LATER, reason)
+        except _GONE:
+            return None
         self.players += 1
         try:
             await Player(websocket, self.new_session(), self.idle_seconds).play()
@@ -112,13 +118,12 @@ class Player:
             async with self._tasks, self._put, self._inbox:
                 self._tasks.start_soon(self._listen)
                 await self._answer()
-            if self._farewell is not None:
-                await self.websocket.close(*self._farewell)
-        except* WebSocketDisconnect:
-            pass  # the page went while it was answered
         finally:
             with anyio.CancelScope(shield=True):
                 await to_thread.run_sync(self.session.close)
+        if self._farewell is not None:
+            with suppress(*_GONE):
+                await self.websocket.close(*self._farewell)
 
     async def _listen(self) -> None:
         """Takes messages in, also while a step is computed: that is how a page that goes is noticed."""
@@ -136,7 +141,7 @@ class Player:
         self._tasks.cancel_scope.cancel()
 
     async def _answer(self) -> None:
-        await self.websocket.send_json({"type": "ready"})
+        await self._say({"type": "ready"})
         while True:
             try:
                 with anyio.fail_after(self.idle_seconds):
@@ -144,20 +149,26 @@ class Player:
             except TimeoutError:
                 return self._end(1000, f"nothing was played for {self.idle_seconds:g} s: load the page again")
             try:
-                reply = await to_thread.run_sync(self._replied, text)
+                await self._say(await to_thread.run_sync(self._replied, text))
             except MalformedError as error:
                 return self._end(POLICY, str(error))
             except InputError as error:
-                await self.websocket.send_json({"type": "error", "message": str(error), "fatal": False})
-                continue
+                await self._say({"type": "error", "message": str(error), "fatal": False})
             except Exception:
                 logger.exception("a player's session broke down")
                 return self._end(BROKEN, "the server made a mistake: its terminal says which")
-            try:
-                with anyio.fail_after(SEND_SECONDS):
-                    await self.websocket.send_bytes(reply)
-            except TimeoutError:
-                return self._end(POLICY, "the answers are not read")
+
+    async def _say(self, message: bytes | dict[str, Any]) -> None:
+        try:
+            with anyio.fail_after(SEND_SECONDS):
+                if isinstance(message, bytes):
+                    await self.websocket.send_bytes(message)
+                else:
+                    await self.websocket.send_json(message)
+        except TimeoutError:
+            self._end(POLICY, "the answers are not read")
+        except _GONE:
+            self._tasks.cancel_scope.cancel()
 
     def _replied(self, text: str) -> bytes:
         message = parsed(text)
