@@ -28,11 +28,10 @@ from vqvideo.scripts.train_agent import (
     CONFIG,
     best_player,
     load,
-    perfect_dream,
+    perfect_dreams,
     play,
+    played_env,
     random_actions,
-    real_env,
-    start_moments_of,
 )
 
 if TYPE_CHECKING:
@@ -143,7 +142,7 @@ def play_on(turn: Round) -> Figures:
     meta = Store.open(options.folder).meta
     with StoreWriter.open(options.folder, meta) as writer:
         hold = turn.cfg.vqvae.model.backbone.strides[0]
-        collect_episodes(writer, options, partial(agent_policy, player, turn.how.exploration, hold))
+        collect_episodes(writer, options, partial(agent_policy, player, turn.how.exploration, hold, turn.tokenizer))
     return {"player": str(player), "digest": read_manifest(player).digest, "exploration": turn.how.exploration}
 
 
@@ -182,15 +181,15 @@ def train_control(turn: Round) -> Figures:
     """Trains the agent of the perfect dream, on from that of the round before, if that is asked for."""
     from vqvideo.agents.agent import Agent
     from vqvideo.agents.learning import learn_in_perfect_dream
+    from vqvideo.agents.views import view_of
     from vqvideo.experiment.rounds import control_folder
 
     if not turn.how.control:
         return {}
     world, store = load(turn.cfg)
-    moments = start_moments_of(turn.cfg, world, store)
     first = Agent.load(control_folder(turn.before)) if turn.before else None
-    make_env = partial(perfect_dream, store, moments, world.stride, turn.cfg.agent.horizon)
-    learn_in_perfect_dream(make_env, turn.cfg.agent, first=first).save(control_folder(turn.cfg))
+    make_env, view = perfect_dreams(turn.cfg, world, store), view_of(world.vqvae, turn.cfg.agent.observe)
+    learn_in_perfect_dream(make_env, view, turn.cfg.agent, first=first).save(control_folder(turn.cfg))
     return {"real_steps": turn.cfg.agent.steps}
 
 
@@ -202,7 +201,7 @@ def play_for_real(turn: Round) -> Figures:
     from vqvideo.experiment.rounds import agent_folder, control_folder
 
     world, store = load(turn.cfg)
-    env = real_env(store, world.stride)
+    env = played_env(turn.cfg, world, store)
     folders = {"agent": agent_folder(turn.cfg)} | ({"control": control_folder(turn.cfg)} if turn.how.control else {})
     acts = {}
     for name, folder in folders.items():
@@ -230,11 +229,11 @@ STAGES: dict[str, Callable[[Round], Figures]] = {
 # ---------------------------------------------------------------- the agent as a policy
 
 
-def agent_policy(folder: Path, exploration: float, hold: int) -> Policy:
+def agent_policy(folder: Path, exploration: float, hold: int, tokenizer: Path) -> Policy:
     """The agent of a folder, acting as it does in the dream."""
     from vqvideo.agents.agent import AgentPolicy
 
-    return AgentPolicy(folder, exploration, hold)
+    return AgentPolicy(folder, exploration, hold, tokenizer)
 
 
 # ---------------------------------------------------------------- the command

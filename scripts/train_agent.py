@@ -12,6 +12,7 @@ perfect dream over best possible the agent. Needs a trained world: train_vqvae.p
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -49,6 +50,7 @@ def train_agent(cfg: Experiment, *, direct: bool = True, control: bool = True) -
         control: also train the agent of the perfect dream.
     """
     from vqvideo.agents.learning import learn_directly, learn_in_dream, learn_in_perfect_dream
+    from vqvideo.agents.views import view_of
     from vqvideo.imagined_env.starts import check_same_spaces
     from vqvideo.storage.files import check_writable
     from vqvideo.training.hardware import configure_threads
@@ -56,9 +58,10 @@ def train_agent(cfg: Experiment, *, direct: bool = True, control: bool = True) -
     check_writable(cfg.folder / "agent")
     threads = configure_threads(None)
     world, store = load(cfg)
-    make_env = partial(real_env, store, world.stride)
+    with contextlib.closing(real_env(store, 1)) as env:
+        check_same_spaces(world, env)
+    make_env, view = partial(played_env, cfg, world, store), view_of(world.vqvae, cfg.agent.observe)
     env = make_env()
-    check_same_spaces(world, env)
     print(f"{cfg.agent.steps} imagined steps in {cfg.agent.num_envs} dreams of {cfg.agent.horizon} steps", flush=True)
     agent, seconds = timed(learn_in_dream, world, store, cfg.agent, cfg.sampling)
     agent.save(cfg.folder / "agent" / "model")
@@ -70,13 +73,13 @@ def train_agent(cfg: Experiment, *, direct: bool = True, control: bool = True) -
     }
     if control:
         print(f"the same agent, {cfg.agent.steps} steps in the perfect dream", flush=True)
-        perfect = partial(perfect_dream, store, start_moments_of(cfg, world, store), world.stride, cfg.agent.horizon)
-        agent, spent["learning_in_the_perfect_dream"] = timed(learn_in_perfect_dream, perfect, cfg.agent)
+        perfect = perfect_dreams(cfg, world, store)
+        agent, spent["learning_in_the_perfect_dream"] = timed(learn_in_perfect_dream, perfect, view, cfg.agent)
         played |= {CONTROL: play(cfg, env, agent), f"{CONTROL}, greedy": play(cfg, env, partial(agent, greedy=True))}
     real_steps = sum(entry.length for entry in store.entries) // world.stride
     if direct:
         print(f"the same agent, {real_steps} steps in the real environment", flush=True)
-        agent, spent["learning_directly"] = timed(learn_directly, make_env, real_steps, cfg.agent)
+        agent, spent["learning_directly"] = timed(learn_directly, make_env, view, real_steps, cfg.agent)
         played["learnt directly"] = play(cfg, env, agent)
     if best := best_player(store, env, world.stride):
         played[BEST] = play(cfg, env, best)
@@ -138,23 +141,29 @@ def real_env(store: Store, hold: int) -> gymnasium.Env:
     return envs.as_recorded(store.meta, hold)
 
 
-def start_moments_of(cfg: Experiment, world: WorldModel, store: Store) -> list[Moment]:
-    """Where the agent's dreams begin."""
-    from vqvideo.agents.learning import start_choice
-    from vqvideo.imagined_env.starts import start_moments
-
-    return start_moments(world, store, cfg.agent.context, start_choice(cfg.agent, world.stride))
-
-
-def perfect_dream(store: Store, moments: list[Moment], hold: int, horizon: int) -> gymnasium.Env:
-    """The real environment, begun and cut as a dream."""
+def played_env(cfg: Experiment, world: WorldModel, store: Store, moments: list[Moment] | None = None) -> gymnasium.Env:
+    """The real environment as the agent sees it, its actions held as in dreams; from recorded moments on, if some
+    are given, and then cut as a dream is.
+    """
     from gymnasium.wrappers import TimeLimit
 
+    from vqvideo.agents.views import CodeObservations
     from vqvideo.envs.moments import FromMoments
     from vqvideo.envs.wrappers import ActionRepeat
 
-    env = FromMoments(real_env(store, 1), moments)
-    return TimeLimit(ActionRepeat(env, hold) if hold > 1 else env, horizon)
+    env = real_env(store, 1)
+    env = FromMoments(env, moments) if moments else env
+    held = CodeObservations(env, world.vqvae) if cfg.agent.observe == "codes" else ActionRepeat(env, world.stride)
+    return TimeLimit(held, cfg.agent.horizon) if moments else held
+
+
+def perfect_dreams(cfg: Experiment, world: WorldModel, store: Store) -> Callable[[], gymnasium.Env]:
+    """Makes real environments that begin where the agent's dreams do, and are cut as they are."""
+    from vqvideo.agents.learning import start_choice
+    from vqvideo.imagined_env.starts import start_moments
+
+    moments = start_moments(world, store, cfg.agent.context, start_choice(cfg.agent, world.stride))
+    return partial(played_env, cfg, world, store, moments)
 
 
 def best_player(store: Store, env: gymnasium.Env, hold: int) -> Act | None:

@@ -15,9 +15,10 @@ from gymnasium import spaces
 from tiny_models import FIVE, SIZE, STEERING, tiny_store, tiny_world
 from torch import nn
 
-from vqvideo.agents.agent import Agent, AgentPolicy, FrameFeatures
+from vqvideo.agents.agent import Agent, AgentPolicy
 from vqvideo.agents.config import AgentStage, PPOConfig
 from vqvideo.agents.learning import learn_directly, learn_in_dream, learn_in_perfect_dream
+from vqvideo.agents.views import CodeObservations, CodeView, FrameFeatures, FrameView, view_of
 from vqvideo.errors import InputError
 from vqvideo.evaluation.returns import Returns, play_episodes
 from vqvideo.imagined_env.starts import check_same_spaces
@@ -54,7 +55,7 @@ class Signal(gymnasium.Env):
 
 def agent(space: ActionSpace = FIVE, seed: int = 0) -> Agent:
     torch.manual_seed(seed)
-    return Agent.untrained((SIZE, SIZE), space)
+    return Agent.untrained(FrameView((SIZE, SIZE)), space)
 
 
 def same_weights(one: nn.Module, two: nn.Module) -> bool:
@@ -89,7 +90,7 @@ def test_an_agent_gives_one_valid_action_for_each_frame_of_any_size(space: Actio
 def test_actions_of_a_nested_space_are_refused() -> None:
     nested = ActionSpace.from_gymnasium(spaces.Dict({"a": spaces.Discrete(2), "b": spaces.Discrete(3)}))
     with pytest.raises(InputError, match="agents choose from Box, Discrete, MultiDiscrete or MultiBinary"):
-        Agent.untrained((SIZE, SIZE), nested)
+        Agent.untrained(FrameView((SIZE, SIZE)), nested)
 
 
 # ---------------------------------------------------------------- on disk
@@ -100,7 +101,7 @@ def test_an_agent_comes_back_from_disk_as_it_was_and_each_tensor_is_stored_once(
     first.save(tmp_path / "agent")
     again = Agent.load(tmp_path / "agent")
     assert same_weights(first.policy, again.policy)
-    assert (again.frame_size, again.space) == (first.frame_size, first.space)
+    assert (again.view, again.space) == (first.view, first.space)
     stored = sum(parameter.numel() for parameter in first.policy.parameters())
     assert (tmp_path / "agent" / "model.safetensors").stat().st_size < 4 * stored + 4096
 
@@ -127,16 +128,16 @@ def test_learning_in_a_dream_changes_the_agent_and_repeats_bit_by_bit(tmp_path: 
     world, store = tiny_world(), tiny_store(tmp_path)
     one, two = (learn_in_dream(world, store, QUICK, Sampling()) for _ in range(2))
     assert same_weights(one.policy, two.policy)
-    assert (one.frame_size, one.space) == ((SIZE, SIZE), FIVE)
+    assert (one.view, one.space) == (FrameView((SIZE, SIZE)), FIVE)
     other = learn_in_dream(world, store, QUICK, Sampling(), first=one)
     assert not same_weights(one.policy, other.policy)
     with pytest.raises(InputError, match="the agent to begin with is of another shape"):
-        learn_in_dream(world, store, QUICK, Sampling(), first=Agent.untrained((32, 32), FIVE))
+        learn_in_dream(world, store, QUICK, Sampling(), first=Agent.untrained(FrameView((32, 32)), FIVE))
 
 
 def test_an_agent_learns_what_a_real_environment_rewards() -> None:
     stage = AgentStage(direct_envs=8, ppo=PPOConfig(learning_rate=3e-3, batch=128, epochs=4, discount=0.5))
-    learnt = play_episodes(Signal(), learn_directly(Signal, 4096, stage), 20, seed=5)
+    learnt = play_episodes(Signal(), learn_directly(Signal, FrameView((SIZE, SIZE)), 4096, stage), 20, seed=5)
     untaught = play_episodes(Signal(), agent(), 20, seed=5)
     assert learnt.mean > 4
     assert learnt.interval[0] > untaught.interval[1]
@@ -161,7 +162,7 @@ def test_the_perfect_dream_is_the_same_training_in_as_many_real_environments(mon
         made.append(Signal())
         return made[-1]
 
-    first, again = (learn_in_perfect_dream(make, QUICK) for _ in range(2))
+    first, again = (learn_in_perfect_dream(make, FrameView((SIZE, SIZE)), QUICK) for _ in range(2))
     assert same_weights(first.policy, again.policy)
     assert len(made) == 2 * QUICK.num_envs
 
@@ -172,6 +173,53 @@ def test_a_greedy_agent_takes_the_likeliest_action_every_time() -> None:
     one.policy.action_net.bias.data[4] += 1
     assert len(set(one(frames).tolist())) > 1
     assert set(one(frames, greedy=True).tolist()) == {4}
+
+
+# ---------------------------------------------------------------- codes
+
+
+def test_an_agent_of_codes_learns_in_dreams_comes_back_from_disk_and_plays_the_real_game(tmp_path: Path) -> None:
+    world, store = tiny_world(), tiny_store(tmp_path / "store")
+    learnt = learn_in_dream(world, store, replace(QUICK, observe="codes"), Sampling())
+    assert learnt.view == CodeView.of(world.vqvae)
+    learnt.save(tmp_path / "agent")
+    again = Agent.load(tmp_path / "agent")
+    assert same_weights(learnt.policy, again.policy)
+    env = CodeObservations(Signal(length=7), world.vqvae)
+    played = play_episodes(env, again, 2, seed=0)
+    assert played.lengths == (4, 4), "7 frames are 4 latent steps of 2, the last of them cut short"
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_what_an_agent_of_codes_sees_of_the_real_game_are_the_codes_of_its_frames(stride: int) -> None:
+    vqvae, env = tiny_world(stride).vqvae, Signal(length=4 * stride)
+    frame, _ = env.reset(seed=3)
+    frames = [frame, *(env.step(1)[0] for _ in range(4 * stride))]
+    expected = vqvae.encode(torch.from_numpy(np.stack(frames)).movedim(-1, 1)[None])[0].numpy()
+    coded = CodeObservations(Signal(length=4 * stride), vqvae)
+    first, _ = coded.reset(seed=3)
+    steps = [coded.step(1) for _ in range(4)]
+    np.testing.assert_array_equal(np.stack([first, *(step[0] for step in steps)]), expected)
+    assert [step[2] for step in steps] == [False, False, False, True]
+    assert sum(step[1] for step in steps) == sum(bool(shown.any()) for shown in frames[:-1])
+
+
+def test_a_recording_agent_of_codes_decides_by_the_codes_of_what_it_was_shown(tmp_path: Path) -> None:
+    world = tiny_world()
+    player = Agent.untrained(view_of(world.vqvae, "codes"), FIVE)
+    player.save(tmp_path / "agent")
+    world.vqvae.save_pretrained(tmp_path / "tokenizer")
+    frames = np.random.default_rng(1).integers(0, 256, (5, SIZE, SIZE, 3), np.uint8)
+    seen: list[Any] = []
+    policy = AgentPolicy(tmp_path / "agent", 0.0, 2, tmp_path / "tokenizer")
+    policy.reset(Signal(), np.random.default_rng(0))
+    policy._agent = lambda codes: seen.append(codes[0]) or [0]  # type: ignore[assignment, func-returns-value]
+    for frame in frames:
+        policy(frame)
+    expected = world.vqvae.encode(torch.from_numpy(frames).movedim(-1, 1)[None])[0].numpy()
+    np.testing.assert_array_equal(np.stack(seen), expected)
+    with pytest.raises(InputError, match="looks at codes: name the tokenizer"):
+        AgentPolicy(tmp_path / "agent").reset(Signal(), np.random.default_rng(0))
 
 
 # ---------------------------------------------------------------- judging

@@ -120,11 +120,11 @@ def test_the_log_says_who_played_which_episodes(finished: Finished) -> None:
 
 
 def test_the_later_episodes_are_the_agents(finished: Finished) -> None:
-    again = MemoryWriter()
+    again, first = MemoryWriter(), finished.round(0)
     again.indices.update(range(FIRST_EPISODES))
     collect(
         lambda: envs.make(replace(envs.resolve("TinyWorld"), policy="random")),
-        lambda: script.agent_policy(agent_folder(finished.round(0)), 0.25, 2),
+        lambda: script.agent_policy(agent_folder(first), 0.25, 2, first.folder / "vqvae" / "model"),
         again, episodes=FIRST_EPISODES + 3, max_steps=16, frame_size=(16, 16), seed=3, workers=0, progress=False,
     )  # fmt: skip
     for entry in finished.store.entries[FIRST_EPISODES:]:

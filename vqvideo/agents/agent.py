@@ -1,101 +1,63 @@
-"""A trained agent: acts on frames, goes to disk without a pickle, and records episodes."""
+"""A trained agent: acts on frames or codes, goes to disk without a pickle, and records episodes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import gymnasium
 import numpy as np
 import torch
 from gymnasium import Space, spaces
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from vqvideo.data.playing import resize
-from vqvideo.errors import InputError, MissingExtraError
+from vqvideo.agents.views import CodeStream, CodeView, View, view_from_json
+from vqvideo.errors import InputError
+from vqvideo.models.tokenizer.vqvae import VQVAE
 from vqvideo.spaces import ActionSpace
 from vqvideo.storage.checkpoint import config_errors, load_into, load_model, model_tensors, save_model
 
-try:
-    from stable_baselines3.common.policies import ActorCriticCnnPolicy
-    from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
-except ModuleNotFoundError as error:
-    raise MissingExtraError(error, "agent") from error
+if TYPE_CHECKING:
+    from stable_baselines3.common.policies import ActorCriticPolicy
 
 KIND = "agent"
-_PATCHES = 6
-"""Patches a side that a frame is cut into, at least: enough to tell the squares of a board."""
-
-
-class FrameFeatures(BaseFeaturesExtractor):
-    """Cuts a frame into 6 x 6 to 11 x 11 patches, looks twice at each and its neighbours, and makes a vector of all.
-
-    (The network that Stable-Baselines3 takes for pictures wants 84 x 84 pixels and refuses less than 36. This one costs
-    a fraction of it, and beside a small world model the agent's own learning is what takes time.)
-    """
-
-    def __init__(self, observation_space: spaces.Box, features_dim: int = 128) -> None:
-        super().__init__(observation_space, features_dim)
-        c, h, w = observation_space.shape
-        patch = 2 ** max(0, (min(h, w) // _PATCHES).bit_length() - 1)
-        self.body = nn.Sequential(
-            nn.Conv2d(c, 32, patch, stride=patch),
-            nn.ReLU(),
-            nn.Conv2d(32, 32, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(32, 16, 3, padding=1),
-            nn.ReLU(),
-            nn.Flatten(),
-            nn.Linear(16 * (h // patch) * (w // patch), features_dim),
-            nn.ReLU(),
-        )
-
-    def forward(self, observations: Tensor) -> Tensor:
-        """(b, c, h, w) float in 0 .. 1 -> (b, features_dim)."""
-        return self.body(observations.contiguous())
-
-
-ARCHITECTURE: dict[str, Any] = {
-    "features_extractor_class": FrameFeatures,
-    "net_arch": {"pi": [64], "vf": [64]},
-    "normalize_images": True,
-}
-"""Arguments of Stable-Baselines3's policy: `learning` makes the same one inside PPO, so that weights fit both."""
 
 
 class Agent:
-    """Chooses actions for frames.
+    """Chooses actions.
 
     Args:
-        policy: Stable-Baselines3's, for frames (3, h, w).
-        frame_size: (h, w) in pixels.
+        policy: Stable-Baselines3's.
+        view: what it looks at.
         space: of the actions.
     """
 
-    def __init__(self, policy: ActorCriticCnnPolicy, frame_size: tuple[int, int], space: ActionSpace) -> None:
-        self.policy, self.frame_size, self.space = policy, frame_size, space
+    def __init__(self, policy: ActorCriticPolicy, view: View, space: ActionSpace) -> None:
+        self.policy, self.view, self.space = policy, view, space
 
     @classmethod
-    def untrained(cls, frame_size: tuple[int, int], space: ActionSpace) -> Self:
+    def untrained(cls, view: View, space: ActionSpace) -> Self:
         """An agent with random weights.
 
         Raises:
             InputError: actions of a nested space, which Stable-Baselines3 does not choose.
         """
-        native = trainable_space(space)
-        observed = spaces.Box(0, 255, (3, *frame_size), np.uint8)
-        return cls(ActorCriticCnnPolicy(observed, native, lambda _: 0.0, **ARCHITECTURE), frame_size, space)
+        policy = view.policy(view.space, trainable_space(space), lambda _: 0.0, **view.architecture)
+        view.begin(policy)
+        return cls(policy, view, space)
 
-    def __call__(self, frames: NDArray[np.uint8], *, greedy: bool = False) -> NDArray[Any]:
-        """Actions (b, ...) drawn for frames (b, h, w, 3) uint8 of any size; the likeliest ones if `greedy`."""
-        frames = np.moveaxis(np.stack([resize(frame, self.frame_size) for frame in frames]), -1, 1)
-        actions, _ = self.policy.predict(frames, deterministic=greedy)
+    def __call__(self, observations: NDArray[Any], *, greedy: bool = False) -> NDArray[Any]:
+        """Actions (b, ...) drawn for frames (b, h, w, 3) uint8 of any size, or for codes (b, h, w), whichever it looks
+        at; the likeliest ones if `greedy`.
+        """
+        actions, _ = self.policy.predict(self.view.prepare(observations), deterministic=greedy)
         return actions
 
     def save(self, folder: Path) -> None:
         """Writes a folder of JSON and safetensors, whole or not at all."""
-        config = {"frame_size": list(self.frame_size), "action_space": self.space.to_json()}
+        config = {**self.view.to_json(), "action_space": self.space.to_json()}
         save_model(folder, KIND, config, _tensors(self.policy))
 
     @classmethod
@@ -107,8 +69,8 @@ class Agent:
         """
         saved = load_model(folder, KIND)
         with config_errors(folder):
-            h, w = saved.config["frame_size"]
-            agent = cls.untrained((h, w), ActionSpace.from_json(saved.config["action_space"]))
+            view, space = view_from_json(saved.config), ActionSpace.from_json(saved.config["action_space"])
+            agent = cls.untrained(view, space)
         load_into(agent.policy, {**_shared(saved.tensors), **saved.tensors}, folder)
         return agent
 
@@ -117,7 +79,7 @@ _SHARED, _NAMES = "features_extractor.", ("pi_features_extractor.", "vf_features
 """One network that Stable-Baselines3's policy holds under three names."""
 
 
-def _tensors(policy: ActorCriticCnnPolicy) -> dict[str, Tensor]:
+def _tensors(policy: ActorCriticPolicy) -> dict[str, Tensor]:
     """Parameters and buffers, each once."""
     return {name: value for name, value in model_tensors(policy).items() if not name.startswith(_NAMES)}
 
@@ -137,10 +99,11 @@ class AgentPolicy:
         folder: where the agent was saved.
         exploration: share of steps with a random action.
         hold: steps for which an action is held, as in dreams of that time stride.
+        tokenizer: where the tokenizer is, for an agent that looks at codes.
     """
 
-    def __init__(self, folder: Path, exploration: float = 0.1, hold: int = 1) -> None:
-        self.folder, self.exploration, self.hold = folder, exploration, hold
+    def __init__(self, folder: Path, exploration: float = 0.1, hold: int = 1, tokenizer: Path | None = None) -> None:
+        self.folder, self.exploration, self.hold, self.tokenizer = folder, exploration, hold, tokenizer
         self._agent: Agent | None = None
 
     def reset(self, env: gymnasium.Env, rng: np.random.Generator) -> None:
@@ -148,24 +111,37 @@ class AgentPolicy:
         if self._agent is None:
             torch.set_num_threads(1)
             self._agent = Agent.load(self.folder)
+            if isinstance(self._agent.view, CodeView):
+                if self.tokenizer is None:
+                    raise InputError(f"{self.folder} looks at codes: name the tokenizer that makes them")
+                self._vqvae = VQVAE.from_pretrained(self.tokenizer)
         self.rng, self.space = rng, env.action_space
         self.space.seed(int(rng.integers(2**31)))
         torch.manual_seed(int(rng.integers(2**31)))
+        coded = isinstance(self._agent.view, CodeView)
+        self._see: Callable[[list[NDArray[np.uint8]]], NDArray[Any]] = CodeStream(self._vqvae) if coded else _newest
+        self._frames: list[NDArray[np.uint8]] = []
         self._left = 0
 
     def __call__(self, frame: NDArray[np.uint8]) -> Any:
         """The action for a frame (h, w, 3)."""
+        self._frames.append(frame.copy())
         if not self._left:
-            self._action, self._left = self._decide(frame), self.hold
+            self._action, self._left = self._decide(self._see(self._frames)), self.hold
+            self._frames = []
         self._left -= 1
         return self._action
 
-    def _decide(self, frame: NDArray[np.uint8]) -> Any:
+    def _decide(self, observation: NDArray[Any]) -> Any:
         assert self._agent is not None
         if self.rng.random() < self.exploration:
             return self.space.sample()
-        action = self._agent(frame[None])[0]
+        action = self._agent(observation[None])[0]
         return int(action) if isinstance(self.space, spaces.Discrete) else action
+
+
+def _newest(frames: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    return frames[-1]
 
 
 def trainable_space(space: ActionSpace) -> Space:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from vqvideo.errors import InputError, at_least, fractions
 
@@ -47,6 +48,10 @@ class AgentStage:
     """Latent steps after which a dream is cut."""
     context: int = 1
     """Latent steps that a dream has seen when it begins."""
+    observe: Literal["frames", "codes"] = "frames"
+    """What it looks at: the newest frame, or the codes of the newest latent step. In dreams these need not be decoded;
+    in the real environment they are encoded from its frames.
+    """
     starts: int = 1024
     """How many recorded contexts dreams begin from."""
     newest: float = 0.0

@@ -9,8 +9,9 @@ import gymnasium
 from tqdm import tqdm
 
 from vqvideo.adapters.sb3 import SB3VecEnv
-from vqvideo.agents.agent import ARCHITECTURE, Agent, trainable_space
+from vqvideo.agents.agent import Agent, trainable_space
 from vqvideo.agents.config import AgentStage, PPOConfig
+from vqvideo.agents.views import View, view_of
 from vqvideo.data.moments import Choice
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError, MissingExtraError
@@ -25,6 +26,7 @@ try:
     from stable_baselines3 import PPO
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.policies import ActorCriticPolicy
     from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 except ModuleNotFoundError as error:
     raise MissingExtraError(error, "agent") from error
@@ -60,11 +62,11 @@ def learn_in_dream(
             "ones, an environment that rewards, or with another --policy, and train the world again"
         )
     starts = recorded_starts(world, store, stage.context, start_choice(stage, world.stride))
-    envs = ImaginedVectorEnv(
-        world, starts, stage.num_envs, horizon=stage.horizon, autoreset_mode="SameStep", sampling=sampling
-    )
-    agent = _learn(VecMonitor(SB3VecEnv(envs)), stage.steps, stage.ppo, stage.ppo.rollout, stage.seed, first)
-    return Agent(agent, world.vqvae.frame_size, world.action_space)
+    how: dict[str, Any] = {"horizon": stage.horizon, "observe": stage.observe, "sampling": sampling}
+    envs = ImaginedVectorEnv(world, starts, stage.num_envs, autoreset_mode="SameStep", **how)
+    view = view_of(world.vqvae, stage.observe)
+    policy = _learn(VecMonitor(SB3VecEnv(envs)), view, stage.steps, stage.ppo, stage.ppo.rollout, stage.seed, first)
+    return Agent(policy, view, world.action_space)
 
 
 def start_choice(stage: AgentStage, stride: int) -> Choice:
@@ -72,33 +74,36 @@ def start_choice(stage: AgentStage, stride: int) -> Choice:
     return Choice(stage.starts, stage.newest, stage.eventful, reach=stride * stage.horizon)
 
 
-def learn_directly(make_env: Callable[[], gymnasium.Env], steps: int, stage: AgentStage) -> Agent:
+def learn_directly(make_env: Callable[[], gymnasium.Env], view: View, steps: int, stage: AgentStage) -> Agent:
     """Trains an agent in the real environment for `steps` steps, with the settings of the one that dreams.
 
     Args:
-        make_env: makes an env whose observation is the frame, (h, w, 3) uint8.
+        make_env: makes an env whose observation is what the view is of: the frame (h, w, 3) uint8, or codes.
+        view: what the agent looks at.
         steps: real steps over all envs.
         stage: how.
     """
-    return _learn_for_real(make_env, stage.direct_envs, steps, max(_SHORTEST_ROLLOUT, stage.ppo.rollout), stage)
+    return _learn_for_real(make_env, view, stage.direct_envs, steps, max(_SHORTEST_ROLLOUT, stage.ppo.rollout), stage)
 
 
 def learn_in_perfect_dream(
-    make_env: Callable[[], gymnasium.Env], stage: AgentStage, *, first: Agent | None = None
+    make_env: Callable[[], gymnasium.Env], view: View, stage: AgentStage, *, first: Agent | None = None
 ) -> Agent:
     """Trains the agent that dreams, but in real environments in the place of its dreams: as many side by side, and as
     many steps. What it learns is what a world model without any error would have let it learn.
 
     Args:
-        make_env: makes an env that begins and is cut as dreams are, and shows frames (h, w, 3) uint8.
+        make_env: makes an env that begins and is cut as dreams are, and shows what they show.
+        view: what the agent looks at.
         stage: how.
         first: whose weights to begin with; None for fresh ones.
     """
-    return _learn_for_real(make_env, stage.num_envs, stage.steps, stage.ppo.rollout, stage, first)
+    return _learn_for_real(make_env, view, stage.num_envs, stage.steps, stage.ppo.rollout, stage, first)
 
 
 def _learn_for_real(
     make_env: Callable[[], gymnasium.Env],
+    view: View,
     num_envs: int,
     steps: int,
     rollout: int,
@@ -107,19 +112,19 @@ def _learn_for_real(
 ) -> Agent:
     envs = make_vec_env(make_env, num_envs, seed=stage.seed)
     try:
-        policy = _learn(envs, steps, stage.ppo, rollout, stage.seed, first)
-        space = ActionSpace.from_gymnasium(envs.action_space)
-        h, w = envs.observation_space.shape[:2]  # type: ignore[index]
-        return Agent(policy, (h, w), space)
+        policy = _learn(envs, view, steps, stage.ppo, rollout, stage.seed, first)
+        return Agent(policy, view, ActionSpace.from_gymnasium(envs.action_space))
     finally:
         envs.close()
 
 
-def _learn(envs: VecEnv, steps: int, cfg: PPOConfig, rollout: int, seed: int, first: Agent | None) -> Any:
+def _learn(
+    envs: VecEnv, view: View, steps: int, cfg: PPOConfig, rollout: int, seed: int, first: Agent | None
+) -> ActorCriticPolicy:
     """Stable-Baselines3's policy after PPO."""
     steps_per_update = rollout * envs.num_envs
     ppo = PPO(
-        "CnnPolicy",
+        view.policy,
         envs,
         learning_rate=lambda left: cfg.learning_rate * left,
         n_steps=rollout,
@@ -129,10 +134,11 @@ def _learn(envs: VecEnv, steps: int, cfg: PPOConfig, rollout: int, seed: int, fi
         gae_lambda=cfg.gae_lambda,
         ent_coef=cfg.entropy,
         clip_range=cfg.clip,
-        policy_kwargs=ARCHITECTURE,
+        policy_kwargs=view.architecture,
         seed=seed,
         device=default_device(),
     )
+    view.begin(ppo.policy)
     if first is not None:
         _begin_with(ppo, first)
     ppo.learn(steps, callback=_Progress(steps))
