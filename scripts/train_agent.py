@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 CONFIG = Path(__file__).parents[1] / "configs" / "tiny_world.yaml"
 T = TypeVar("T")
 DREAM, CONTROL, RANDOM, BEST = "learnt in the dream", "learnt in the perfect dream", "random", "best possible"
+SHARES = ((DREAM, CONTROL), (CONTROL, BEST), (DREAM, BEST))
+"""Who is measured by whom: the world, the agent, and both."""
 EVALUATION_SEED = 1_000_000
 """Of the first real episode that agents are judged by: far from the seeds of learning."""
 
@@ -111,8 +113,7 @@ def shares(agents: dict[str, Any]) -> dict[str, float]:
     from vqvideo.evaluation.returns import share_of_gain
 
     means = {name: figures["mean_return"] for name, figures in agents.items()}
-    pairs = ((DREAM, CONTROL), (CONTROL, BEST), (DREAM, BEST))
-    known = [(name, of) for name, of in pairs if {name, of} <= means.keys() and means[of] > means[RANDOM]]
+    known = [(name, of) for name, of in SHARES if {name, of} <= means.keys() and means[of] > means[RANDOM]]
     return {f"{name} / {of}": share_of_gain(means[name], means[of], means[RANDOM]) for name, of in known}
 
 
