@@ -19,7 +19,7 @@ from vqvideo import cli
 from vqvideo.errors import InputError
 from vqvideo.scripts.train_agent import BEST, CONTROL, DREAM, RANDOM, SHARES
 
-_OF_ROUNDS = {"agent": DREAM, "control": CONTROL, "random": RANDOM, "best": BEST}
+_OF_ROUNDS = {"agent": DREAM, "control": CONTROL, RANDOM: RANDOM, BEST: BEST}
 """What the agents of a round are called elsewhere."""
 
 

@@ -24,15 +24,7 @@ from typing import TYPE_CHECKING
 
 from vqvideo import cli
 from vqvideo.experiment.rounds import ImproveConfig
-from vqvideo.scripts.train_agent import (
-    CONFIG,
-    best_player,
-    load,
-    perfect_dreams,
-    play,
-    played_env,
-    random_actions,
-)
+from vqvideo.scripts.train_agent import CONFIG, judged, load, perfect_dreams
 
 if TYPE_CHECKING:
     from vqvideo.data.playing import Policy
@@ -201,18 +193,9 @@ def play_for_real(turn: Round) -> Figures:
     from vqvideo.experiment.rounds import agent_folder, control_folder
 
     world, store = load(turn.cfg)
-    env = played_env(turn.cfg, world, store)
     folders = {"agent": agent_folder(turn.cfg)} | ({"control": control_folder(turn.cfg)} if turn.how.control else {})
-    acts = {}
-    for name, folder in folders.items():
-        agent = Agent.load(folder)
-        acts |= {name: agent, f"{name}, greedy": partial(agent, greedy=True)}
-    if turn.before is None:
-        acts["random"] = random_actions(env, turn.cfg.agent.seed)
-        acts |= {"best": best} if (best := best_player(store, env, world.stride)) else {}
-    played = {name: play(turn.cfg, env, act).to_json() for name, act in acts.items()}
-    env.close()
-    return played
+    agents = {name: Agent.load(folder) for name, folder in folders.items()}
+    return judged(turn.cfg, world, store, agents, others=turn.before is None)
 
 
 STAGES: dict[str, Callable[[Round], Figures]] = {

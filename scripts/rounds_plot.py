@@ -8,7 +8,7 @@ from typing import Any
 from vqvideo.scripts.fidelity_plot import save_figure
 
 _CURVES = {"agent": ("tab:blue", "learnt in the dream"), "control": ("black", "learnt in the perfect dream")}
-_LINES = {"random": ("tab:gray", "random"), "best": ("tab:green", "best possible")}
+_LINES = {"random": "tab:gray", "best possible": "tab:green"}
 
 
 def plot_rounds(rounds: list[dict[str, Any]], title: str, path: Path) -> None:
@@ -32,9 +32,9 @@ def plot_rounds(rounds: list[dict[str, Any]], title: str, path: Path) -> None:
             axes.plot(steps, [each["mean_return"] for each in found], "o-", color=color, label=label)
             low, high = ([each[end] for each in found] for end in ("low_95", "high_95"))
             axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
-    for name, (color, label) in _LINES.items():
+    for name, color in _LINES.items():
         if name in played[0]["returns"]:
-            axes.axhline(played[0]["returns"][name]["mean_return"], color=color, linestyle="--", label=label)
+            axes.axhline(played[0]["returns"][name]["mean_return"], color=color, linestyle="--", label=name)
     axes.set(xlabel="imagined steps", ylabel="return of a real episode", title=title)
     axes.legend()
     save_figure(figure, path)

@@ -15,11 +15,11 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from vqvideo import cli
 if TYPE_CHECKING:
     import gymnasium
 
+    from vqvideo.agents.agent import Agent
     from vqvideo.data.moments import Moment
     from vqvideo.data.store import Store
     from vqvideo.evaluation.returns import Act, Returns
@@ -35,8 +36,10 @@ if TYPE_CHECKING:
     from vqvideo.world import WorldModel
 
 CONFIG = Path(__file__).parents[1] / "configs" / "tiny_world.yaml"
-T = TypeVar("T")
-DREAM, CONTROL, RANDOM, BEST = "learnt in the dream", "learnt in the perfect dream", "random", "best possible"
+SIDE_BY_SIDE = 8
+"""Real episodes that are played at once."""
+DREAM, CONTROL, DIRECT = "learnt in the dream", "learnt in the perfect dream", "learnt directly"
+RANDOM, BEST = "random", "best possible"
 SHARES = ((DREAM, CONTROL), (CONTROL, BEST), (DREAM, BEST))
 """Who is measured by whom: the world, the agent, and both."""
 EVALUATION_SEED = 1_000_000
@@ -62,31 +65,26 @@ def train_agent(cfg: Experiment, *, direct: bool = True, control: bool = True) -
     world, store = load(cfg)
     with contextlib.closing(real_env(store, 1)) as env:
         check_same_spaces(world, env)
-    make_env, view = partial(played_env, cfg, world, store), view_of(world.vqvae, cfg.agent.observe)
-    env = make_env()
-    print(f"{cfg.agent.steps} imagined steps in {cfg.agent.num_envs} dreams of {cfg.agent.horizon} steps", flush=True)
-    agent, seconds = timed(learn_in_dream, world, store, cfg.agent, cfg.sampling)
-    agent.save(cfg.folder / "agent" / "model")
-    spent = {"learning_in_the_dream": seconds}
-    played = {
-        DREAM: play(cfg, env, agent),
-        f"{DREAM}, greedy": play(cfg, env, partial(agent, greedy=True)),
-        RANDOM: play(cfg, env, random_actions(env, cfg.agent.seed)),
-    }
-    if control:
-        print(f"the same agent, {cfg.agent.steps} steps in the perfect dream", flush=True)
-        perfect = perfect_dreams(cfg, world, store)
-        agent, spent["learning_in_the_perfect_dream"] = timed(learn_in_perfect_dream, perfect, view, cfg.agent)
-        played |= {CONTROL: play(cfg, env, agent), f"{CONTROL}, greedy": play(cfg, env, partial(agent, greedy=True))}
+    view = view_of(world.vqvae, cfg.agent.observe)
     real_steps = sum(entry.length for entry in store.entries) // world.stride
+    spent: dict[str, float] = {}
+
+    learners: dict[str, Agent] = {}
+
+    def learn(name: str, steps: int, how: Callable[..., Agent], *args: Any) -> None:
+        print(f"{name}: {steps} steps", flush=True)
+        began = time.monotonic()
+        learners[name] = how(*args)
+        spent[name] = time.monotonic() - began
+
+    learn(DREAM, cfg.agent.steps, learn_in_dream, world, store, cfg.agent, cfg.sampling)
+    learners[DREAM].save(cfg.folder / "agent" / "model")
+    if control:
+        perfect = perfect_dreams(cfg, world, store)
+        learn(CONTROL, cfg.agent.steps, learn_in_perfect_dream, perfect, view, cfg.agent)
     if direct:
-        print(f"the same agent, {real_steps} steps in the real environment", flush=True)
-        agent, spent["learning_directly"] = timed(learn_directly, make_env, view, real_steps, cfg.agent)
-        played["learnt directly"] = play(cfg, env, agent)
-    if best := best_player(store, env, world.stride):
-        played[BEST] = play(cfg, env, best)
-    env.close()
-    agents = {name: returns.to_json() for name, returns in played.items()}
+        learn(DIRECT, real_steps, learn_directly, partial(played_env, cfg, world, store), view, real_steps, cfg.agent)
+    agents = judged(cfg, world, store, learners)
     return {
         "env": store.meta.env_id,
         "threads": threads,
@@ -100,12 +98,6 @@ def train_agent(cfg: Experiment, *, direct: bool = True, control: bool = True) -
         "agents": agents,
         "shares": shares(agents),
     }
-
-
-def timed(work: Callable[..., T], *args: Any) -> tuple[T, float]:
-    """What a call returns, and its seconds."""
-    began = time.monotonic()
-    return work(*args), time.monotonic() - began
 
 
 def shares(agents: dict[str, Any]) -> dict[str, float]:
@@ -182,14 +174,43 @@ def best_player(store: Store, env: gymnasium.Env, hold: int) -> Act | None:
     return lambda frames: [policy(frame) for frame in frames]
 
 
-def play(cfg: Experiment, env: gymnasium.Env, act: Act) -> Returns:
+def judged(
+    cfg: Experiment, world: WorldModel, store: Store, agents: dict[str, Agent], *, others: bool = True
+) -> dict[str, Any]:
+    """Figures of agents in the real environment, drawing their actions and greedy.
+
+    Args:
+        cfg: the settings.
+        world: what they learnt in.
+        store: of the environment.
+        agents: by name.
+        others: also of random actions and, where one is known, of the best player.
+    """
+    with several(partial(played_env, cfg, world, store)) as envs:
+        played = {name: play(cfg, envs, agent) for name, agent in agents.items()}
+        played |= {f"{name}, greedy": play(cfg, envs, partial(agent, greedy=True)) for name, agent in agents.items()}
+        if others:
+            played[RANDOM] = play(cfg, envs, random_actions(envs[0], cfg.agent.seed))
+        if others and (best := best_player(store, envs[0], world.stride)):
+            played[BEST] = play(cfg, envs[:1], best)
+    return {name: returns.to_json() for name, returns in played.items()}
+
+
+@contextlib.contextmanager
+def several(make_env: Callable[[], gymnasium.Env]) -> Iterator[list[gymnasium.Env]]:
+    """Environments to play in side by side, closed in the end."""
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(contextlib.closing(make_env())) for _ in range(SIDE_BY_SIDE)]
+
+
+def play(cfg: Experiment, envs: Sequence[gymnasium.Env], act: Act) -> Returns:
     """Whole episodes of the real environment; every agent meets the same ones."""
     import torch
 
     from vqvideo.evaluation.returns import play_episodes
 
     torch.manual_seed(cfg.agent.seed)
-    return play_episodes(env, act, cfg.agent.episodes, EVALUATION_SEED, cfg.agent.longest)
+    return play_episodes(envs, act, cfg.agent.episodes, EVALUATION_SEED, cfg.agent.longest)
 
 
 def random_actions(env: gymnasium.Env, seed: int) -> Act:
@@ -228,7 +249,7 @@ def main() -> None:
     print(
         f"{results['agents']['random']['episodes']} episodes each; {results['real_frames_used']} real frames, "
         f"{results['imagined_frames_used']} imagined frames; "
-        + ", ".join(f"{name.replace('_', ' ')} {value:.0f} s" for name, value in results["seconds"].items())
+        + ", ".join(f"{name} {value:.0f} s" for name, value in results["seconds"].items())
     )
     files.write_file(cfg.folder / "agent" / "results.json", (json.dumps(results, indent=2) + "\n").encode())
     print(f"agent in {cfg.folder / 'agent' / 'model'}")

@@ -137,8 +137,8 @@ def test_learning_in_a_dream_changes_the_agent_and_repeats_bit_by_bit(tmp_path: 
 
 def test_an_agent_learns_what_a_real_environment_rewards() -> None:
     stage = AgentStage(direct_envs=8, ppo=PPOConfig(learning_rate=3e-3, batch=128, epochs=4, discount=0.5))
-    learnt = play_episodes(Signal(), learn_directly(Signal, FrameView((SIZE, SIZE)), 4096, stage), 20, seed=5)
-    untaught = play_episodes(Signal(), agent(), 20, seed=5)
+    learnt = play_episodes([Signal()], learn_directly(Signal, FrameView((SIZE, SIZE)), 4096, stage), 20, seed=5)
+    untaught = play_episodes([Signal()], agent(), 20, seed=5)
     assert learnt.mean > 4
     assert learnt.interval[0] > untaught.interval[1]
 
@@ -186,7 +186,7 @@ def test_an_agent_of_codes_learns_in_dreams_comes_back_from_disk_and_plays_the_r
     again = Agent.load(tmp_path / "agent")
     assert same_weights(learnt.policy, again.policy)
     env = CodeObservations(Signal(length=7), world.vqvae)
-    played = play_episodes(env, again, 2, seed=0)
+    played = play_episodes([env], again, 2, seed=0)
     assert played.lengths == (4, 4), "7 frames are 4 latent steps of 2, the last of them cut short"
 
 
@@ -234,11 +234,27 @@ def test_episodes_are_counted_whole_and_meet_the_same_seeds() -> None:
             return super().reset(seed=seed)
 
     always: Callable[[Any], list[int]] = lambda frames: [1 for _ in frames]  # noqa: E731
-    played = play_episodes(Seeded(length=5), always, 3, seed=10)
+    played = play_episodes([Seeded(length=5)], always, 3, seed=10)
     assert seen == [10, 11, 12]
     assert played.lengths == (5, 5, 5)
-    assert played == play_episodes(Signal(length=5), always, 3, seed=10)
-    assert play_episodes(Signal(length=50), always, 2, seed=0, longest=7).lengths == (7, 7)
+    assert played == play_episodes([Signal(length=5)], always, 3, seed=10)
+    assert play_episodes([Signal(length=50)], always, 2, seed=0, longest=7).lengths == (7, 7)
+
+
+def test_episodes_side_by_side_are_those_one_by_one() -> None:
+    class Uneven(Signal):
+        """Its episodes have 3 to 9 steps."""
+
+        def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
+            self.length = 3 + int(seed or 0) * 5 % 7
+            return super().reset(seed=seed)
+
+    seen: Callable[[Any], list[int]] = lambda frames: [int(frame.any()) for frame in frames]  # noqa: E731
+    alone, together = (play_episodes([Uneven() for _ in range(count)], seen, 11, seed=4) for count in (1, 4))
+    assert alone == together
+    assert set(alone.lengths) == {3 + seed * 5 % 7 for seed in range(4, 15)}
+    assert alone.returns == alone.lengths
+    assert play_episodes([Uneven() for _ in range(20)], seen, 11, seed=4) == alone
 
 
 def test_the_interval_holds_the_true_mean_about_as_often_as_it_says() -> None:

@@ -44,7 +44,7 @@ def results(path: Path, seed: int, dream: float, env: str = "TinyWorld") -> Path
 
 def test_results_of_both_scripts_come_into_one_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = results(tmp_path / "results.json", 0, 4.0)
-    played = [{"agent": 1.0, "control": 5.0, "random": 0.0, "best": 20.0}, {"agent": 8.0, "control": 10.0}]
+    played = [{"agent": 1.0, "control": 5.0, "random": 0.0, BEST: 20.0}, {"agent": 8.0, "control": 10.0}]
     rounds = [{"returns": {name: {"mean_return": mean} for name, mean in each.items()}} for each in played]
     log = {"settings": {"record.env": "TinyWorld", "agent.seed": 1}, "rounds": [*rounds, {"episodes": {}}]}
     (tmp_path / "rounds.json").write_text(json.dumps(log))

@@ -249,7 +249,7 @@ KILLS: tuple[tuple[Any, str, int], ...] = (
     (Trainer, "_after_step", 5),  # in the prior
     (Agent, "save", 1),  # at the end of learning
     (Agent, "save", 2),  # at the end of learning in the perfect dream
-    (script, "play", 2),  # between the agents
+    (train_agent, "play", 2),  # between the agents
     (StoreWriter, "add", 2),  # while the agent records
     (Trainer, "_after_step", 4),  # in the prior of round 1
     (RoundLog, "add", 1),  # after it, before that is noted

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Act = Callable[[NDArray[np.uint8]], Any]
-"""Actions (b, ...) for frames (b, h, w, 3)."""
+"""Actions (b, ...) for observations (b, ...): frames (b, h, w, 3) or codes (b, h, w)."""
 _RESAMPLES = 10_000
 
 
@@ -66,23 +66,30 @@ def cells(figures: Mapping[str, Any]) -> tuple[str, ...]:
     return (f"{figures['mean_return']:.2f}", f"[{low:.2f}, {high:.2f}]", f"{figures['mean_length']:.1f}")
 
 
-def play_episodes(env: Any, act: Act, episodes: int, seed: int, longest: int = 1000) -> Returns:
+def play_episodes(envs: Sequence[Any], act: Act, episodes: int, seed: int, longest: int = 1000) -> Returns:
     """Plays whole episodes; episode i is reset with seed + i.
 
     Args:
-        env: a Gymnasium env whose observation is the frame (h, w, 3).
+        envs: Gymnasium envs in which the episodes go on side by side; what they observe goes to `act` as one batch.
         act: the agent.
         episodes: how many.
         seed: of the first.
         longest: steps after which an episode is cut.
     """
-    returns, lengths = [], []
-    for index in range(episodes):
-        frame, _ = env.reset(seed=seed + index)
-        total, length, over = 0.0, 0, False
-        while not over and length < longest:
-            frame, reward, terminated, truncated, _ = env.step(act(frame[None])[0])
-            total, length, over = total + float(reward), length + 1, terminated or truncated
-        returns.append(total)
-        lengths.append(length)
-    return Returns(tuple(returns), tuple(lengths))
+    totals, lengths = np.zeros(episodes), np.zeros(episodes, int)
+    waiting = iter(range(episodes))
+    playing = [[env, index, env.reset(seed=seed + index)[0]] for env, index in zip(envs, waiting, strict=False)]
+    while playing:
+        # Copies: some environments draw every frame into the same array.
+        actions = act(np.stack([observation for *_, observation in playing]))
+        for place, action in zip(playing, actions, strict=True):
+            env, index, _ = place
+            place[2], reward, terminated, truncated, _ = env.step(action)
+            totals[index] += float(reward)
+            lengths[index] += 1
+            if terminated or truncated or lengths[index] == longest:
+                place[1] = next(waiting, None)
+                if place[1] is not None:
+                    place[2] = env.reset(seed=seed + place[1])[0]
+        playing = [place for place in playing if place[1] is not None]
+    return Returns(tuple(totals.tolist()), tuple(lengths.tolist()))

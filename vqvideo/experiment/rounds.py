@@ -183,8 +183,8 @@ def round_table(rounds: list[Figures]) -> str:
             played = figures["returns"]
             cells = returns.cells(played["agent"]), f"{played['agent, greedy']['mean_return']:.2f}"
             rows.append((f"round {figures['round']}", frames, *cells[0], cells[1], *_beside_control(rounds, played)))
-    if "best" in first:
-        rows.append(("best possible", "", *returns.cells(first["best"]), "", "", ""))
+    if "best possible" in first:
+        rows.append(("best possible", "", *returns.cells(first["best possible"]), "", "", ""))
     return table(("agent", "real frames", *returns.HEADS, "greedy", "perfect dream", "share of its gain"), rows)
 
 
