@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from tiny_models import tiny_world
 
 from vqvideo.adapters.sb3 import SB3VecEnv
 from vqvideo.errors import InputError
+from vqvideo.imagined_env.sights import sight
 from vqvideo.models.tokenizer.vqvae import VQVAE
 from vqvideo.world import WorldModel
 
@@ -70,3 +71,5 @@ def test_codes_are_not_drawn_and_nothing_else_is_observed() -> None:
         dreams(observe="codes", render_mode="rgb_array")
     with pytest.raises(InputError, match="observe is 'code': did you mean codes"):
         dreams(observe="code")
+    with pytest.raises(InputError, match="an exported world shows its frames only"):
+        sight(cast("WorldModel", object()), "codes")

@@ -78,7 +78,7 @@ class CodeSight(Sight):
         return starts.state.prior.codes
 
     def advance(self, state: WorldState, actions: Tensor, sampling: Sampling, random: RowStreams) -> Seen:
-        found, state = self.world.advance_blind(state, actions, sampling, random)
+        found, state = self.world.advance_unseen(state, actions, sampling, random)
         nothing = torch.empty(
             len(actions), 0, 3, *self.world.vqvae.frame_size, dtype=torch.uint8, device=actions.device
         )
@@ -98,4 +98,6 @@ def sight(world: Imaginer, observe: str) -> Sight:
     """The sight of that name. InputError if there is none."""
     if observe not in SIGHTS:
         raise InputError(f"observe is {observe!r}: {suggest(observe, SIGHTS)}")
+    if observe == "codes" and not hasattr(world, "advance_unseen"):
+        raise InputError("observe is 'codes', but an exported world shows its frames only: take observe='frames'")
     return SIGHTS[observe](world)

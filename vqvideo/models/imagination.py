@@ -227,7 +227,7 @@ class Imaginer(nn.Module):
         step = WorldStep(frames, imagined.codes, imagined.reward, imagined.termination, imagined.entropy)
         return step, WorldState(prior, TimeState(tuple(past), fresh))
 
-    def advance_blind(
+    def advance_unseen(
         self, state: WorldState, actions: Tensor, sampling: Sampling, generator: Randomness = None
     ) -> tuple[PriorStep, WorldState]:
         """As `advance`, without frames: whoever goes on from there cannot look again, as the decoder misses steps."""
