@@ -5,8 +5,9 @@
     python scripts/play.py --world runs/my_run/world --no-real the dream alone
     python scripts/play.py --record data/played                keeps what you played in the real environment
 
-Open the address that it prints. Ctrl-C ends it. The world is computed here, so it may be too large for a browser; one
-that is not can also become a page without a server: scripts/export_web.py.
+Open the address that it prints; Ctrl-C ends it. From another machine the safest way in is ssh -L 8000:localhost:8000.
+The world is computed here, so it may be too large for a browser; one that is not can also become a page that needs no
+server: python scripts/export_web.py.
 """
 
 from __future__ import annotations
