@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,9 @@ import torch
 import yaml
 from processes import launch
 from videos import moving_frames, write_video
+
+from vqvideo.export import runtime as page_runtime
+from vqvideo.play import server
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -115,6 +119,22 @@ FLAGS: Mapping[str, list[str]] = {
     "bakeoff_prior": ["--context", "2", "--horizon", "3", "--clips", "2"],
     "benchmark": ["--quick"],
     "improve": ["--improve.rounds", "1"],
+    "report": [
+        "--clips",
+        "2",
+        "--shown",
+        "1",
+        "--context",
+        "2",
+        "--horizon",
+        "3",
+        "--teacher-steps",
+        "3",
+        "--threads",
+        "1",
+    ],
+    "export_web": ["--starts", "2"],
+    "play": ["--port", "0", "--threads", "1", "--no-real"],
 }
 """What makes a command of the README small, beside settings."""
 
@@ -183,6 +203,9 @@ def outcomes(home: Path) -> dict[str, str]:
     """All commands in the order of the page: later ones need what earlier ones made."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(home)
+        # A server would not end, and a browser's runtime would be fetched.
+        monkeypatch.setattr(server, "runner", lambda app, size: SimpleNamespace(run=lambda sockets: None))
+        monkeypatch.setattr(page_runtime, "runtime", lambda given: dict.fromkeys(page_runtime.FILES, b"-"))
         return {command: typed(command, home, monkeypatch) for command in COMMANDS}
 
 
