@@ -1,4 +1,11 @@
-"""What page and server say to each other."""
+"""What page and server say to each other, over one websocket.
+
+The page sends JSON text: a `Start`, then one `Step` after the other, each after the answer to the one before, with
+their "type" beside their fields. The server sends {"type": "ready"} once; {"type": "error", "message", "fatal"} for
+what it cannot do; and bytes, see `packed`, for a dream that has "started" and for each "step" of it: frames, and the
+"reward", "termination" and "entropy" of the step. With a real game beside the dream come its frames too,
+"real_reward", "real_ended", how it ended ("real_end"), or why it broke down ("real_error").
+"""
 
 from __future__ import annotations
 
