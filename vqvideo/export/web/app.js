@@ -1,7 +1,7 @@
 // The page: joins engine, player, controls and screens, and keeps the address in step with what is chosen.
 
 import { animatedPng } from "./animated-png.js";
-import { Controls, shownKeys } from "./controls.js";
+import { Controls } from "./controls.js";
 import { Player } from "./player.js";
 import { Meter, Screen } from "./screen.js";
 
@@ -229,8 +229,6 @@ class Page {
     // A slider that was dragged does not keep the arrow keys from the game.
     addEventListener("pointerup", ({ target }) => target.matches?.("input[type=range]") && target.blur());
     document.addEventListener("visibilitychange", () => document.hidden && this.controls.release());
-    const bound = this.site.controls.keys.map((binding) => `${shownKeys(binding)} ${binding.label}`);
-    find("keys-help").textContent = bound.length ? `; ${bound.join(", ")}` : "";
   }
 
   _replay(on) {

@@ -34,11 +34,6 @@ export function keyName(event, bindings) {
   return bound(name) ? name : bound(ALIASES[name]) ? ALIASES[name] : null;
 }
 
-/** The keys of a binding, to be read. */
-export function shownKeys({ keys }) {
-  return keys.map((name) => SHOWN[name] ?? name).join(" + ");
-}
-
 export class Controls {
   /** Fills the pad with touch buttons and the folded part with sliders; listens to the keyboard. */
   constructor({ columns, keys }, pad, folded) {
@@ -90,8 +85,7 @@ export class Controls {
   }
 
   _show() {
-    const down = heldBindings(this.bindings, this.held);
-    for (const [binding, button] of this._buttons) button.classList.toggle("held", down.includes(binding));
+    for (const [{ keys }, button] of this._buttons) button.classList.toggle("held", keys.every((key) => this.held.has(key)));
   }
 
   _fillPad(pad) {
@@ -99,7 +93,10 @@ export class Controls {
     const cross = document.createElement("div");
     cross.className = "cross";
     if (arrows.length) pad.append(cross);
+    const single = (key) => this.bindings.some(({ keys }) => keys.length === 1 && keys[0] === key);
     for (const binding of this.bindings) {
+      // Several buttons are held together as several keys are.
+      if (binding.keys.length > 1 && binding.keys.every(single)) continue;
       const button = this._button(binding);
       this._buttons.set(binding, button);
       (arrows.includes(binding) ? cross : pad).append(button);
@@ -109,7 +106,7 @@ export class Controls {
   _button(binding) {
     const button = document.createElement("button");
     const key = document.createElement("kbd");
-    key.textContent = shownKeys(binding);
+    key.textContent = binding.keys.map((name) => SHOWN[name] ?? name).join(" + ");
     button.type = "button";
     button.className = binding.keys.length === 1 ? binding.keys[0] : "";
     button.append(binding.label, key);
