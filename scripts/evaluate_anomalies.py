@@ -48,6 +48,8 @@ class Options(Source):
     """Latent steps from then on."""
     rate: float = 0.005
     """Share of the steps of normal episodes that may be false alarms."""
+    made: bool = True
+    """Make anomalies of the recorded episodes."""
     play: bool = True
     """Play the episodes again in the real environment, with faults, and films of other ones."""
     played: int = 8
@@ -125,7 +127,7 @@ def run(options: Options, trials: Trials, store: Store, episodes: Sequence[Episo
 
     from vqvideo.evaluation.made_anomalies import Anomaly, suite
 
-    made: list[Anomaly] = suite(store.meta.action_space)
+    made: list[Anomaly] = suite(store.meta.action_space) if options.made else []
     if options.play and not store.meta.imported:
         from vqvideo.scripts.anomaly_films import faulty, strangers
 
@@ -134,6 +136,8 @@ def run(options: Options, trials: Trials, store: Store, episodes: Sequence[Episo
             *faulty(store.meta, episodes, trials.cases, options.played),
             *strangers(options.others, store.meta, count, options.seed),
         ]
+    if not made:
+        raise InputError("nothing to look for: leave out --no-made or --no-play, or name a store that was not imported")
     found = []
     for anomaly in tqdm(made, unit="anomaly", leave=False):
         trial = trials.run(anomaly)

@@ -40,6 +40,8 @@ def main() -> None:
         """Folders of trained tokenizers; by default the experiment's, unless worlds are named."""
         worlds: tuple[str, ...] = ()
         """Folders of world models, or names of those that come along; needs vqvideo[codec]."""
+        crf: tuple[int, int] = (0, 63)
+        """Only settings of codecs whose constant rate factors lie between these: near one PSNR, a part is enough."""
         frechet: bool = False
         """Also Fréchet distances of files and codecs; needs vqvideo[perceptual], and takes some minutes more."""
         episodes: int = 10
@@ -70,7 +72,7 @@ def main() -> None:
     store = Store.open(options.record.folder)
     models = options.models or (() if options.worlds else (vqvae_folder(options),))
     net = Lite0Features() if options.frechet else None
-    found, files = measure(store, models, options.episodes, options.table_episodes, options.worlds, net)
+    found, files = measure(store, models, options.episodes, options.table_episodes, options.worlds, options.crf, net)
     print(tables(found))
     print(*map(of_files, files), sep="\n")
     out = options.out or options.folder / "rate_distortion"

@@ -10,14 +10,18 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from processes import ROOT, run
-from reliability import crashes, damage, kills
+from reliability import codec, crashes, damage, kills
 from reliability.guarantees import GUARANTEES
 from reliability.outcome import Experiment, Guarantee, Outcome
 
+from vqvideo.codec import container, samplers
+from vqvideo.codec.tables import tables
 from vqvideo.errors import InputError
 from vqvideo.storage import checkpoint, files
 from vqvideo.training import trainer
@@ -157,3 +161,28 @@ def test_files_that_are_not_checked_are_reported(
 
     monkeypatch.setattr(damage, "tried", broken_from_now_on)
     assert reported(experiment(tmp_path, 400, 0), *words)
+
+
+def tables_that_differ(logits: torch.Tensor) -> Any:
+    return tables(logits + torch.rand_like(logits))
+
+
+@pytest.mark.parametrize(
+    ("experiment", "trials", "module", "name", "broken"),
+    [
+        (codec.damaged, 70, container, "zlib", SimpleNamespace(crc32=lambda *_: 0)),
+        (codec.round_trips, 8, samplers, "tables", tables_that_differ),
+    ],
+    ids=["checksums", "tables"],
+)
+def test_a_codec_that_loses_something_is_reported(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    experiment: Experiment,
+    trials: int,
+    module: Any,
+    name: str,
+    broken: Any,
+) -> None:
+    monkeypatch.setattr(module, name, broken)
+    assert experiment(tmp_path, trials, 0).failures

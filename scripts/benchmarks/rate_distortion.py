@@ -135,6 +135,7 @@ def measure(
     episodes: int,
     table_episodes: int,
     worlds: Sequence[str] = (),
+    crf: tuple[int, int] = (0, 63),
     net: Lite0Features | None = None,
 ) -> tuple[RateDistortion, list[Coded]]:
     """Everything: the tokenizers in `folders`, then all settings of all codecs that are possible at this frame size.
@@ -145,6 +146,7 @@ def measure(
         episodes: held-out episodes, spread over the split.
         table_episodes: training episodes, likewise.
         worlds: names or folders of world models, whose real files are measured.
+        crf: only settings of codecs whose rate factors lie between these.
         net: for Fréchet distances of files and codecs.
 
     Returns:
@@ -170,6 +172,8 @@ def measure(
         possible = [codec for codec in codecs if codec.takes(h, w)]
         if not possible:
             logger.warning("%s does not take frames of %dx%d: it is left out", family, w, h)
+        possible = [codec for codec in possible if crf[0] <= codec.crf <= crf[1]]
+        if not possible:
             continue
         logger.info("encoding with %s, %d settings", family, len(possible))
         peers[family] = list(codec_points(clips, family, possible, fps, net))
