@@ -54,6 +54,7 @@ def export_web(options: Options) -> None:
     from vqvideo.export.page import world_fields
     from vqvideo.export.site import write_site
     from vqvideo.export.site_starts import starts
+    from vqvideo.export.writing import check_exportable
     from vqvideo.storage.files import standing
 
     if options.sampling.top_k:
@@ -63,6 +64,7 @@ def export_web(options: Options) -> None:
     runtime_files = runtime.runtime(options.runtime)
     world, store = options.find()
     world = world.float().cpu().eval()
+    check_exportable(world)
     clips = clips_to_dream(world, store, context=options.context, length=options.length)
     fields = world_fields(world, options.sampling, controls(world))
     chosen = starts(world, clips, options.starts, options.context)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,4 +82,16 @@ def test_without_a_runtime_nothing_is_computed(home: Path, called: Called, monke
     monkeypatch.chdir(home)
     code, shown = called(export_web.main, "--world", "carracing", "--runtime", home)
     assert (code, "expected the unpacked npm package onnxruntime-web@" in shown) == (2, True)
+    assert not (home / "site").exists()
+
+
+@pytest.mark.parametrize("missing", ["onnx", "onnxruntime"])
+def test_the_extra_that_is_missing_is_named(
+    home: Path, called: Called, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    tiny_world().save_pretrained("world")
+    tiny_store(home / "data")
+    monkeypatch.setitem(sys.modules, missing, None)
+    code, shown = called(export_web.main, *WORDS)
+    assert (code, "pip install 'vqvideo[onnx]'" in shown) == (2, True)
     assert not (home / "site").exists()

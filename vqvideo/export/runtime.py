@@ -13,7 +13,7 @@ import tempfile
 from importlib import resources
 from pathlib import Path
 
-from vqvideo.errors import InputError
+from vqvideo.errors import InputError, MissingExtraError
 from vqvideo.storage import files
 from vqvideo.storage.files import FileRecord
 
@@ -57,8 +57,15 @@ def _checked(path: Path, record: FileRecord) -> bytes:
 
 
 def licences() -> dict[str, bytes]:
-    """The licence of the runtime, and those of what it is made of."""
-    home = resources.files("onnxruntime")
+    """The licence of the runtime, and those of what it is made of.
+
+    Raises:
+        MissingExtraError: onnxruntime is not installed.
+    """
+    try:
+        home = resources.files("onnxruntime")
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error, "onnx") from error
     return {f"ort-{name}": home.joinpath(name).read_bytes() for name in LICENCES if home.joinpath(name).is_file()}
 
 

@@ -43,7 +43,7 @@ export class Dreamer {
   async _advance(codes, actions, { temperature = 1, top_p = 1, guidance = 1 }) {
     const guided = this.acts && this.model.can_guide && guidance !== 0 && guidance !== 1;
     const rows = guided ? 2 : 1;
-    const twice = (tensor) => (guided ? this._tensor(tensor.type, [...tensor.data, ...tensor.data], [2, ...tensor.dims.slice(1)]) : tensor);
+    const twice = (tensor) => (guided ? this._twice(tensor) : tensor);
     const drawn = noise(this.seed, this.steps, this.model.noise);
     const feeds = {
       codes: twice(codes),
@@ -59,7 +59,7 @@ export class Dreamer {
       feeds.known = this._tensor("bool", known, [rows]);
       feeds.actions = twice(this._tensor("float32", actions.flat(), [1, actions.length, actions[0].length]));
     }
-    for (const [name, tensor] of Object.entries(this.prior)) feeds[name] = guided ? twice(tensor) : tensor;
+    for (const [name, tensor] of Object.entries(this.prior)) feeds[name] = twice(tensor);
     const { step } = this.model.graphs;
     const out = await this.sessions.step.run(feeds, step.outputs.filter((name) => name !== "logits"));
     const state = Object.keys(step.state).map((name) => [name, guided ? this._first(out[`next.${name}`]) : out[`next.${name}`]]);
@@ -82,6 +82,14 @@ export class Dreamer {
   /** The first row of a tensor. */
   _first({ type, data, dims }) {
     return this._tensor(type, data.slice(0, data.length / dims[0]), [1, ...dims.slice(1)]);
+  }
+
+  /** One row as two. */
+  _twice({ type, data, dims }) {
+    const both = new ARRAYS[type](2 * data.length);
+    both.set(data);
+    both.set(data, data.length);
+    return new this.ort.Tensor(type, both, [2, ...dims.slice(1)]);
   }
 
   _tensor(type, data, dims) {
