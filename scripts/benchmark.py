@@ -7,6 +7,7 @@
     python scripts/benchmark.py imagine --world runs/car_racing/world
     python scripts/benchmark.py env                             what an imagined environment costs over its world
     python scripts/benchmark.py env --world runs/tiny_world/world --store data/tiny_world
+    python scripts/benchmark.py export                          dreams by ONNX Runtime beside torch, on one thread
     python scripts/benchmark.py sizes                           what frames of 64 to 256 pixels cost: some five minutes
     python scripts/benchmark.py steps                           where the time of trainings and dreams goes: a minute
     python scripts/benchmark.py store                           what imports and large stores take: three minutes
@@ -32,6 +33,7 @@ def main() -> None:
     """Reads the command line, measures, prints and writes."""
     from vqvideo.scripts.benchmarks.busy import BusyBenchmark
     from vqvideo.scripts.benchmarks.env import EnvBenchmark
+    from vqvideo.scripts.benchmarks.export import ExportBenchmark
     from vqvideo.scripts.benchmarks.imagine import ImagineBenchmark
     from vqvideo.scripts.benchmarks.sizes import SizesBenchmark
     from vqvideo.scripts.benchmarks.steps import StepsBenchmark
@@ -43,6 +45,7 @@ def main() -> None:
         "tokenizer": TokenizerBenchmark,
         "imagine": ImagineBenchmark,
         "env": EnvBenchmark,
+        "export": ExportBenchmark,
         "sizes": SizesBenchmark,
         "steps": StepsBenchmark,
         "busy": BusyBenchmark,

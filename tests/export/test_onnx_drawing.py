@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
-from vqvideo.export.graph_sampling import sampled
+from vqvideo.export.graph_sampling import group_size, later_numbers, sampled
 from vqvideo.export.noise import keys, noise, uniform
 from vqvideo.models.prior.sampling import keep_top_p
 
@@ -47,6 +48,12 @@ def test_numbers_are_spread_evenly_over_places_steps_and_seeds() -> None:
     assert abs(np.corrcoef(u[:, :-1].ravel(), u[:, 1:].ravel())[0, 1]) < 0.02
 
 
+def drawn(logits: Tensor, p: Tensor, numbers: Tensor, temperature: float, top_p: float) -> Tensor:
+    """As a graph draws."""
+    how = torch.tensor(temperature), torch.tensor(top_p), group_size(p.shape[1])
+    return sampled(logits, p, numbers, *how, *later_numbers())
+
+
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (1.0, 0.9), (0.5, 0.6), (2.0, 0.05), (1e-6, 0.9)])
 @pytest.mark.parametrize("k", [24, 23])
 def test_codes_come_as_often_as_their_probability_in_the_nucleus(k: int, temperature: float, top_p: float) -> None:
@@ -55,8 +62,7 @@ def test_codes_come_as_often_as_their_probability_in_the_nucleus(k: int, tempera
     count = 20_000
     numbers = torch.from_numpy(noise(keys([1]), np.array([0]), count)[0]).long()
     rows = logits.expand(count, -1)
-    group = 4 if k == 24 else 1
-    codes = sampled(rows, rows.softmax(-1), numbers, torch.tensor(temperature), torch.tensor(top_p), group)
+    codes = drawn(rows, rows.softmax(-1), numbers, temperature, top_p)
     shares = np.bincount(codes.numpy(), minlength=k) / count
     assert shares == pytest.approx(expected, abs=5 * (0.25 / count) ** 0.5)
     assert (shares[expected == 0] == 0).all()
@@ -64,11 +70,11 @@ def test_codes_come_as_often_as_their_probability_in_the_nucleus(k: int, tempera
 
 def test_temperature_0_takes_the_likeliest_code_and_the_first_of_equal_ones() -> None:
     logits = torch.tensor([[0.0, 2.0, 2.0, 1.0]])
-    codes = sampled(logits, logits.softmax(-1), torch.tensor([2**31 - 1]), torch.tensor(0.0), torch.tensor(0.9), 2)
+    codes = drawn(logits, logits.softmax(-1), torch.tensor([2**31 - 1]), 0.0, 0.9)
     assert codes.tolist() == [1]
 
 
 def test_the_largest_number_never_leads_to_a_code_that_cannot_be() -> None:
     p = torch.tensor([[0.5, 0.5, 0.0, 0.0]])
-    codes = sampled(p.log(), p, torch.tensor([2**31 - 1]), torch.tensor(1.0), torch.tensor(1.0), 2)
+    codes = drawn(p.log(), p, torch.tensor([2**31 - 1]), 1.0, 1.0)
     assert codes.tolist() == [1]

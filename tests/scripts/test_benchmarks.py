@@ -124,6 +124,26 @@ def test_an_environment_is_measured_beside_its_bare_world(
     assert env["steps_per_s"] * env["seconds"] == pytest.approx(env["streams"])
 
 
+def test_an_exported_world_is_measured_beside_torch_and_another_tree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnx")
+    monkeypatch.setenv("VQVIDEO_WORLDS", str(tmp_path))
+    tiny_world().save_pretrained(tmp_path / "tiny")
+    tiny_store(tmp_path / "tiny" / "starts", steps=8)
+    words = ("export", "--world", "tiny", "--other", str(Path(__file__).parents[2]))
+    printed, record = measured(monkeypatch, capsys, tmp_path / "figures.json", *words)
+    assert "x other tree" in printed
+    torch_, exported, other = record["results"]["dreams"]
+    assert [one["contestant"] for one in (torch_, exported, other)] == [
+        "torch",
+        "onnxruntime int8",
+        "torch, other tree",
+    ]
+    assert exported["frames_per_s"] * exported["seconds"] == pytest.approx(2)
+    assert exported["over_torch"]["of_medians"] == pytest.approx(torch_["seconds"] / exported["seconds"])
+
+
 def test_the_costs_of_frame_sizes_stand_side_by_side(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
