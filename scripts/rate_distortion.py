@@ -11,6 +11,7 @@ Writes rate_distortion.json and rate_distortion.png.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from math import isnan
@@ -21,6 +22,7 @@ from vqvideo import cli
 from vqvideo.scripts.train_vqvae import CONFIG
 
 if TYPE_CHECKING:
+    from vqvideo.data.store import Store
     from vqvideo.scripts.benchmarks.coded import Coded
     from vqvideo.scripts.benchmarks.curves import Point, RateDistortion
 
@@ -60,11 +62,9 @@ def main() -> None:
     from vqvideo.errors import at_least
     from vqvideo.experiment.config import vqvae_folder
     from vqvideo.models.tokenizer.features import Lite0Features
-    from vqvideo.scripts.benchmarks.plots import plot_rate_distortion
     from vqvideo.scripts.benchmarks.rate_distortion import measure
-    from vqvideo.scripts.benchmarks.results import write_figures
     from vqvideo.scripts.fidelity_plot import require_matplotlib
-    from vqvideo.training.hardware import configure_threads, hardware, versions
+    from vqvideo.training.hardware import configure_threads
 
     at_least(options, "--", episodes=1, table_episodes=0)
     require_matplotlib()
@@ -76,7 +76,15 @@ def main() -> None:
     print(tables(found))
     print(*map(of_files, files), sep="\n")
     out = options.out or options.folder / "rate_distortion"
-    picture, figures = out / "rate_distortion.png", options.json or out / "rate_distortion.json"
+    write(found, files, store, out / "rate_distortion.png", options.json or out / "rate_distortion.json")
+
+
+def write(found: RateDistortion, files: Sequence[Coded], store: Store, picture: Path, figures: Path) -> None:
+    """Writes the plot and the figures."""
+    from vqvideo.scripts.benchmarks.plots import plot_rate_distortion
+    from vqvideo.scripts.benchmarks.results import write_figures
+    from vqvideo.training.hardware import hardware, versions
+
     record = {
         "store": str(store.path),
         "store_digest": store.digest,
