@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,12 +15,11 @@ from vqvideo.errors import InputError, at_least
 from vqvideo.scripts.benchmarks.subject import Benchmark, check_streams
 
 if TYPE_CHECKING:
-    from vqvideo.export.starts import StartFrames
     from vqvideo.scripts.benchmarks.report import Report
     from vqvideo.scripts.benchmarks.timing import Work
-    from vqvideo.world import WorldModel
 
 TORCH, OLD = "torch", "torch, other tree"
+ROOT = Path(__file__).parents[2]
 COLUMNS = ("streams, contestant", "frames/s", "quartiles", "ms/step", "x torch", "x other tree")
 _OTHER = """
 import sys
@@ -48,7 +47,10 @@ class ExportBenchmark(Benchmark):
     world: str = "carracing"
     """Name of a world that comes with vqvideo: dreams begin from its start clips."""
     other: Path | None = None
-    """Another checkout of vqvideo, whose torch takes part: `git worktree add ../before COMMIT` makes one."""
+    """Another checkout of vqvideo, whose torch takes part: `git worktree add ../before COMMIT` makes one. It dreams the
+    world of that name that comes with it, which may be another one; VQVIDEO_WORLDS=../before/vqvideo/pretrained lets
+    all dream that one.
+    """
     weights: tuple[str, ...] = ("fp32", "int8")
     """How weights are kept, a contestant each."""
     streams: tuple[int, ...] = (1, 16)
@@ -79,7 +81,7 @@ class ExportBenchmark(Benchmark):
             for weights in cfg.weights:
                 export_world(world, Path(folder, weights), weights=weights, starts=starts)  # type: ignore[arg-type]
             records = [
-                record for streams in cfg.streams for record in cfg._records(world, starts, Path(folder), streams)
+                record for streams in cfg.streams for record in cfg._records(world.stride, Path(folder), streams)
             ]
         title = f"dreams of {self.world}, sampled and decoded, 1 thread"
         report.tables.append(Table(title, COLUMNS, [_row(record) for record in records]))
@@ -87,21 +89,25 @@ class ExportBenchmark(Benchmark):
         report.notes.append(instruction_sets())
         return report
 
-    def _records(self, world: WorldModel, starts: StartFrames, folder: Path, streams: int) -> list[dict[str, Any]]:
+    def _records(self, stride: int, folder: Path, streams: int) -> list[dict[str, Any]]:
         import torch
 
-        from vqvideo.scripts.benchmarks.timing import speed_ratio, take_turns, threads
+        from vqvideo.scripts.benchmarks.timing import speed_ratio, take_turns
 
-        works: dict[str, Work] = {TORCH: in_torch(world, starts, streams)}
-        works |= {f"onnxruntime {weights}": exported(folder / weights, streams) for weights in self.weights}
-        with threads(1), other_tree(self.other, self.world, streams) as other:
-            timings = take_turns(works | other, torch.device("cpu"), self.rounds, self.round_seconds)
+        works = {f"onnxruntime {weights}": exported(folder / weights, streams) for weights in self.weights}
+        # In processes of their own, for each has code of its own.
+        with ExitStack() as stack:
+            trees = {TORCH: ROOT, OLD: self.other}
+            torches = {
+                name: stack.enter_context(dreams_of(tree, self.world, streams)) for name, tree in trees.items() if tree
+            }
+            timings = take_turns(torches | works, torch.device("cpu"), self.rounds, self.round_seconds)
         return [
             {
                 "contestant": name,
                 "streams": streams,
                 **timing.to_json(),
-                "frames_per_s": streams * world.stride / timing.median,
+                "frames_per_s": streams * stride / timing.median,
                 **{key: asdict(speed_ratio(timing, timings[of])) for key, of in _OVER.items() if of in timings},
             }
             for name, timing in timings.items()
@@ -109,22 +115,6 @@ class ExportBenchmark(Benchmark):
 
 
 _OVER = {"over_torch": TORCH, "over_other": OLD}
-
-
-def in_torch(world: WorldModel, starts: StartFrames, streams: int) -> Work:
-    """Steps of a world in torch."""
-    import torch
-
-    rows = [i % len(starts.frames) for i in range(streams)]
-    length = 2 * world.stride
-    state = world.start(starts.frames[rows, : 1 + length], starts.actions[rows, :length])
-    still = torch.zeros(streams, world.stride, world.action_space.size)
-
-    def step() -> None:
-        nonlocal state
-        _, state = world.step(state, still)
-
-    return step
 
 
 def exported(folder: Path, streams: int) -> Work:
@@ -147,11 +137,8 @@ def exported(folder: Path, streams: int) -> Work:
 
 
 @contextmanager
-def other_tree(tree: Path | None, world: str, streams: int) -> Iterator[dict[str, Work]]:
-    """Steps by the code of another tree, in a process of its own that waits for its turns."""
-    if tree is None:
-        yield {}
-        return
+def dreams_of(tree: Path, world: str, streams: int) -> Iterator[Work]:
+    """Steps in torch by the code of a tree, in a process of its own that waits for its turns."""
     command = [sys.executable, "-c", _OTHER, str(tree.resolve()), world, str(streams)]
     with subprocess.Popen(command, cwd=tree, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
@@ -161,9 +148,9 @@ def other_tree(tree: Path | None, world: str, streams: int) -> Iterator[dict[str
         def step() -> None:
             print(file=lines, flush=True)
             if not answers.readline():
-                raise InputError(f"--other {tree}: its code ended, see above")
+                raise InputError(f"{tree}: its code ended, see above")
 
-        yield {OLD: step}
+        yield step
         lines.close()
 
 
