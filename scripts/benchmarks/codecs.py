@@ -113,6 +113,8 @@ class Codec(ABC):
             return
         if min(h, w) < self.smallest:
             raise InputError(f"{self.encoder} takes frames of {self.smallest} pixels a side or more, these are {w}x{h}")
+        if not ("420" in self.pixels and (h % 2 or w % 2)):
+            raise InputError(f"{self.encoder} is given frames of other sides than these, {w}x{h}: take multiples of 8")
         raise InputError(f"{self.pixels} takes even sides, these frames are {w}x{h}: choose yuv444p or pad them")
 
     def _packets(self, planes: list[np.ndarray], size: tuple[int, ...], fps: float) -> Iterator[av.Packet]:
@@ -178,6 +180,10 @@ class X265(Codec):
     @property
     def name(self) -> str:
         return f"{super().name}-chroma{self.chroma_offset:+d}"
+
+    def takes(self, h: int, w: int) -> bool:
+        # At 33 and 34 pixels a side the encoder that PyAV 18 brings corrupts its memory: it may end the whole process.
+        return super().takes(h, w) and h % 8 == 0 and w % 8 == 0
 
     def options(self) -> dict[str, str]:
         alone = "pools=none:frame-threads=1:log-level=none:info=0"

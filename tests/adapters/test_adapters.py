@@ -43,7 +43,7 @@ def torchrl(envs: Any) -> Any:
     ("name", "package", "extra"),
     [
         ("adapters.sb3", "stable_baselines3", "agent"),
-        ("agents.agent", "stable_baselines3", "agent"),
+        ("agents.views", "stable_baselines3", "agent"),
         ("agents.learning", "stable_baselines3", "agent"),
         ("adapters.torchrl", "torchrl", "torchrl"),
     ],

@@ -57,7 +57,7 @@ def playing(cwd: Path, *arguments: object) -> Iterator[tuple[str, subprocess.Pop
             raise AssertionError("".join(shown))
     finally:
         process.kill()
-        process.wait()
+        process.wait(timeout=60)
 
 
 def test_a_game_is_played_beside_the_dream_and_kept(tiny: list[object], tmp_path: Path) -> None:

@@ -177,7 +177,8 @@ class CodeClips(Dataset[dict[str, Tensor]]):
         fresh = frame >= _NEWEST * frame.max()
         once = fresh[self.windows]
         self.windows = _with_share(self.windows, once, newest)
-        more = int(fresh[self.windows].sum()) / max(1, int(once.sum()))
+        # Where no clip begins among the newest frames, none was repeated, and they count as all others.
+        more = int(fresh[self.windows].sum()) / int(once.sum()) if once.any() else 1.0
         self.windows = _with_share(self.windows, self._eventful()[self.windows], eventful)
         self.weights = self._weights(frame, np.where(fresh, more, 1.0))
 
