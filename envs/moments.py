@@ -33,7 +33,7 @@ class FromMoments(gymnasium.Wrapper):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
         if seed is not None:
             self.rng = np.random.default_rng(seed)
-        moment = self.moments[self.rng.integers(len(self.moments))]
+        moment = self.moments[int(self.rng.integers(len(self.moments)))]
         frame, info = self.env.reset(seed=moment.seed, options=options)
         over = False
         for action in moment.actions:

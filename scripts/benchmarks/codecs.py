@@ -137,21 +137,31 @@ class Codec(ABC):
 
 
 @dataclass(frozen=True)
-class X264(Codec):
-    """H.264 by x264, preset veryslow."""
+class NalCodec(Codec):
+    """A codec of NAL units that takes colours in full resolution."""
 
     pixels: str = "yuv444p"
     """Pixel format."""
     chroma_offset: int = 0
-    """Added to the quantizer of the colour planes: x264 chooses one that suits the eye, not RGB's PSNR."""
-
-    encoder = "libx264"
-    decoder = "h264"
-    formats = ("yuv444p", "yuv420p")
+    """Added to the quantizer of the colour planes: the encoders choose one that suits the eye, not RGB's PSNR."""
 
     @property
     def name(self) -> str:
         return f"{super().name}-chroma{self.chroma_offset:+d}"
+
+    @staticmethod
+    def units(packet: bytes) -> list[bytes]:
+        """The NAL units of a packet, without start codes."""
+        return [unit for unit in re.split(b"\x00\x00\x00?\x01", packet) if unit]
+
+
+@dataclass(frozen=True)
+class X264(NalCodec):
+    """H.264 by x264, preset veryslow."""
+
+    encoder = "libx264"
+    decoder = "h264"
+    formats = ("yuv444p", "yuv420p")
 
     def options(self) -> dict[str, str]:
         own = f"keyint=infinite:scenecut=0:threads=1:chroma-qp-offset={self.chroma_offset}"
@@ -159,30 +169,20 @@ class X264(Codec):
 
     def payload(self, packet: bytes) -> int:
         """NAL units without start codes, access unit delimiters and SEI, which holds x264's version as text."""
-        units = [unit for unit in re.split(b"\x00\x00\x00?\x01", packet) if unit]
-        return sum(len(unit) for unit in units if unit[0] & 31 not in (6, 9))
+        return sum(len(unit) for unit in self.units(packet) if unit[0] & 31 not in (6, 9))
 
 
 @dataclass(frozen=True)
-class X265(Codec):
+class X265(NalCodec):
     """H.265 by x265, preset veryslow."""
-
-    pixels: str = "yuv444p"
-    """Pixel format."""
-    chroma_offset: int = 0
-    """As x264's."""
 
     encoder = "libx265"
     decoder = "hevc"
     formats = ("yuv444p", "yuv420p", "yuv444p10le")
-    smallest = 32
-
-    @property
-    def name(self) -> str:
-        return f"{super().name}-chroma{self.chroma_offset:+d}"
+    smallest = 64
 
     def takes(self, h: int, w: int) -> bool:
-        # At 33 and 34 pixels a side the encoder that PyAV 18 brings corrupts its memory: it may end the whole process.
+        # At 33, 34 and 40 pixels a side the encoder of PyAV 18 corrupts its memory: it may end the whole process.
         return super().takes(h, w) and h % 8 == 0 and w % 8 == 0
 
     def options(self) -> dict[str, str]:
@@ -193,8 +193,7 @@ class X265(Codec):
 
     def payload(self, packet: bytes) -> int:
         """NAL units without start codes, access unit delimiters and SEI."""
-        units = [unit for unit in re.split(b"\x00\x00\x00?\x01", packet) if unit]
-        return sum(len(unit) for unit in units if unit[0] >> 1 & 63 not in (35, 39, 40))
+        return sum(len(unit) for unit in self.units(packet) if unit[0] >> 1 & 63 not in (35, 39, 40))
 
 
 @dataclass(frozen=True)
