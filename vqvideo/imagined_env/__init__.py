@@ -10,13 +10,14 @@ envs = gymnasium.make_vec("vqvideo/Imagined-v0", num_envs=16, world="runs/car_ra
 
 import gymnasium
 
-from vqvideo.imagined_env.batch import RewardFunction, no_reward
+from vqvideo.imagined_env.batch import DivergedError, RewardFunction, no_reward
 from vqvideo.imagined_env.single import ImaginedEnv
 from vqvideo.imagined_env.starts import Beginnings, Starts, StartsLike
 from vqvideo.imagined_env.vector import ImaginedVectorEnv, NotResetError
 
 __all__ = [
     "Beginnings",
+    "DivergedError",
     "ImaginedEnv",
     "ImaginedVectorEnv",
     "NotResetError",

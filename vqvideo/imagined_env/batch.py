@@ -19,6 +19,11 @@ from vqvideo.models.imagination import Imaginer, WorldState, WorldStep
 from vqvideo.models.prior.sampling import Sampling
 from vqvideo.models.rows import RowStreams
 
+
+class DivergedError(InputError):
+    """A dream came to figures that are not finite."""
+
+
 RewardFunction: TypeAlias = Callable[[WorldStep], Tensor]
 """A reward (b,) made from what was imagined."""
 
@@ -32,6 +37,8 @@ class StepResult(NamedTuple):
     """(b,) bool, drawn from the probability that the model gives."""
     truncated: Tensor
     """(b,) bool: the horizon is reached, and the episode did not end by itself."""
+    diverged: Tensor
+    """(b,) bool: the reward, or a figure that the model gives, is not finite."""
     info: dict[str, Tensor]
     """What is seen beside the observation, `termination` and `entropy` (b,) as in `WorldStep`."""
 
@@ -118,8 +125,22 @@ class DreamBatch:
         self.steps = self.steps + going.mask
         terminated = drawn < step.termination
         truncated = (self.steps >= self.horizon) & ~terminated
+        reward = self.reward(step)
+        # The model's own reward is a mean of bins inside the recorded range: it can be NaN, but not too large.
+        figures = torch.stack([reward, step.reward, step.termination, step.entropy])
         info = {**seen, "entropy": step.entropy, "termination": step.termination}
-        return StepResult(self.reward(step), terminated, truncated, info)
+        return StepResult(reward, terminated, truncated, ~figures.isfinite().all(dim=0), info)
+
+    def divergence(self, result: StepResult, row: int) -> DivergedError:
+        """What to say of a row that diverged in a step."""
+        figures = {"reward": result.reward} | {name: result.info[name] for name in ("termination", "entropy")}
+        listed = ", ".join(f"{name} {float(values[row]):g}" for name, values in figures.items())
+        return DivergedError(
+            f"the dream of env {row} diverged in step {int(self.steps[row])} of its episode: {listed}, expected finite "
+            "numbers; what came before is sound, and reset begins anew. Look at what your own reward function returns, "
+            "if there is one; take the world in single precision (world.float()); or train its prior again, with a "
+            "smaller --prior.train.learning-rate"
+        )
 
 
 def no_reward(step: WorldStep) -> Tensor:

@@ -28,6 +28,11 @@ class Rows(NamedTuple):
         return cls(mask, mask.cpu().numpy())
 
     @classmethod
+    def read_all(cls, masks: Tensor) -> list[Rows]:
+        """As `read`, for several masks (m, n) in one wait."""
+        return [cls(mask, host) for mask, host in zip(masks, masks.cpu().numpy(), strict=True)]
+
+    @classmethod
     def of(cls, host: NDArray[np.bool_], device: torch.device) -> Rows:
         """The rows where a mask on the host is True."""
         return cls(torch.as_tensor(host, device=device), host)

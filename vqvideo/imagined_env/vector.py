@@ -156,6 +156,8 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         Raises:
             NotResetError: there was no reset before, or, with autoreset disabled, an env is over.
             InputError: an action is not in its space; names the env. Nothing has happened then.
+            DivergedError: a reward, or what the model gives, is not finite; names the env and its step. It is an
+                InputError, and a reset begins anew.
         """
         return self.step_flat(self._actions.flat(actions, ~self._beginning()))
 
@@ -171,7 +173,9 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         result = self.dreams.step(flat, going)
         terminated, truncated = result.terminated & going.mask, result.truncated & going.mask
         # The one wait of a step: from here on the host knows all that it decides by.
-        over = Rows.read(terminated | truncated)
+        over, diverged = Rows.read_all(torch.stack([terminated | truncated, result.diverged & going.mask]))
+        if diverged.any():
+            raise self.dreams.divergence(result, int(diverged.host.argmax()))
         rewards = result.reward
         if self.autoreset_mode == AutoresetMode.SAME_STEP:
             # The observation is the first of the next episode already: the last one of this goes into the infos.
@@ -179,7 +183,7 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
             beginning = over
         else:
             # A row that begins anew in this step has taken no action, and so earns nothing.
-            rewards, infos = rewards * going.mask, infos_of(result.info, going)
+            rewards, infos = rewards.masked_fill(~going.mask, 0), infos_of(result.info, going)
             self._over = over
         if beginning.any():
             infos |= infos_of({"start": self.dreams.begin(beginning)}, beginning)

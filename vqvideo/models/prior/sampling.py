@@ -102,11 +102,12 @@ def draw(probability: Tensor, generator: Randomness = None) -> Tensor:
 def _inverse(cumulative: Tensor, u: Tensor) -> Tensor:
     """Codes (...) of cumulative sums (..., k) of probabilities at u (...).
 
-    In double precision: 24 random bits times the total could round up to the total itself, beyond the last code.
+    In double precision: 24 random bits times the total could round up to the total itself, beyond the last code. Of
+    sums that are not finite comes any code, but one that there is: on a GPU another one would end the whole process.
     """
     total = cumulative[..., -1:]
     at = torch.minimum((u[..., None] * total).to(total.dtype), torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(cumulative, at, right=True)[..., 0]
+    return torch.searchsorted(cumulative, at, right=True)[..., 0].clamp(max=cumulative.shape[-1] - 1)
 
 
 def draw_from_nucleus(probability: Tensor, p: float, generator: Randomness = None) -> Tensor:
@@ -143,7 +144,8 @@ def _in_nucleus(probability: Tensor, codes: Tensor, p: float) -> Tensor:
     inside = own[:, 0] > 1 - p + _ROUNDING
     unsure = (~inside).nonzero()[:, 0]
     rows = probability[unsure]
-    inside[unsure] = (rows * (rows > own[unsure])).sum(dim=-1) < p
+    # Not `< p`: what is not finite would be drawn again for ever.
+    inside[unsure] = ~((rows * (rows > own[unsure])).sum(dim=-1) >= p)
     return inside
 
 
