@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from vqvideo import cli
 from vqvideo.experiment.rounds import ImproveConfig
-from vqvideo.scripts.train_agent import CONFIG, judged, load, perfect_dreams
+from vqvideo.scripts.train_agent import CONFIG, CONTROL, DREAM, checkpoints_folder, judged, load, perfect_dreams
 
 if TYPE_CHECKING:
     from vqvideo.data.playing import Policy
@@ -161,11 +161,14 @@ def train_agent(turn: Round) -> Figures:
     """Trains the agent in the dream, on from that of the round before."""
     from vqvideo.agents.agent import Agent
     from vqvideo.agents.learning import learn_in_dream
+    from vqvideo.agents.run import AgentRun
     from vqvideo.experiment.rounds import agent_folder
 
     world, store = load(turn.cfg)
     first = Agent.load(agent_folder(turn.before)) if turn.before else None
-    learn_in_dream(world, store, turn.cfg.agent, turn.cfg.sampling, first=first).save(agent_folder(turn.cfg))
+    run = AgentRun(checkpoints_folder(turn.cfg, DREAM))
+    learn_in_dream(world, store, turn.cfg.agent, turn.cfg.sampling, first=first, run=run).save(agent_folder(turn.cfg))
+    run.forget()
     return {"imagined_steps": turn.cfg.agent.steps}
 
 
@@ -173,6 +176,7 @@ def train_control(turn: Round) -> Figures:
     """Trains the agent of the perfect dream, on from that of the round before, if that is asked for."""
     from vqvideo.agents.agent import Agent
     from vqvideo.agents.learning import learn_in_perfect_dream
+    from vqvideo.agents.run import AgentRun
     from vqvideo.agents.views import view_of
     from vqvideo.experiment.rounds import control_folder
 
@@ -181,7 +185,9 @@ def train_control(turn: Round) -> Figures:
     world, store = load(turn.cfg)
     first = Agent.load(control_folder(turn.before)) if turn.before else None
     make_env, view = perfect_dreams(turn.cfg, world, store), view_of(world.vqvae, turn.cfg.agent.observe)
-    learn_in_perfect_dream(make_env, view, turn.cfg.agent, first=first).save(control_folder(turn.cfg))
+    run = AgentRun(checkpoints_folder(turn.cfg, CONTROL))
+    learn_in_perfect_dream(make_env, view, turn.cfg.agent, first=first, run=run).save(control_folder(turn.cfg))
+    run.forget()
     return {"real_steps": turn.cfg.agent.steps}
 
 

@@ -7,14 +7,13 @@ Beside it stand random actions; the perfect dream, which is the same agent after
 begin and are cut as the dreams are; an agent that learnt in the real environment from as many frames as were recorded
 for the world model; and the best possible player, where one is known. Dream over perfect dream judges the world,
 perfect dream over best possible the agent. Needs a trained world: train_vqvae.py and train_prior.py with the same
---config.
+--config. Killed at any time, the same command goes on; after it is done, it begins anew.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -47,7 +46,7 @@ EVALUATION_SEED = 1_000_000
 
 
 def train_agent(cfg: Experiment, *, direct: bool = True, control: bool = True) -> dict[str, Any]:
-    """Learns, plays and compares; writes the agent to runs/<name>/agent.
+    """Learns, plays and compares; writes agent and results to runs/<name>/agent.
 
     Args:
         cfg: the settings.
@@ -55,9 +54,10 @@ def train_agent(cfg: Experiment, *, direct: bool = True, control: bool = True) -
         control: also train the agent of the perfect dream.
     """
     from vqvideo.agents.learning import learn_directly, learn_in_dream, learn_in_perfect_dream
+    from vqvideo.agents.run import AgentRun
     from vqvideo.agents.views import view_of
     from vqvideo.imagined_env.starts import check_same_spaces
-    from vqvideo.storage.files import check_writable
+    from vqvideo.storage.files import check_writable, write_file
     from vqvideo.training.hardware import configure_threads
 
     check_writable(cfg.folder / "agent")
@@ -67,15 +67,13 @@ def train_agent(cfg: Experiment, *, direct: bool = True, control: bool = True) -
         check_same_spaces(world, env)
     view = view_of(world.vqvae, cfg.agent.observe)
     real_steps = sum(entry.length for entry in store.entries) // world.stride
-    spent: dict[str, float] = {}
-
+    runs: dict[str, AgentRun] = {}
     learners: dict[str, Agent] = {}
 
     def learn(name: str, steps: int, how: Callable[..., Agent], *args: Any) -> None:
         print(f"{name}: {steps} steps", flush=True)
-        began = time.monotonic()
-        learners[name] = how(*args)
-        spent[name] = time.monotonic() - began
+        runs[name] = AgentRun(checkpoints_folder(cfg, name))
+        learners[name] = how(*args, run=runs[name])
 
     learn(DREAM, cfg.agent.steps, learn_in_dream, world, store, cfg.agent, cfg.sampling)
     learners[DREAM].save(cfg.folder / "agent" / "model")
@@ -85,7 +83,7 @@ def train_agent(cfg: Experiment, *, direct: bool = True, control: bool = True) -
     if direct:
         learn(DIRECT, real_steps, learn_directly, partial(played_env, cfg, world, store), view, real_steps, cfg.agent)
     agents = judged(cfg, world, store, learners)
-    return {
+    results = {
         "env": store.meta.env_id,
         "threads": threads,
         "seed": cfg.agent.seed,
@@ -94,10 +92,19 @@ def train_agent(cfg: Experiment, *, direct: bool = True, control: bool = True) -
         "real_steps_used": real_steps,
         "imagined_steps_used": cfg.agent.steps,
         "imagined_frames_used": cfg.agent.steps * world.stride,
-        "seconds": spent,
+        "seconds": {name: run.seconds for name, run in runs.items()},
         "agents": agents,
         "shares": shares(agents),
     }
+    write_file(cfg.folder / "agent" / "results.json", (json.dumps(results, indent=2) + "\n").encode())
+    for run in runs.values():
+        run.forget()
+    return results
+
+
+def checkpoints_folder(cfg: Experiment, name: str) -> Path:
+    """Where the checkpoints of an agent are while it learns."""
+    return cfg.folder / "agent" / f"checkpoints_{name.replace(' ', '_')}"
 
 
 def shares(agents: dict[str, Any]) -> dict[str, float]:
@@ -230,7 +237,6 @@ def agent_table(agents: dict[str, Any]) -> str:
 def main() -> None:
     """Reads the settings, trains, plays and prints."""
     from vqvideo.experiment.config import Experiment, parse
-    from vqvideo.storage import files
 
     @dataclass(frozen=True)
     class Options(Experiment):
@@ -251,7 +257,6 @@ def main() -> None:
         f"{results['imagined_frames_used']} imagined frames; "
         + ", ".join(f"{name} {value:.0f} s" for name, value in results["seconds"].items())
     )
-    files.write_file(cfg.folder / "agent" / "results.json", (json.dumps(results, indent=2) + "\n").encode())
     print(f"agent in {cfg.folder / 'agent' / 'model'}")
 
 

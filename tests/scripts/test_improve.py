@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from processes import SCRIPTS
+from stable_baselines3 import PPO
 from stub_envs import MemoryWriter, StubEnv
 from tiny_models import tiny_experiment
 
@@ -281,6 +282,23 @@ def test_a_run_that_is_killed_everywhere_ends_as_one_that_was_not(
     assert list(dict.fromkeys(ended)) == [(f"round_{r}", name) for r in (0, 1) for name in script.STAGES]
     again = {stage: count for stage, count in Counter(ended).items() if count > 1}
     assert again == {("round_1", "prior"): 2}
+
+
+def test_an_agent_that_is_killed_while_it_learns_goes_on_and_leaves_no_checkpoint(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn, train, steps = nth_round(finished.cfg, TWO_ROUNDS, 1), PPO.train, []
+    folder = train_agent.checkpoints_folder(turn.cfg, train_agent.DREAM)
+    save = Agent.save
+    monkeypatch.setattr(Agent, "save", lambda agent, folder: save(agent, tmp_path / "agent"))
+    monkeypatch.setattr("vqvideo.agents.run.SECONDS", 0.0)
+    monkeypatch.setattr(PPO, "train", lambda ppo: (steps.append(ppo.num_timesteps), train(ppo)))
+    with pytest.raises(KilledError), killed_at(PPO, "train", 2):
+        script.train_agent(turn)
+    assert folder.is_dir()
+    script.train_agent(turn)
+    assert steps == [16, 32]
+    assert not folder.exists()
 
 
 def timeless(rounds: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -58,7 +58,7 @@ class Agent:
     def save(self, folder: Path) -> None:
         """Writes a folder of JSON and safetensors, whole or not at all."""
         config = {**self.view.to_json(), "action_space": self.space.to_json()}
-        save_model(folder, KIND, config, _tensors(self.policy))
+        save_model(folder, KIND, config, policy_tensors(self.policy))
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -71,7 +71,7 @@ class Agent:
         with config_errors(folder):
             view, space = view_from_json(saved.config), ActionSpace.from_json(saved.config["action_space"])
             agent = cls.untrained(view, space)
-        load_into(agent.policy, {**_shared(saved.tensors), **saved.tensors}, folder)
+        load_policy(agent.policy, saved.tensors, folder)
         return agent
 
 
@@ -79,15 +79,16 @@ _SHARED, _NAMES = "features_extractor.", ("pi_features_extractor.", "vf_features
 """One network that Stable-Baselines3's policy holds under three names."""
 
 
-def _tensors(policy: ActorCriticPolicy) -> dict[str, Tensor]:
+def policy_tensors(policy: ActorCriticPolicy) -> dict[str, Tensor]:
     """Parameters and buffers, each once."""
     return {name: value for name, value in model_tensors(policy).items() if not name.startswith(_NAMES)}
 
 
-def _shared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of the shared network under its other names."""
+def load_policy(policy: ActorCriticPolicy, tensors: Mapping[str, Tensor], source: Path) -> None:
+    """Puts back what `policy_tensors` gave; InputError, which names `source`, if it does not fit."""
     own = {name.removeprefix(_SHARED): value for name, value in tensors.items() if name.startswith(_SHARED)}
-    return {other + name: value for other in _NAMES for name, value in own.items()}
+    shared = {other + name: value for other in _NAMES for name, value in own.items()}
+    load_into(policy, {**shared, **tensors}, source)
 
 
 class AgentPolicy:

@@ -9,8 +9,9 @@ import gymnasium
 from tqdm import tqdm
 
 from vqvideo.adapters.sb3 import SB3VecEnv
-from vqvideo.agents.agent import Agent, trainable_space
-from vqvideo.agents.config import AgentStage, PPOConfig
+from vqvideo.agents.agent import Agent, policy_tensors, trainable_space
+from vqvideo.agents.config import AgentStage
+from vqvideo.agents.run import AgentRun
 from vqvideo.agents.views import View, view_of
 from vqvideo.data.moments import Choice
 from vqvideo.data.store import Store
@@ -20,6 +21,8 @@ from vqvideo.imagined_env.starts import recorded_starts
 from vqvideo.models.imagination import Imaginer
 from vqvideo.models.prior.sampling import Sampling
 from vqvideo.spaces import ActionSpace
+from vqvideo.storage.checkpoint import fingerprint, model_tensors
+from vqvideo.storage.records import to_plain
 from vqvideo.training.hardware import default_device
 
 try:
@@ -36,7 +39,13 @@ _SHORTEST_ROLLOUT = 128
 
 
 def learn_in_dream(
-    world: Imaginer, store: Store, stage: AgentStage, sampling: Sampling, *, first: Agent | None = None
+    world: Imaginer,
+    store: Store,
+    stage: AgentStage,
+    sampling: Sampling,
+    *,
+    first: Agent | None = None,
+    run: AgentRun | None = None,
 ) -> Agent:
     """Trains an agent in nothing but dreams.
 
@@ -46,6 +55,7 @@ def learn_in_dream(
         stage: how.
         sampling: how codes are drawn.
         first: whose weights to begin with; None for fresh ones.
+        run: keeps checkpoints, from which an interrupted training goes on.
 
     Raises:
         InputError: actions that an agent does not choose, or no reward to learn from.
@@ -65,7 +75,9 @@ def learn_in_dream(
     how: dict[str, Any] = {"horizon": stage.horizon, "observe": stage.observe, "sampling": sampling}
     envs = ImaginedVectorEnv(world, starts, stage.num_envs, autoreset_mode="SameStep", **how)
     view = view_of(world.vqvae, stage.observe)
-    policy = _learn(VecMonitor(SB3VecEnv(envs)), view, stage.steps, stage.ppo, stage.ppo.rollout, stage.seed, first)
+    learnt_from = fingerprint({"sampling": to_plain(sampling)}, model_tensors(world)) if run else ""
+    monitored, rollout = VecMonitor(SB3VecEnv(envs)), stage.ppo.rollout
+    policy = _learn(monitored, view, stage.steps, stage, rollout, first, run or AgentRun(), learnt_from)
     return Agent(policy, view, world.action_space)
 
 
@@ -74,7 +86,9 @@ def start_choice(stage: AgentStage, stride: int) -> Choice:
     return Choice(stage.starts, stage.newest, stage.eventful, reach=stride * stage.horizon)
 
 
-def learn_directly(make_env: Callable[[], gymnasium.Env], view: View, steps: int, stage: AgentStage) -> Agent:
+def learn_directly(
+    make_env: Callable[[], gymnasium.Env], view: View, steps: int, stage: AgentStage, *, run: AgentRun | None = None
+) -> Agent:
     """Trains an agent in the real environment for `steps` steps, with the settings of the one that dreams.
 
     Args:
@@ -82,12 +96,19 @@ def learn_directly(make_env: Callable[[], gymnasium.Env], view: View, steps: int
         view: what the agent looks at.
         steps: real steps over all envs.
         stage: how.
+        run: as of `learn_in_dream`.
     """
-    return _learn_for_real(make_env, view, stage.direct_envs, steps, max(_SHORTEST_ROLLOUT, stage.ppo.rollout), stage)
+    rollout = max(_SHORTEST_ROLLOUT, stage.ppo.rollout)
+    return _learn_for_real(make_env, view, stage.direct_envs, steps, rollout, stage, None, run)
 
 
 def learn_in_perfect_dream(
-    make_env: Callable[[], gymnasium.Env], view: View, stage: AgentStage, *, first: Agent | None = None
+    make_env: Callable[[], gymnasium.Env],
+    view: View,
+    stage: AgentStage,
+    *,
+    first: Agent | None = None,
+    run: AgentRun | None = None,
 ) -> Agent:
     """Trains the agent that dreams, but in real environments in the place of its dreams: as many side by side, and as
     many steps. What it learns is what a world model without any error would have let it learn.
@@ -97,8 +118,9 @@ def learn_in_perfect_dream(
         view: what the agent looks at.
         stage: how.
         first: whose weights to begin with; None for fresh ones.
+        run: as of `learn_in_dream`.
     """
-    return _learn_for_real(make_env, view, stage.num_envs, stage.steps, stage.ppo.rollout, stage, first)
+    return _learn_for_real(make_env, view, stage.num_envs, stage.steps, stage.ppo.rollout, stage, first, run)
 
 
 def _learn_for_real(
@@ -108,21 +130,31 @@ def _learn_for_real(
     steps: int,
     rollout: int,
     stage: AgentStage,
-    first: Agent | None = None,
+    first: Agent | None,
+    run: AgentRun | None,
 ) -> Agent:
     envs = make_vec_env(make_env, num_envs, seed=stage.seed)
     try:
-        policy = _learn(envs, view, steps, stage.ppo, rollout, stage.seed, first)
+        policy = _learn(envs, view, steps, stage, rollout, first, run or AgentRun())
         return Agent(policy, view, ActionSpace.from_gymnasium(envs.action_space))
     finally:
         envs.close()
 
 
 def _learn(
-    envs: VecEnv, view: View, steps: int, cfg: PPOConfig, rollout: int, seed: int, first: Agent | None
+    envs: VecEnv,
+    view: View,
+    steps: int,
+    stage: AgentStage,
+    rollout: int,
+    first: Agent | None,
+    run: AgentRun,
+    learnt_from: str = "",
 ) -> ActorCriticPolicy:
     """Stable-Baselines3's policy after PPO."""
-    steps_per_update = rollout * envs.num_envs
+    saved = run.newest(_identity(stage, steps, first, learnt_from))
+    done = saved.progress["step"] if saved else 0
+    cfg, steps_per_update = stage.ppo, rollout * envs.num_envs
     ppo = PPO(
         view.policy,
         envs,
@@ -135,15 +167,25 @@ def _learn(
         ent_coef=cfg.entropy,
         clip_range=cfg.clip,
         policy_kwargs=view.architecture,
-        seed=seed,
+        # What goes on must not meet the same random numbers again.
+        seed=stage.seed + done,
         device=default_device(),
     )
     view.begin(ppo.policy)
-    if first is not None:
+    if saved is not None:
+        run.restore(ppo, saved)
+    elif first is not None:
         _begin_with(ppo, first)
-    ppo.learn(steps, callback=_Progress(steps))
+    ppo.learn(steps - done, callback=[_Progress(steps, done), _Checkpoints(run)], reset_num_timesteps=False)
+    run.save(ppo, now=True)
     ppo.policy.set_training_mode(False)
     return ppo.policy.to("cpu")
+
+
+def _identity(stage: AgentStage, steps: int, first: Agent | None, learnt_from: str) -> str:
+    """What a training must have in common with a checkpoint that it goes on from."""
+    settings = {"stage": to_plain(stage), "steps": steps, "from": learnt_from}
+    return fingerprint(settings, {} if first is None else policy_tensors(first.policy))
 
 
 def _begin_with(ppo: PPO, first: Agent) -> None:
@@ -156,9 +198,9 @@ def _begin_with(ppo: PPO, first: Agent) -> None:
 class _Progress(BaseCallback):
     """A bar with the mean return of the last episodes."""
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, steps: int, done: int) -> None:
         super().__init__()
-        self._bar = tqdm(total=steps, unit="step", unit_scale=True, desc="learning", mininterval=2)
+        self._bar = tqdm(total=steps, initial=done, unit="step", unit_scale=True, desc="learning", mininterval=2)
 
     def _on_step(self) -> bool:
         self._bar.update(self.training_env.num_envs)
@@ -171,3 +213,17 @@ class _Progress(BaseCallback):
 
     def _on_training_end(self) -> None:
         self._bar.close()
+
+
+class _Checkpoints(BaseCallback):
+    """Writes checkpoints between updates."""
+
+    def __init__(self, run: AgentRun) -> None:
+        super().__init__()
+        self.run = run
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        self.run.save(self.model)  # type: ignore[arg-type]
