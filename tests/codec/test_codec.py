@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,11 @@ from numpy.typing import NDArray
 from tiny_models import FIVE, STEERING, film_world, noise_frames, tiny_vqvae, tiny_world
 
 from vqvideo.codec import Codec, Summary, read_header
+from vqvideo.codec.container import Writer, read
 from vqvideo.codec.tables import GRID, tables
 from vqvideo.errors import InputError
 from vqvideo.models.prior import AutoregressiveHeadConfig, MaskedHeadConfig, ParallelHeadConfig
+from vqvideo.models.tokenizer.vqvae import VQVAE
 
 pytest.importorskip("constriction")
 HEADS = {"parallel": ParallelHeadConfig(), "autoregressive": AutoregressiveHeadConfig(layers=1)}
@@ -43,8 +47,13 @@ def encoded(codec: Codec, frames: NDArray[np.uint8], actions: Any = None) -> tup
     return file.getvalue(), summary
 
 
-def codes_of(codec: Codec, content: bytes) -> list[torch.Tensor]:
-    return [codes for codes, _ in codec.decode_codes(io.BytesIO(content))]
+def codes_of(codec: Codec, content: bytes, *part: int | None) -> list[torch.Tensor]:
+    return [piece.codes for piece in codec.decode_codes(io.BytesIO(content), *part)]
+
+
+def decoded(codec: Codec, content: bytes, *part: int | None) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    frames, actions = zip(*codec.decode_with_actions(io.BytesIO(content), *part), strict=True)
+    return np.concatenate(frames), np.concatenate(actions)
 
 
 def true_codes(codec: Codec, frames: NDArray[np.uint8]) -> list[torch.Tensor]:
@@ -79,14 +88,58 @@ def test_every_code_and_action_comes_back(which: tuple[str, int, bool], count: i
     content, summary = encoded(codec, frames, actions)
     assert summary.frames == count
     found = list(codec.decode_codes(io.BytesIO(content)))
-    for (codes, chunk), true in zip(found, true_codes(codec, frames), strict=True):
+    for (codes, chunk, _), true in zip(found, true_codes(codec, frames), strict=True):
         assert torch.equal(codes, true)
         assert chunk.frames <= codec.frames_per_chunk
     if actions is not None:
-        back = np.concatenate([chunk.actions for _, chunk in found])
+        back = np.concatenate([piece.chunk.actions for piece in found])
         assert np.array_equal(back[1:], actions)
-    decoded = np.concatenate(list(codec.decode(io.BytesIO(content))))
-    assert decoded.shape == frames.shape
+    assert np.concatenate(list(codec.decode(io.BytesIO(content)))).shape == frames.shape
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@given(which=st.sampled_from(list(CODECS)), length=st.integers(1, 20), data=st.data())
+def test_a_part_is_what_the_whole_film_has_there(
+    which: tuple[str, int, bool], length: int, data: st.DataObject
+) -> None:
+    codec = CODECS[which]
+    first = data.draw(st.integers(0, length - 1), label="first")
+    count = data.draw(st.none() | st.integers(1, length - first), label="count")
+    content, _ = encoded(codec, film(length), acts(codec.action_space, length - 1) if which[2] else None)
+    end = length if count is None else first + count
+    for found, whole in zip(decoded(codec, content, first, count), decoded(codec, content), strict=True):
+        assert np.array_equal(found, whole[first:end])
+    chunks = true_codes(codec, film(length))[first // codec.frames_per_chunk :]
+    for found, true in zip(codes_of(codec, content, first, count), chunks, strict=False):
+        assert torch.equal(found, true[: len(found)])
+
+
+def test_chunks_beside_a_part_are_not_decoded() -> None:
+    codec, content = CODECS["parallel", 2, True], io.BytesIO()
+    header, chunks = read(io.BytesIO(CONTENT))
+    writer = Writer(content, header)
+    for number, chunk in enumerate(chunks):
+        writer.add(chunk if number == 1 else replace(chunk, words=np.append(chunk.words, np.ones(9, np.uint32))))
+    writer.end(20)
+    for part in ((7, 7), (9, 1), (8, 5)):
+        for found, whole in zip(decoded(codec, content.getvalue(), *part), decoded(codec, CONTENT, *part), strict=True):
+            assert np.array_equal(found, whole)
+    with pytest.raises(InputError, match="the chunk from frame 0 on: more codes than"):
+        decoded(codec, content.getvalue(), 6, 2)
+    # Of the chunk itself no more than is needed.
+    assert [len(codes) for codes in codes_of(codec, CONTENT, 8, 4)] == [3]
+
+
+def test_the_tokenizer_gets_whole_chunks_also_for_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With other numbers of latent steps, frames may be rounded otherwise, by processors that no test runs on."""
+    codec, lengths, decode = CODECS["parallel", 2, True], list[int](), VQVAE.decode
+    monkeypatch.setattr(VQVAE, "decode", lambda vqvae, codes: lengths.append(codes.shape[1]) or decode(vqvae, codes))
+    decoded(codec, CONTENT)
+    whole = lengths.copy()
+    lengths.clear()
+    for first in (0, 7, 14):
+        decoded(codec, CONTENT, first, 1)
+    assert lengths == whole == [4, 4, 4]
 
 
 def test_a_header_says_what_is_needed() -> None:
@@ -122,12 +175,14 @@ def test_other_instructions_and_threads_decode_the_same_codes(tmp_path: Path) ->
         "import sys, torch\nfrom vqvideo import WorldModel\nfrom vqvideo.codec import Codec\n"
         "torch.set_num_threads(2)\n"
         "codec = Codec(WorldModel.from_pretrained(sys.argv[1]).eval(), 4)\n"
-        "print(torch.cat([codes for codes, _ in codec.decode_codes(open(sys.argv[2], 'rb'))]).tolist())"
+        "for part in ((0, None), (9, 5)):\n"
+        "    print(torch.cat([found.codes for found in codec.decode_codes(open(sys.argv[2], 'rb'), *part)]).tolist())"
     )
     plain = os.environ | {"ATEN_CPU_CAPABILITY": "default", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}
     arguments = [sys.executable, "-c", program, str(tmp_path / "world"), str(tmp_path / "x.vqv")]
     done = subprocess.run(arguments, env=plain, capture_output=True, text=True, timeout=120, check=False)
-    assert done.stdout.strip() == str(torch.cat(codes_of(codec, content)).tolist()), done.stderr
+    expected = [str(torch.cat(codes_of(codec, content, *part)).tolist()) for part in ((), (9, 5))]
+    assert done.stdout.splitlines() == expected, done.stderr
 
 
 # ---------------------------------------------------------------- tables
@@ -200,6 +255,42 @@ def test_damage_is_told_with_its_frame() -> None:
         codes_of(CODECS["parallel", 2, True], CONTENT + b"x")
 
 
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ((-1, None), "the first frame is -1, expected a whole number of at least 0"),
+        ((1.5, None), "the first frame is 1.5, expected a whole number"),
+        ((0, 0), "the number of frames is 0, expected a whole number of at least 1"),
+        ((20, None), "frame 20 asked for, expected 0 to 19: the film has 20 frames"),
+        ((18, 3), "frames 18 to 20 asked for, expected 0 to 19"),
+        ((2**62, 1), f"frame {2**62} asked for, expected 0 to 19"),
+    ],
+)
+def test_a_part_that_is_not_there_is_refused(part: Any, message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        codes_of(CODECS["parallel", 2, True], CONTENT, *part)
+
+
+def test_a_film_of_one_frame_has_one_part() -> None:
+    codec = CODECS["parallel", 2, True]
+    content, _ = encoded(codec, film(1), acts(STEERING, 0))
+    assert np.array_equal(decoded(codec, content, 0, 1)[0], decoded(codec, content)[0])
+    with pytest.raises(InputError, match="frame 1 asked for, expected 0 to 0: the film has 1 frames"):
+        decoded(codec, content, 1)
+
+
+def test_damage_before_a_part_is_noticed_and_behind_it_does_not_matter() -> None:
+    codec, first = CODECS["parallel", 2, True], CONTENT.index(b"CHNK")
+    for place, part in ((first + 20, (14, 2)), (len(CONTENT) - 20, (0, 14))):
+        broken = bytearray(CONTENT)
+        broken[place] ^= 1
+        if part[0]:
+            with pytest.raises(InputError, match="chunk 0, from frame 0 on: its checksum is wrong"):
+                codes_of(codec, bytes(broken), *part)
+        else:
+            assert np.array_equal(decoded(codec, bytes(broken), *part)[0], decoded(codec, CONTENT)[0][:14])
+
+
 def test_chunks_in_another_order_or_of_another_file_are_noticed() -> None:
     head, *chunks = CONTENT.split(b"CHNK")
     other = encoded(CODECS["parallel", 2, True], film(20, 1), acts(STEERING, 19, 1))[0].split(b"CHNK")[1:]
@@ -233,5 +324,8 @@ def test_what_cannot_be_encoded_is_said() -> None:
         encoded(codec, film(1)[:0], acts(STEERING, 0))
     with pytest.raises(InputError, match=r"frames are uint8 \(8, 16, 3\), the tokenizer takes uint8 \(16, 16, 3\)"):
         encoded(codec, film(5)[:, :8], acts(STEERING, 4))
+    for fps in (0.0, -5.0, float("nan"), float("inf")):
+        with pytest.raises(InputError, match=f"{fps} frames per second"):
+            codec.encode(film(1), fps, io.BytesIO(), acts(STEERING, 0))
     with pytest.raises(InputError, match="chunk is 1"):
         Codec(tiny_vqvae(2), 1)

@@ -129,7 +129,7 @@ def made(codec: Codec, frames: np.ndarray) -> list[torch.Tensor]:
 
 def decoded(codec: Codec, content: bytes) -> str:
     """Digest of the codes in a file."""
-    return digest([codes for codes, _ in codec.decode_codes(io.BytesIO(content))])
+    return digest([piece.codes for piece in codec.decode_codes(io.BytesIO(content))])
 
 
 def round_trips(work: Path, trials: int, seed: int) -> Outcome:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -13,13 +13,7 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vqvideo.codec.container import (
-    VERSION,
-    Chunk,
-    Header,
-    Writer,
-    read,
-)
+from vqvideo.codec.container import VERSION, Chunk, Header, Writer, part, read
 from vqvideo.codec.models import AdaptiveModel, CodeModel, PriorModel
 from vqvideo.codec.range_coder import RangeDecoder, RangeEncoder, coder_name
 from vqvideo.codec.samplers import ReadingSampler, WritingSampler
@@ -54,6 +48,16 @@ class Summary:
     def bits_per_frame(self) -> float:
         """Of the file, without its header and actions."""
         return 8 * (self.bytes - self.action_bytes) / max(1, self.frames)
+
+
+class Piece(NamedTuple):
+    """What a film, or a part of it, takes of a chunk."""
+
+    codes: Tensor
+    """(t, h, w): from the first latent step of the chunk to the last one that is needed."""
+    chunk: Chunk
+    frames: slice
+    """Which frames of the chunk belong to the part."""
 
 
 class Codec:
@@ -163,50 +167,63 @@ class Codec:
 
     # ---------------------------------------------------------------- decoding
 
-    def decode(self, file: BinaryIO) -> Iterator[Frames]:
-        """The frames of a file, (n, h, w, 3) uint8 for each of its chunks.
+    def decode(self, file: BinaryIO, first: int = 0, count: int | None = None) -> Iterator[Frames]:
+        """The frames of a file, (n, h, w, 3) uint8 for each of its chunks, or those of a part of it.
+
+        A part begins at the chunk that holds its first frame, for nothing is carried from one chunk to the next: so it
+        takes at most one chunk more than it holds. Its frames equal those of the whole film, decoded on the same device
+        by as many threads. Chunks before are read and checked, but not decoded; what is behind is not read.
+
+        Args:
+            file: open for reading, at its beginning.
+            first: number of the first frame, from 0 on.
+            count: how many frames; by default all that follow.
 
         Raises:
-            InputError: another or a damaged file, or one that another model made; says at which frame.
+            InputError: another or a damaged file, or one that another model made; says at which frame. Or fewer frames
+                than were asked for, of which those that are there have come before.
         """
-        for frames, _ in self.decode_with_actions(file):
+        for frames, _ in self.decode_with_actions(file, first, count):
             yield frames
 
-    def decode_with_actions(self, file: BinaryIO) -> Iterator[tuple[Frames, NDArray[np.float64]]]:
-        """As `decode`, and with the frames of each chunk the actions (n, a) that led to them; to the very first one
-        none did.
+    def decode_with_actions(
+        self, file: BinaryIO, first: int = 0, count: int | None = None
+    ) -> Iterator[tuple[Frames, NDArray[np.float64]]]:
+        """As `decode`, and with the frames the actions (n, a) that led to each; to the very first one of a film none
+        did.
         """
-        for codes, chunk in self.decode_codes(file):
-            frames = to_uint8(self.vqvae.decode(codes[None])[0])[: chunk.frames]
-            yield frames.movedim(1, -1).cpu().numpy(), chunk.actions
+        for codes, chunk, shown in self.decode_codes(file, first, count):
+            # As many latent steps as in the whole chunk: tensors of other shapes may be rounded otherwise.
+            whole = torch.cat([codes, codes[-1:].expand(self._steps(chunk.frames) - len(codes), -1, -1)])
+            frames = to_uint8(self.vqvae.decode(whole[None])[0])[shown]
+            yield frames.movedim(1, -1).cpu().numpy(), chunk.actions[shown]
 
-    def decode_codes(self, file: BinaryIO) -> Iterator[tuple[Tensor, Chunk]]:
-        """The codes (t, h, w) of each chunk, exactly as they were encoded, and what stands beside them. Raises as
-        `decode`.
-        """
+    def decode_codes(self, file: BinaryIO, first: int = 0, count: int | None = None) -> Iterator[Piece]:
+        """The codes of each chunk, exactly as they were encoded, and what stands beside them. As `decode`."""
         header, chunks = read(file)
         self._check(header)
-        frames = 0
-        for chunk in chunks:
+        for begin, chunk, shown in part(chunks, first, count):
             if chunk.frames > self.vqvae.clip_length(header.chunk):
                 raise InputError(
-                    f"frame {frames}: a chunk of {chunk.frames} frames, expected at most {header.chunk} latent steps"
+                    f"frame {begin}: a chunk of {chunk.frames} frames, expected at most {header.chunk} latent steps"
                 )
             try:
-                yield self._decoded(chunk), chunk
+                yield Piece(self._decoded(chunk, shown.stop), chunk, shown)
             except InputError as error:
-                raise InputError(f"the chunk from frame {frames} on: {error}") from error
-            frames += chunk.frames
+                raise InputError(f"the chunk from frame {begin} on: {error}") from error
 
-    def _decoded(self, chunk: Chunk) -> Tensor:
+    def _decoded(self, chunk: Chunk, frames: int) -> Tensor:
+        """The codes of the latent steps that so many frames of a chunk take."""
         missing = self.vqvae.clip_length(self._steps(chunk.frames)) - chunk.frames
         coder = RangeDecoder(chunk.words)
         first = coder.decode_flat(self.vqvae.tokens, self._codes)
         codes = [torch.from_numpy(first).view(self.vqvae.grid)]
         self._model.begin(codes[0])
         sampler = ReadingSampler(coder, set(chunk.flat))
-        codes += [self._model.step(acting, sampler).cpu() for acting in self._grouped(chunk.actions, missing)]
-        coder.finish()
+        needed = self._grouped(chunk.actions, missing)[: self._steps(frames) - 1]
+        codes += [self._model.step(acting, sampler).cpu() for acting in needed]
+        if len(codes) == self._steps(chunk.frames):
+            coder.finish()
         return torch.stack(codes)
 
     def _check(self, header: Header) -> None:

@@ -19,9 +19,11 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -29,7 +31,7 @@ import zstandard
 from numpy.typing import NDArray
 
 from vqvideo.codec.range_coder import Words
-from vqvideo.errors import InputError
+from vqvideo.errors import InputError, whole
 from vqvideo.storage.files import parse_json
 from vqvideo.storage.records import to_plain, typed
 
@@ -65,6 +67,10 @@ class Header:
     """Columns of the actions between two frames."""
     source: str = ""
     """What was encoded, for people."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.frames_per_second < inf:
+            raise InputError(f"{self.frames_per_second} frames per second, expected more than none")
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,6 +175,27 @@ def _chunks(file: BinaryIO, actions: int, check: int) -> Iterator[Chunk]:
         raise InputError(f"the end of the file is damaged, or chunks are missing: {frames} frames were found")
     if file.read(1):
         raise InputError(f"something follows the end of the file, after frame {frames}")
+
+
+def part(chunks: Iterator[Chunk], first: int, count: int | None) -> Iterator[tuple[int, Chunk, slice]]:
+    """The chunks that hold `count` frames of a film from number `first` on, or all from there on: the number of the
+    first frame of each, the chunk, and which of its frames those are. Reads no further than it must.
+
+    Raises:
+        InputError: no such frames, once all that there are have been given.
+    """
+    begin, first = 0, whole(first, "the first frame", least=0)
+    end = sys.maxsize if count is None else first + whole(count, "the number of frames")
+    for chunk in chunks:
+        stop = begin + chunk.frames
+        if stop > first:
+            yield begin, chunk, slice(max(begin, first) - begin, min(stop, end) - begin)
+        begin = stop
+        if begin >= end:
+            return
+    if count is not None or begin <= first:
+        asked = f"frame {first}" if count in (None, 1) else f"frames {first} to {end - 1}"
+        raise InputError(f"{asked} asked for, expected 0 to {begin - 1}: the film has {begin} frames")
 
 
 def _checked(file: BinaryIO, most: int, check: int, where: str) -> tuple[bytes, int]:
