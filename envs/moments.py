@@ -45,6 +45,6 @@ class FromMoments(gymnasium.Wrapper):
             raise InputError(
                 f"the environment does not repeat its recording: with seed {moment.seed} and the same "
                 f"{len(moment.actions)} actions it comes to another frame, so that nothing real can begin where dreams "
-                "do: go on with --no-control (improve.py: --improve.no-control)"
+                "do: go on with --agent.checks 0 and --no-control (improve.py: --improve.no-control)"
             )
         return frame, info

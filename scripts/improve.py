@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from vqvideo import cli
 from vqvideo.experiment.rounds import ImproveConfig
-from vqvideo.scripts.train_agent import CONFIG, CONTROL, DREAM, checkpoints_folder, judged, load, perfect_dreams
+from vqvideo.scripts.train_agent import CONFIG, CONTROL, checkpoints_folder, dream_run, judged, load, perfect_dreams
 
 if TYPE_CHECKING:
     from vqvideo.data.playing import Policy
@@ -161,15 +161,17 @@ def train_agent(turn: Round) -> Figures:
     """Trains the agent in the dream, on from that of the round before."""
     from vqvideo.agents.agent import Agent
     from vqvideo.agents.learning import learn_in_dream
-    from vqvideo.agents.run import AgentRun
+    from vqvideo.evaluation.returns import dream_and_game_table
     from vqvideo.experiment.rounds import agent_folder
 
     world, store = load(turn.cfg)
     first = Agent.load(agent_folder(turn.before)) if turn.before else None
-    run = AgentRun(checkpoints_folder(turn.cfg, DREAM))
+    run = dream_run(turn.cfg, world, store)
     learn_in_dream(world, store, turn.cfg.agent, turn.cfg.sampling, first=first, run=run).save(agent_folder(turn.cfg))
     run.forget()
-    return {"imagined_steps": turn.cfg.agent.steps}
+    if run.checks:
+        print(dream_and_game_table(run.checks), flush=True)
+    return {"imagined_steps": turn.cfg.agent.steps, "checks": run.checks}
 
 
 def train_control(turn: Round) -> Figures:

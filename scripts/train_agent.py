@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import gymnasium
 
     from vqvideo.agents.agent import Agent
+    from vqvideo.agents.run import AgentRun
     from vqvideo.data.moments import Moment
     from vqvideo.data.store import Store
     from vqvideo.evaluation.returns import Act, Returns
@@ -41,6 +42,8 @@ DREAM, CONTROL, DIRECT = "learnt in the dream", "learnt in the perfect dream", "
 RANDOM, BEST = "random", "best possible"
 SHARES = ((DREAM, CONTROL), (CONTROL, BEST), (DREAM, BEST))
 """Who is measured by whom: the world, the agent, and both."""
+CHECK_EPISODES = 32
+"""In the dream and in the real environment, each time."""
 EVALUATION_SEED = 1_000_000
 """Of the first real episode that agents are judged by: far from the seeds of learning."""
 
@@ -72,7 +75,7 @@ def train_agent(cfg: Experiment, *, direct: bool = True, control: bool = True) -
 
     def learn(name: str, steps: int, how: Callable[..., Agent], *args: Any) -> None:
         print(f"{name}: {steps} steps", flush=True)
-        runs[name] = AgentRun(checkpoints_folder(cfg, name))
+        runs[name] = dream_run(cfg, world, store) if name == DREAM else AgentRun(checkpoints_folder(cfg, name))
         learners[name] = how(*args, run=runs[name])
 
     learn(DREAM, cfg.agent.steps, learn_in_dream, world, store, cfg.agent, cfg.sampling)
@@ -93,6 +96,7 @@ def train_agent(cfg: Experiment, *, direct: bool = True, control: bool = True) -
         "imagined_steps_used": cfg.agent.steps,
         "imagined_frames_used": cfg.agent.steps * world.stride,
         "seconds": {name: run.seconds for name, run in runs.items()},
+        "checks": runs[DREAM].checks,
         "agents": agents,
         "shares": shares(agents),
     }
@@ -164,6 +168,33 @@ def perfect_dreams(cfg: Experiment, world: WorldModel, store: Store) -> Callable
 
     moments = start_moments(world, store, cfg.agent.context, start_choice(cfg.agent, world.stride))
     return partial(played_env, cfg, world, store, moments)
+
+
+def dream_run(cfg: Experiment, world: WorldModel, store: Store) -> AgentRun:
+    """The training of the agent that dreams."""
+    from vqvideo.agents.run import AgentRun
+
+    judge = dream_and_game(cfg, world, store) if cfg.agent.checks else None
+    return AgentRun(checkpoints_folder(cfg, DREAM), judge, cfg.agent.checks)
+
+
+def dream_and_game(cfg: Experiment, world: WorldModel, store: Store) -> Callable[[Agent], dict[str, Any]]:
+    """Gives figures of an agent's episodes in the dream and in the real environment, which begin at the same moments
+    and are cut alike: what its dreams promise, and what comes of it.
+    """
+    from vqvideo.agents.learning import dreams_for
+    from vqvideo.evaluation.returns import play_episodes, play_side_by_side
+
+    few = replace(cfg, agent=replace(cfg.agent, starts=min(cfg.agent.starts, CHECK_EPISODES)))
+    dreams = dreams_for(world, store, few.agent, cfg.sampling, num_envs=CHECK_EPISODES)
+    make_env = perfect_dreams(few, world, store)
+
+    def judge(agent: Agent) -> dict[str, Any]:
+        with several(make_env) as envs:
+            game = play_episodes(envs, agent, CHECK_EPISODES, EVALUATION_SEED, cfg.agent.horizon)
+        return {"dream": play_side_by_side(dreams, agent, EVALUATION_SEED).to_json(), "game": game.to_json()}
+
+    return judge
 
 
 def best_player(store: Store, env: gymnasium.Env, hold: int) -> Act | None:
@@ -248,7 +279,11 @@ def main() -> None:
         """Also train the agent of the perfect dream, for comparison: as many steps in the real environment."""
 
     cfg = parse(Options, CONFIG, __doc__ or "")
+    from vqvideo.evaluation.returns import dream_and_game_table
+
     results = train_agent(cfg, direct=cfg.direct, control=cfg.control)
+    if results["checks"]:
+        print(dream_and_game_table(results["checks"]), end="\n\n")
     print(agent_table(results["agents"]))
     for name, share in results["shares"].items():
         print(f"{name}: {share:.0%} of the gain over random")

@@ -8,12 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from stable_baselines3 import PPO
 from test_agents import QUICK, Signal, same_weights
 from tiny_models import SIZE, tiny_store, tiny_world
 
 from vqvideo.agents import run as runs
 from vqvideo.agents.agent import Agent
+from vqvideo.agents.config import AgentStage
 from vqvideo.agents.learning import learn_in_dream, learn_in_perfect_dream
 from vqvideo.agents.run import AgentRun
 from vqvideo.agents.views import FrameView
@@ -39,7 +41,9 @@ def updates(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-def learn(folder: Path, stage: runs.Any = STAGE, *, kill_after: int | None = None) -> Agent:
+def learn(
+    folder: Path | None, stage: AgentStage = STAGE, *, run: AgentRun | None = None, kill_after: int | None = None
+) -> Agent:
     """Learns in real environments; with `kill_after`, the process ends in the update after so many."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         if kill_after is not None:
@@ -51,7 +55,7 @@ def learn(folder: Path, stage: runs.Any = STAGE, *, kill_after: int | None = Non
                 done.append(train(ppo))
 
             monkeypatch.setattr(PPO, "train", killed)
-        return learn_in_perfect_dream(Signal, FrameView((SIZE, SIZE)), stage, run=AgentRun(folder))
+        return learn_in_perfect_dream(Signal, FrameView((SIZE, SIZE)), stage, run=run or AgentRun(folder))
 
 
 def test_a_killed_training_goes_on_from_its_last_checkpoint(tmp_path: Path, updates: list[int]) -> None:
@@ -136,3 +140,34 @@ def test_without_a_folder_nothing_is_written_and_time_is_counted(tmp_path: Path,
     manifest = json.loads((training_checkpoints(tmp_path / "c")[-1] / "manifest.json").read_text())
     assert manifest["info"]["step"] == 160
     assert manifest["info"]["seconds"] > 0
+
+
+# ---------------------------------------------------------------- judged on the way
+
+
+def bias(agent: Agent) -> dict[str, float]:
+    """A judge that uses up random numbers, and sees how the weights move."""
+    return {"bias": float(agent.policy.action_net.bias[0].detach() + 0 * torch.rand(1))}  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("count", "steps"), [(0, []), (1, [160]), (2, [0, 160]), (3, [0, 96, 160]), (100, [0, 32, 64, 96, 128, 160])]
+)
+def test_an_agent_is_judged_from_the_beginning_to_the_end_and_learns_the_same(count: int, steps: list[int]) -> None:
+    run = AgentRun(None, bias, count)
+    learnt = learn(None, run=run)
+    assert [check["steps"] for check in run.checks] == steps
+    # The last update, at a rate of 0, changes nothing.
+    assert len({check["bias"] for check in run.checks}) == min(len(steps), 5)
+    assert same_weights(learnt.policy, learn(None).policy)
+
+
+def test_what_was_judged_before_a_kill_is_kept(tmp_path: Path, updates: list[int]) -> None:
+    with pytest.raises(KilledError):
+        learn(tmp_path / "c", run=AgentRun(tmp_path / "c", bias, 6), kill_after=3)
+    run = AgentRun(tmp_path / "c", bias, 6)
+    learn(tmp_path / "c", run=run)
+    assert [check["steps"] for check in run.checks] == [0, 32, 64, 96, 128, 160]
+    # Other reports are no other training.
+    learn(tmp_path / "c", replace(STAGE, checks=0, episodes=9, longest=9))
+    assert len(updates) == 5

@@ -20,7 +20,7 @@ from vqvideo.agents.config import AgentStage, PPOConfig
 from vqvideo.agents.learning import learn_directly, learn_in_dream, learn_in_perfect_dream
 from vqvideo.agents.views import CodeObservations, CodeView, FrameFeatures, FrameView, view_of
 from vqvideo.errors import InputError
-from vqvideo.evaluation.returns import Returns, play_episodes
+from vqvideo.evaluation.returns import Returns, play_episodes, play_side_by_side
 from vqvideo.imagined_env.starts import check_same_spaces
 from vqvideo.models.prior.sampling import Sampling
 from vqvideo.spaces import ActionSpace
@@ -255,6 +255,23 @@ def test_episodes_side_by_side_are_those_one_by_one() -> None:
     assert set(alone.lengths) == {3 + seed * 5 % 7 for seed in range(4, 15)}
     assert alone.returns == alone.lengths
     assert play_episodes([Uneven() for _ in range(20)], seen, 11, seed=4) == alone
+
+
+def test_episodes_in_a_vector_env_are_those_one_by_one() -> None:
+    """Each env plays one, and those that are over sooner count no further."""
+
+    class Uneven(Signal):
+        """Its episodes have 3 to 9 steps."""
+
+        def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
+            self.length = 3 + (0 if seed is None else seed) * 5 % 7
+            return super().reset(seed=seed)
+
+    seen: Callable[[Any], list[int]] = lambda frames: [int(frame.any()) for frame in frames]  # noqa: E731
+    envs = gymnasium.vector.SyncVectorEnv([Uneven] * 5)
+    together = play_side_by_side(envs, lambda frames: np.array(seen(frames)), seed=4)
+    assert together == play_episodes([Uneven()], seen, 5, seed=4)
+    assert len(set(together.lengths)) > 1
 
 
 def test_the_interval_holds_the_true_mean_about_as_often_as_it_says() -> None:

@@ -32,6 +32,7 @@ from vqvideo.data.config import RecordConfig
 from vqvideo.data.store import Store, StoreWriter
 from vqvideo.envs.recording import record as record_episodes
 from vqvideo.errors import InputError, RunStoppedError
+from vqvideo.evaluation.returns import dream_and_game_table
 from vqvideo.experiment.config import Experiment
 from vqvideo.experiment.rounds import (
     ImproveConfig,
@@ -64,8 +65,9 @@ def settings(folder: Path) -> Experiment:
         workers=0,
     )  # fmt: skip
     agent = AgentStage(
-        steps=32, num_envs=4, horizon=4, starts=8, episodes=3, longest=8, ppo=PPOConfig(rollout=4, batch=16, epochs=1)
-    )
+        steps=32, num_envs=4, horizon=4, starts=8, episodes=3, longest=8, checks=2,
+        ppo=PPOConfig(rollout=4, batch=16, epochs=1),
+    )  # fmt: skip
     return replace(tiny_experiment(folder), record=record, agent=agent)
 
 
@@ -190,6 +192,16 @@ def test_a_line_per_round_and_a_table_stand_beside_random_actions(finished: Fini
     assert (finished.cfg.folder / "rounds.png").stat().st_size > 10_000
 
 
+def test_returns_in_the_dream_stand_beside_those_in_the_game(finished: Finished) -> None:
+    for figures in finished.rounds:
+        checks = figures["agent"]["checks"]
+        assert [check["steps"] for check in checks] == [0, 32]
+        for returns in (check[place] for check in checks for place in ("dream", "game")):
+            assert returns["episodes"] == train_agent.CHECK_EPISODES
+            assert 0 < returns["mean_length"] <= 4
+        assert dream_and_game_table(checks) in finished.out
+
+
 def test_without_a_control_nothing_stands_beside_the_agent(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
     turn = nth_round(finished.cfg, replace(TWO_ROUNDS, control=False), 1)
     monkeypatch.setattr("vqvideo.agents.learning.learn_in_perfect_dream", None)
@@ -208,6 +220,7 @@ def test_an_agent_is_reported_beside_the_perfect_dream_and_random_actions(finish
     names = (train_agent.DREAM, train_agent.CONTROL)
     expected = {*names, *(f"{name}, greedy" for name in names), train_agent.RANDOM}
     assert results["agents"].keys() == expected
+    assert json.loads((finished.round(0).folder / "agent" / "results.json").read_text())["checks"] == results["checks"]
     means = {name: figures["mean_return"] for name, figures in results["agents"].items()}
     assert results["shares"].keys() <= {f"{train_agent.DREAM} / {train_agent.CONTROL}"}
     assert means[train_agent.RANDOM] == pytest.approx(finished.rounds[0]["returns"]["random"]["mean_return"])

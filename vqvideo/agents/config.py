@@ -66,12 +66,16 @@ class AgentStage:
     """Real episodes that each agent is judged by."""
     longest: int = 1000
     """Real steps after which such an episode is cut, if the environment does not cut it before."""
+    checks: int = 6
+    """How often, from the beginning of its learning in dreams to the end, it plays a few episodes in the dream and in
+    the real environment, which begin at the same moments and are cut alike: whether what dreams promise is true.
+    """
     seed: int = 0
     """Everything follows from it."""
 
     def __post_init__(self) -> None:
         at_least(self, "agent.", steps=1, num_envs=1, horizon=1, context=1, starts=1, direct_envs=1, longest=1)
-        at_least(self, "agent.", episodes=2)
+        at_least(self, "agent.", episodes=2, checks=0)
         fractions(self, "agent.", "newest", "eventful")
         if self.newest + self.eventful > 1:
             raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -34,6 +35,8 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtraError(error, "agent") from error
 
+_REPORTS = ("checks", "episodes", "longest")
+"""Settings that change nothing of what is learnt."""
 _SHORTEST_ROLLOUT = 128
 """Steps of each real env between two updates: a few real envs need longer rollouts than many dreams."""
 
@@ -55,7 +58,7 @@ def learn_in_dream(
         stage: how.
         sampling: how codes are drawn.
         first: whose weights to begin with; None for fresh ones.
-        run: keeps checkpoints, from which an interrupted training goes on.
+        run: keeps checkpoints, from which an interrupted training goes on, and has the agent judged on the way.
 
     Raises:
         InputError: actions that an agent does not choose, or no reward to learn from.
@@ -71,14 +74,21 @@ def learn_in_dream(
             "every reward is 0 in the episodes that this world was trained on: nothing to learn. Record more or longer "
             "ones, an environment that rewards, or with another --policy, and train the world again"
         )
-    starts = recorded_starts(world, store, stage.context, start_choice(stage, world.stride))
-    how: dict[str, Any] = {"horizon": stage.horizon, "observe": stage.observe, "sampling": sampling}
-    envs = ImaginedVectorEnv(world, starts, stage.num_envs, autoreset_mode="SameStep", **how)
+    envs = dreams_for(world, store, stage, sampling, num_envs=stage.num_envs, autoreset_mode="SameStep")
     view = view_of(world.vqvae, stage.observe)
     learnt_from = fingerprint({"sampling": to_plain(sampling)}, model_tensors(world)) if run else ""
     monitored, rollout = VecMonitor(SB3VecEnv(envs)), stage.ppo.rollout
     policy = _learn(monitored, view, stage.steps, stage, rollout, first, run or AgentRun(), learnt_from)
     return Agent(policy, view, world.action_space)
+
+
+def dreams_for(
+    world: Imaginer, store: Store, stage: AgentStage, sampling: Sampling, **options: Any
+) -> ImaginedVectorEnv:
+    """Dreams as an agent meets them; other `options` as of `ImaginedVectorEnv`."""
+    starts = recorded_starts(world, store, stage.context, start_choice(stage, world.stride))
+    how: dict[str, Any] = {"horizon": stage.horizon, "observe": stage.observe, "sampling": sampling}
+    return ImaginedVectorEnv(world, starts, **how, **options)
 
 
 def start_choice(stage: AgentStage, stride: int) -> Choice:
@@ -176,7 +186,10 @@ def _learn(
         run.restore(ppo, saved)
     elif first is not None:
         _begin_with(ppo, first)
-    ppo.learn(steps - done, callback=[_Progress(steps, done), _Checkpoints(run)], reset_num_timesteps=False)
+    agent = Agent(ppo.policy, view, ActionSpace.from_gymnasium(envs.action_space))
+    callbacks = [_Progress(steps, done), _BetweenUpdates(run, agent, steps)]
+    ppo.learn(steps - done, callback=callbacks, reset_num_timesteps=False)
+    run.check(agent, ppo.num_timesteps, steps)
     run.save(ppo, now=True)
     ppo.policy.set_training_mode(False)
     return ppo.policy.to("cpu")
@@ -184,7 +197,8 @@ def _learn(
 
 def _identity(stage: AgentStage, steps: int, first: Agent | None, learnt_from: str) -> str:
     """What a training must have in common with a checkpoint that it goes on from."""
-    settings = {"stage": to_plain(stage), "steps": steps, "from": learnt_from}
+    learning = replace(stage, **{name: getattr(AgentStage, name) for name in _REPORTS})
+    settings = {"stage": to_plain(learning), "steps": steps, "from": learnt_from}
     return fingerprint(settings, {} if first is None else policy_tensors(first.policy))
 
 
@@ -215,15 +229,16 @@ class _Progress(BaseCallback):
         self._bar.close()
 
 
-class _Checkpoints(BaseCallback):
-    """Writes checkpoints between updates."""
+class _BetweenUpdates(BaseCallback):
+    """Has the agent judged, and writes checkpoints."""
 
-    def __init__(self, run: AgentRun) -> None:
+    def __init__(self, run: AgentRun, agent: Agent, steps: int) -> None:
         super().__init__()
-        self.run = run
+        self.run, self.agent, self.steps = run, agent, steps
 
     def _on_step(self) -> bool:
         return True
 
     def _on_rollout_start(self) -> None:
+        self.run.check(self.agent, self.num_timesteps, self.steps)
         self.run.save(self.model)  # type: ignore[arg-type]

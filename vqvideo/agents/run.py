@@ -1,13 +1,18 @@
-"""What of an agent's training outlives the process: checkpoints, from which the same call goes on."""
+"""What of an agent's training outlives the process: checkpoints, from which the same call goes on, and how well the
+agent did on the way.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from vqvideo.agents.agent import load_policy, policy_tensors
+import torch
+
+from vqvideo.agents.agent import Agent, load_policy, policy_tensors
 from vqvideo.storage import files
 from vqvideo.storage.checkpoint import (
     TrainingState,
@@ -34,10 +39,17 @@ class AgentRun:
 
     Args:
         folder: of the checkpoints; None keeps none. Whoever saves what was learnt calls `forget` then.
+        judge: plays with the agent, and gives figures as plain JSON.
+        checks: how often it does so, evenly spread from the beginning to the end; once is at the end.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path | None = None, judge: Callable[[Agent], dict[str, Any]] | None = None, checks: int = 0
+    ) -> None:
         self.folder, self.seconds = folder, 0.0
+        self.checks: list[dict[str, Any]] = []
+        """The judge's figures so far, each with its `steps`."""
+        self._judge, self._count = judge, checks
         self._identity = ""
         self._began = self._saved = time.monotonic()
 
@@ -60,7 +72,7 @@ class AgentRun:
             self.forget()
             return None
         if state is not None:
-            self.seconds = state.progress["seconds"]
+            self.seconds, self.checks = state.progress["seconds"], state.progress["checks"]
             log.info("going on from step %d, saved in %s", state.progress["step"], self.folder)
         return state
 
@@ -71,6 +83,17 @@ class AgentRun:
         load_optimizer(ppo.policy, ppo.policy.optimizer, state.optimizer)
         ppo.num_timesteps = state.progress["step"]
 
+    def check(self, agent: Agent, step: int, steps: int) -> None:
+        """Has the agent judged after `step` of `steps`, if it is time for that. The training does not notice: random
+        numbers go on as if nothing had happened.
+        """
+        parts, last = self._count - 1, self.checks[-1]["steps"] if self.checks else -1
+        due = (steps * i // parts if parts else steps for i in range(self._count))
+        if self._judge is not None and any(last < one <= step for one in due):
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                self.checks.append({"steps": step, **self._judge(agent)})
+
     def save(self, ppo: PPO, *, now: bool = False) -> None:
         """Writes a checkpoint between two updates, if it is time for one, or `now`."""
         moment = time.monotonic()
@@ -78,10 +101,9 @@ class AgentRun:
         if self.folder is None or not (now or moment - self._saved >= SECONDS):
             return
         files.make_folder(self.folder)
-        optimizer = optimizer_tensors(ppo.policy, ppo.policy.optimizer)
-        progress = {"step": ppo.num_timesteps, "identity": self._identity, "seconds": self.seconds}
-        state = TrainingState(policy_tensors(ppo.policy), optimizer, {}, progress)
-        save_training(self.folder, ppo.num_timesteps, state, keep=2)
+        step, optimizer = ppo.num_timesteps, optimizer_tensors(ppo.policy, ppo.policy.optimizer)
+        progress = {"step": step, "identity": self._identity, "seconds": self.seconds, "checks": self.checks}
+        save_training(self.folder, step, TrainingState(policy_tensors(ppo.policy), optimizer, {}, progress), keep=2)
         self._saved = time.monotonic()
 
     def forget(self) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from vqvideo.evaluation.tables import table
 
 Act = Callable[[NDArray[np.uint8]], Any]
 """Actions (b, ...) for observations (b, ...): frames (b, h, w, 3) or codes (b, h, w)."""
@@ -57,6 +59,16 @@ def share_of_gain(mean: float, reference: float, random: float) -> float:
     return (mean - random) / (reference - random)
 
 
+def dream_and_game_table(checks: Iterable[Mapping[str, Any]]) -> str:
+    """What an agent's dreams promise beside what the real environment gives, while it learns.
+
+    Args:
+        checks: at so many `steps` the JSON of `Returns` in the `dream` and in the `game`.
+    """
+    heads = ("imagined steps", "return in the dream", "in the game")
+    return table(heads, ((f"{c['steps']:,}", *(" ".join(cells(c[w])[:2]) for w in ("dream", "game"))) for c in checks))
+
+
 HEADS = ("return", "95 % interval", "length")
 
 
@@ -92,4 +104,22 @@ def play_episodes(envs: Sequence[Any], act: Act, episodes: int, seed: int, longe
                 if place[1] is not None:
                     place[2] = env.reset(seed=seed + place[1])[0]
         playing = [place for place in playing if place[1] is not None]
+    return Returns(tuple(totals.tolist()), tuple(lengths.tolist()))
+
+
+def play_side_by_side(envs: Any, act: Act, seed: int) -> Returns:
+    """Plays one episode in each env of a `gymnasium.vector.VectorEnv` that begins anew by itself.
+
+    Args:
+        envs: whose env i is reset with seed + i.
+        act: the agent.
+        seed: of the first.
+    """
+    observations, _ = envs.reset(seed=seed)
+    totals, lengths, going = np.zeros(envs.num_envs), np.zeros(envs.num_envs, int), np.ones(envs.num_envs, bool)
+    while going.any():
+        observations, rewards, terminated, truncated, _ = envs.step(act(observations))
+        totals += rewards * going
+        lengths += going
+        going &= ~(terminated | truncated)
     return Returns(tuple(totals.tolist()), tuple(lengths.tolist()))
