@@ -198,9 +198,9 @@ class Info:
         for name, value in vars(header).items():
             print(f"{name:18s} {value}")
         print(f"{'frames':18s} {frames} in {len(chunks)} chunks, {8 * size / max(1, frames):.1f} bits each")
-        every = chunks[0].frames if len(chunks) > 1 else None
-        where = f"every {every} frames ({every / header.frames_per_second:.1f} s)" if every else "frame 0 alone"
-        print(f"{'decoding begins':18s} at {where}: a frame takes up to {header.chunk - 1} latent steps before it")
+        every = chunks[0].frames if chunks[1:] else 0
+        where = f"every {every} frames ({every / header.frames_per_second:.1f} s)" if every else "at frame 0 alone"
+        print(f"{'decoding begins':18s} {where}: a frame takes up to {header.chunk - 1} latent steps before it")
 
 
 def opened(path: Path) -> BinaryIO:

@@ -120,7 +120,7 @@ def test_chunks_beside_a_part_are_not_decoded() -> None:
     writer = Writer(content, header)
     for number, chunk in enumerate(chunks):
         writer.add(chunk if number == 1 else replace(chunk, words=np.append(chunk.words, np.ones(9, np.uint32))))
-    writer.end(20)
+    writer.end()
     for part in ((7, 7), (9, 1), (8, 5)):
         for found, whole in zip(decoded(codec, content.getvalue(), *part), decoded(codec, CONTENT, *part), strict=True):
             assert np.array_equal(found, whole)
@@ -318,8 +318,14 @@ def test_what_cannot_be_encoded_is_said() -> None:
     codec = CODECS["parallel", 2, True]
     with pytest.raises(InputError, match="this world has actions"):
         encoded(codec, film(5))
-    with pytest.raises(InputError, match="3 actions for 7 frames"):
-        encoded(codec, film(9), acts(STEERING, 3))
+    # Also where a single frame is left for the last chunk.
+    for frames, actions, counted in ((9, 3, 7), (9, 6, 9), (8, 6, 8)):
+        with pytest.raises(InputError, match=f"{actions} actions for {counted} frames or more"):
+            encoded(codec, film(frames), acts(STEERING, actions))
+    with pytest.raises(InputError, match=r"action 2: column 1 is 9.0"):
+        encoded(codec, film(9), [*acts(STEERING, 2), np.array([0.0, 9.0])])
+    with pytest.raises(InputError, match=r"action 0: float64 of shape \(4,\), expected numbers \(..., 2\)"):
+        encoded(codec, film(9), np.zeros((8, 4)))
     with pytest.raises(InputError, match="no frames"):
         encoded(codec, film(1)[:0], acts(STEERING, 0))
     with pytest.raises(InputError, match=r"frames are uint8 \(8, 16, 3\), the tokenizer takes uint8 \(16, 16, 3\)"):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from itertools import islice, repeat
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from vqvideo.codec.range_coder import RangeDecoder, RangeEncoder, coder_name
 from vqvideo.codec.samplers import ReadingSampler, WritingSampler
 from vqvideo.codec.tables import GRID
 from vqvideo.errors import InputError, at_least
-from vqvideo.models.pixels import to_uint8
+from vqvideo.models.pixels import channels_first, channels_last, to_uint8
 from vqvideo.models.tokenizer.vqvae import VQVAE
 from vqvideo.spaces import ActionSpace
 
@@ -121,46 +121,41 @@ class Codec:
             *(VERSION, coder_name(), TABLES, self.tokenizer, self.name, float(fps), self.vqvae.frame_size),
             *(self.chunk, columns, source),
         )
-        writer = Writer(file, header)
-        count = size = acts = flat = steps = 0
-        # What leads to the first frame of a chunk belongs to it: nothing leads to the very first one.
-        leading = np.zeros((1, columns))
-        coming, acting = iter(frames), iter(actions if columns and actions is not None else ())
+        writer, flat, steps = Writer(file, header), 0, 0
+        leading = self._leading(actions if columns and actions is not None else repeat(np.zeros(0)))
+        coming = iter(frames)
         while block := list(islice(coming, self.frames_per_chunk)):
-            given = self._actions(acting, len(block), columns)
-            chunk = self._encoded(np.stack(block), np.concatenate([leading, given[: len(block) - 1]]))
-            leading = given[len(block) - 1 :] if len(given) == len(block) else leading
-            written = writer.add(chunk)
-            size, acts, flat = size + written.bytes, acts + written.actions, flat + len(chunk.flat)
-            count, steps = count + chunk.frames, steps + self._steps(chunk.frames)
-        if not count:
+            given = np.array(list(islice(leading, len(block))), np.float64)
+            if len(given) < len(block):
+                found, needed = (writer.frames + len(rows) for rows in (given, block))
+                raise InputError(f"{found - 1} actions for {needed} frames or more, expected one between two frames")
+            chunk = self._encoded(np.stack(block), given)
+            writer.add(chunk)
+            flat, steps = flat + len(chunk.flat), steps + self._steps(chunk.frames)
+        if not writer.frames:
             raise InputError("no frames to encode")
-        writer.end(count)
-        return Summary(count, size, acts, steps * self.vqvae.bits_per_latent_step, flat)
+        writer.end()
+        plain_bits = steps * self.vqvae.bits_per_latent_step
+        return Summary(writer.frames, writer.bytes, writer.action_bytes, plain_bits, flat)
 
-    def _actions(self, acting: Iterator[NDArray[np.float64]], frames: int, columns: int) -> NDArray[np.float64]:
-        """The actions from each frame of a chunk on; the last frame of a film has none."""
-        if not columns:
-            return np.zeros((frames, 0))
-        given = np.array(list(islice(acting, frames)), np.float64).reshape(-1, columns)
-        if len(given) < frames - 1:
-            raise InputError(f"{len(given)} actions for {frames} frames of a chunk, expected one between two frames")
-        self.action_space.validate(given, "actions")
-        return given
+    def _leading(self, actions: Iterable[NDArray[np.float64]]) -> Iterator[NDArray[np.float64]]:
+        """What leads to each frame, (a,); nothing leads to the very first one."""
+        yield np.zeros(self.action_space.size)
+        for number, action in enumerate(actions):
+            self.action_space.validate(action, f"action {number}")
+            yield action
 
     def _encoded(self, frames: Frames, actions: NDArray[np.float64]) -> Chunk:
         """A chunk of frames (n, h, w, 3) and the actions (n, a) that lead to each."""
         expected = (*self.vqvae.frame_size, 3)
         if frames.shape[1:] != expected or frames.dtype != np.uint8:
             raise InputError(f"frames are {frames.dtype} {frames.shape[1:]}, the tokenizer takes uint8 {expected}")
-        missing = self.vqvae.clip_length(self._steps(len(frames))) - len(frames)
-        whole = np.concatenate([frames, np.repeat(frames[-1:], missing, axis=0)])
-        codes = self.vqvae.encode(torch.from_numpy(whole).movedim(-1, 1)[None])[0].cpu()
+        codes = self.vqvae.encode(channels_first(torch.from_numpy(self._filled(frames)))[None])[0].cpu()
         coder = RangeEncoder()
         coder.encode_flat(codes[0].flatten().numpy(), self._codes)
         self._model.begin(codes[0])
         sampler = WritingSampler(coder)
-        for step, acting in zip(codes[1:], self._grouped(actions, missing), strict=True):
+        for step, acting in zip(codes[1:], self._grouped(actions), strict=True):
             sampler.takes(step[None])
             self._model.step(acting, sampler)
         return Chunk(len(frames), tuple(sampler.flat), actions, coder.words())
@@ -196,7 +191,7 @@ class Codec:
             # As many latent steps as in the whole chunk: tensors of other shapes may be rounded otherwise.
             whole = torch.cat([codes, codes[-1:].expand(self._steps(chunk.frames) - len(codes), -1, -1)])
             frames = to_uint8(self.vqvae.decode(whole[None])[0])[shown]
-            yield frames.movedim(1, -1).cpu().numpy(), chunk.actions[shown]
+            yield channels_last(frames).cpu().numpy(), chunk.actions[shown]
 
     def decode_codes(self, file: BinaryIO, first: int = 0, count: int | None = None) -> Iterator[Piece]:
         """The codes of each chunk, exactly as they were encoded, and what stands beside them. As `decode`."""
@@ -214,13 +209,12 @@ class Codec:
 
     def _decoded(self, chunk: Chunk, frames: int) -> Tensor:
         """The codes of the latent steps that so many frames of a chunk take."""
-        missing = self.vqvae.clip_length(self._steps(chunk.frames)) - chunk.frames
         coder = RangeDecoder(chunk.words)
         first = coder.decode_flat(self.vqvae.tokens, self._codes)
         codes = [torch.from_numpy(first).view(self.vqvae.grid)]
         self._model.begin(codes[0])
         sampler = ReadingSampler(coder, set(chunk.flat))
-        needed = self._grouped(chunk.actions, missing)[: self._steps(frames) - 1]
+        needed = self._grouped(chunk.actions)[: self._steps(frames) - 1]
         codes += [self._model.step(acting, sampler).cpu() for acting in needed]
         if len(codes) == self._steps(chunk.frames):
             coder.finish()
@@ -249,7 +243,10 @@ class Codec:
         """Latent steps that hold so many frames, the last of them perhaps in part."""
         return 1 + -(-(frames - 1) // self.vqvae.stride)
 
-    def _grouped(self, actions: NDArray[np.float64], missing: int) -> Tensor:
+    def _filled(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Rows of the frames of a chunk, and the last one repeated until its latent step is full."""
+        return np.concatenate([rows, np.repeat(rows[-1:], -(len(rows) - 1) % self.vqvae.stride, axis=0)])
+
+    def _grouped(self, actions: NDArray[np.float64]) -> Tensor:
         """The actions (n, a) that lead to the frames of a chunk as those of its latent steps, (t, s, a)."""
-        padded = np.concatenate([actions[1:], np.repeat(actions[-1:], missing, axis=0)])
-        return rearrange(torch.from_numpy(padded), "(t s) a -> t s a", s=self.vqvae.stride)
+        return rearrange(torch.from_numpy(self._filled(actions)[1:]), "(t s) a -> t s a", s=self.vqvae.stride)

@@ -24,7 +24,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import numpy as np
 import zstandard
@@ -87,14 +87,6 @@ class Chunk:
     """Of the range coder."""
 
 
-class Written(NamedTuple):
-    """What a chunk takes."""
-
-    bytes: int
-    actions: int
-    """Of these bytes."""
-
-
 # ---------------------------------------------------------------- writing
 
 
@@ -104,19 +96,21 @@ class Writer:
     def __init__(self, file: BinaryIO, header: Header) -> None:
         text = json.dumps(to_plain(header)).encode()
         self._file, self._check = file, zlib.crc32(text)
+        self.frames = self.bytes = self.action_bytes = 0
+        """Of the chunks so far."""
         file.write(MAGIC + _NUMBER.pack(len(text)) + text + _NUMBER.pack(self._check))
 
-    def add(self, chunk: Chunk) -> Written:
+    def add(self, chunk: Chunk) -> None:
         """Adds a chunk."""
         actions = _packed(chunk.actions)
         payload = _NUMBERS.pack(chunk.frames, len(chunk.flat), len(actions))
         payload += np.array(chunk.flat, "<u4").tobytes() + actions + chunk.words.astype("<u4").tobytes()
-        written = self._file.write(_CHUNK + _NUMBER.pack(len(payload)) + payload + self._checked(payload))
-        return Written(written, len(actions))
+        self.bytes += self._file.write(_CHUNK + _NUMBER.pack(len(payload)) + payload + self._checked(payload))
+        self.frames, self.action_bytes = self.frames + chunk.frames, self.action_bytes + len(actions)
 
-    def end(self, frames: int) -> None:
-        """Ends a file of so many frames."""
-        count = _NUMBER.pack(frames)
+    def end(self) -> None:
+        """Ends the file."""
+        count = _NUMBER.pack(self.frames)
         self._file.write(_END + count + self._checked(count))
 
     def _checked(self, content: bytes) -> bytes:

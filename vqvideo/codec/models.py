@@ -46,15 +46,12 @@ class PriorModel(CodeModel):
         self.prior = deepcopy(prior).to("cpu").double().eval().requires_grad_(False)
 
     def begin(self, codes: Tensor) -> None:
-        self._state = self.prior.start(codes[None, None], torch.zeros(1, 0, *self._shape, dtype=torch.float64))
+        none = torch.zeros(1, 0, self.prior.spec.stride, self.prior.spec.action_space.size, dtype=torch.float64)
+        self._state = self.prior.start(codes[None, None], none)
 
     def step(self, actions: Tensor, sampler: CodingSampler) -> Tensor:
         codes, self._state = self.prior.step_with(self._state, actions[None].double(), sampler)
         return codes[0]
-
-    @property
-    def _shape(self) -> tuple[int, int]:
-        return self.prior.spec.stride, self.prior.spec.action_space.size
 
 
 class AdaptiveModel(CodeModel):

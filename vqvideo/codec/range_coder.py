@@ -60,8 +60,7 @@ class RangeDecoder:
 
     def decode(self, weights: NDArray[np.float64]) -> NDArray[np.int64]:
         """Symbols (m,) by the weights (m, k). InputError for words that no symbols became."""
-        with_errors = self._coder.decode
-        return _checked(lambda: with_errors(self._categorical, weights))
+        return _checked(lambda: self._coder.decode(self._categorical, weights))
 
     def decode_flat(self, count: int, size: int) -> NDArray[np.int64]:
         """`count` symbols of 0 .. size - 1."""
