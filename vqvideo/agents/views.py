@@ -54,7 +54,7 @@ class FrameFeatures(BaseFeaturesExtractor):
 
 
 class CodeFeatures(BaseFeaturesExtractor):
-    """Looks up a vector for each code, learnt beside a map of the tokenizer's own, and tells where things are in them."""
+    """Looks up a vector for each code and adds a map of the tokenizer's own; tells where things are in them."""
 
     codebook: Tensor
 
@@ -73,7 +73,7 @@ class CodeFeatures(BaseFeaturesExtractor):
 
 class WhatIsWhere(nn.Module):
     """Coordinates of what is found in a map by a spatial softmax (Levine et al. 2016, arXiv:1504.00702, section 5.2),
-    beside a coarse look at all of it for what is spread out.
+    the mean of the map, and a coarse look at all of it for what is spread out.
 
     What a player does depends on where things are to each other. From coordinates that is a sum; a network that
     flattens its map must see every pair of places first: in the exact TinyWorld such a one got 0.0 of 29.4 after
@@ -97,15 +97,17 @@ class WhatIsWhere(nn.Module):
         self.look = nn.Sequential(
             *_halved(width, 32), *_halved(32, 32), nn.Flatten(), nn.Linear(coarse, 2 * points), nn.ReLU()
         )
+        # From nothing on: many inputs of which few matter would hide the coordinates at first.
         self.share = nn.Parameter(torch.zeros(2 * points))
         self.join = nn.Sequential(
-            nn.Linear(4 * points, features_dim), nn.ReLU(), nn.Linear(features_dim, features_dim), nn.ReLU()
+            nn.Linear(4 * points + width, features_dim), nn.ReLU(), nn.Linear(features_dim, features_dim), nn.ReLU()
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, width, h, w) -> (b, features_dim)."""
         weights = (_SHARPNESS * self.scores(x).flatten(2)).softmax(-1)
-        return self.join(torch.cat([(weights @ self.places).flatten(1), self.share * self.look(x)], 1))
+        where = (weights @ self.places).flatten(1)
+        return self.join(torch.cat([where, x.mean((2, 3)), self.share * self.look(x)], 1))
 
 
 def _halved(width: int, out: int) -> tuple[nn.Module, nn.Module]:
