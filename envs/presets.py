@@ -14,7 +14,7 @@ from vqvideo.envs.doom import named_actions
 from vqvideo.envs.families import preset_of
 from vqvideo.envs.modules import find_spec
 from vqvideo.envs.packages import PACKAGES, package_of, registered
-from vqvideo.envs.preset import Preset
+from vqvideo.envs.preset import DRAWN, Preset
 from vqvideo.errors import InputError, suggest
 
 PRESETS: dict[str, Preset] = {
@@ -49,6 +49,7 @@ PRESETS: dict[str, Preset] = {
         env_id="vqvideo/TinyWorld-v0",
         fps=10.0,
         best="shortest-path",
+        frame_size=DRAWN,
         actions={"stay": (0,), "up": (1,), "down": (2,), "left": (3,), "right": (4,)},
     ),
 }
@@ -59,6 +60,7 @@ PRESETS["DynamicObstacles"] = Preset(
     env_id="minigrid:MiniGrid-Dynamic-Obstacles-Random-6x6-v0",
     kwargs={"tile_size": 8, "highlight": False},
     policy="random",
+    frame_size=DRAWN,
     actions={"left": (0,), "right": (1,), "forward": (2,)},
     extra="minigrid",
 )

@@ -21,7 +21,7 @@ from vqvideo.data.importing import import_data
 from vqvideo.data.index import StoreMeta
 from vqvideo.data.main_guard import end_second_recording
 from vqvideo.data.playing import Policy
-from vqvideo.data.store import StoreWriter
+from vqvideo.data.store import Store, StoreWriter
 from vqvideo.envs.packages import package_of
 from vqvideo.envs.pixels import UNSAID, PixelFrames, choose
 from vqvideo.envs.policies import make_policy
@@ -64,7 +64,22 @@ def record(options: RecordConfig) -> Path:
             f"{report.seconds:.0f} s ({report.frames / report.seconds:.0f} frames/s), "
             f"mean return {sum(report.returns) / report.episodes:.1f}"
         )
+    more = with_enough(options)
+    if more.episodes > options.episodes:
+        print(f"{out}: they end early, so {more.episodes:,} episodes make the {options.frames:,} frames", flush=True)
+        return record(more)
     return out
+
+
+def with_enough(options: RecordConfig) -> RecordConfig:
+    """The options with as many episodes as hold `options.frames`, if all are as long as those that were asked for,
+    which are recorded.
+    """
+    if options.frames is None or options.source is not None:
+        return options
+    first = [e.length + 1 for e in Store.open(options.folder).entries if e.index < options.episodes]
+    episodes = math.ceil(options.frames / (sum(first) / len(first)))
+    return dataclasses.replace(options, episodes=max(episodes, options.episodes), frames=None)
 
 
 def collect_episodes(writer: StoreWriter, options: RecordConfig, make_player: Callable[[], Policy]) -> CollectReport:

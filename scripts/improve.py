@@ -55,6 +55,7 @@ def improve(cfg: Experiment, how: ImproveConfig) -> list[Figures]:
     check_settings(nth_round(cfg, how, 0).cfg, *TRAINED)
     cfg.folder.mkdir(parents=True, exist_ok=True)
     with FolderLock(cfg.folder):
+        cfg = settled(cfg, how)
         log = RoundLog.open(cfg.folder / "rounds.json", cfg, how)
         for number in range(how.rounds):
             for name, stage in STAGES.items():
@@ -65,6 +66,22 @@ def improve(cfg: Experiment, how: ImproveConfig) -> list[Figures]:
                     log.add(number, name, {**figures, "seconds": round(time.monotonic() - began, 1)})
             print(round_line(log.rounds, number), flush=True)
     return log.rounds
+
+
+def settled(cfg: Experiment, how: ImproveConfig) -> Experiment:
+    """The settings for all rounds, with what follows from the episodes of round 0, which are recorded for that."""
+    from vqvideo.data.store import Store
+    from vqvideo.envs.recording import record, with_enough
+    from vqvideo.experiment.rounds import nth_round
+    from vqvideo.experiment.suited import suited
+
+    first = nth_round(cfg, how, 0).cfg
+    if not cfg.measured and first.record.frames is None:
+        return cfg
+    own, reasons = suited(first, Store.open(record(first.record)))
+    print("".join(f"{line}\n" for line in reasons), end="", flush=True)
+    enough = replace(cfg.record, episodes=with_enough(first.record).episodes, frames=None)
+    return replace(cfg, record=enough, vqvae=own.vqvae, prior=own.prior, measured=())
 
 
 def refuse_untrainable(cfg: Experiment) -> None:
@@ -258,7 +275,7 @@ def main() -> None:
 
     from vqvideo.envs.recording import with_frame_size
 
-    given = parse(Options, CONFIG, __doc__ or "")
+    given = parse(Options, CONFIG, __doc__ or "", measures=True)
     cfg = replace(given, record=with_frame_size(given.record))
     with telling_how_to_go_on():
         rounds = improve(cfg, cfg.improve)

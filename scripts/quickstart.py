@@ -31,6 +31,7 @@ def quickstart(cfg: Experiment) -> dict[str, Any]:
     """Runs all stages and returns what is written to results.json."""
     from vqvideo.experiment.checks import check_settings, check_store
     from vqvideo.experiment.prior import train_prior
+    from vqvideo.experiment.suited import suited
     from vqvideo.experiment.tokenizer import train_vqvae
     from vqvideo.scripts.rollout import Options
     from vqvideo.scripts.train_vqvae import doing
@@ -43,6 +44,10 @@ def quickstart(cfg: Experiment) -> dict[str, Any]:
     began, earlier = time.perf_counter(), trained_seconds(cfg)
     headline(1, doing(cfg.record))
     store = recorded(cfg.record)
+    cfg, reasons = suited(cfg, store)
+    print("".join(f"{line}\n" for line in reasons), end="", flush=True)
+    if dreams:
+        dreams = {"dreams": (min(Options.context, cfg.prior.model.window), Options.length)}
     check_store(cfg, store, "vqvae", "prior", **dreams)
     headline(2, "training the tokenizer: video to codes")
     tokenizer = train_vqvae(cfg, store, resume=True)
@@ -86,6 +91,7 @@ def dreams_on(cfg: Experiment) -> dict[str, Any]:
         world=world_folder(cfg),
         store=cfg.record.folder,
         out=cfg.folder / "rollout",
+        context=min(Options.context, cfg.prior.model.window),
         sampling=cfg.sampling,
     )
     result = rollout(options)
@@ -279,7 +285,7 @@ def main() -> None:
             own = replace(self.record, env=self.env or self.record.env, source=self.source, out=None)
             return replace(self, record=own, name=own.folder.name, env=None, source=None)
 
-    cfg = parse(Options, CONFIG, __doc__ or "").named()
+    cfg = parse(Options, CONFIG, __doc__ or "", measures=True).named()
     results = quickstart(cfg)
     text = json.dumps(without_nan(results), indent=2, allow_nan=False)
     files.write_file(cfg.folder / "results.json", (text + "\n").encode())

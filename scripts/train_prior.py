@@ -45,7 +45,7 @@ def main() -> None:
     from vqvideo.errors import InputError
     from vqvideo.experiment.config import TrainingOptions, parse, vqvae_folder, world_folder
 
-    cfg = on_episodes_of_tokenizer(parse(TrainingOptions, CONFIG, __doc__ or "").on_store())
+    cfg = on_episodes_of_tokenizer(parse(TrainingOptions, CONFIG, __doc__ or "", measures=True).on_store())
     # After the settings: --help need not wait for torch.
     from vqvideo.data.store import Store
     from vqvideo.experiment.prior import train_prior

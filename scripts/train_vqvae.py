@@ -111,7 +111,7 @@ def main() -> None:
     """Reads the settings and trains."""
     from vqvideo.experiment.config import TrainingOptions, parse, vqvae_folder
 
-    cfg = parse(TrainingOptions, CONFIG, __doc__ or "").on_store()
+    cfg = parse(TrainingOptions, CONFIG, __doc__ or "", measures=True).on_store()
     # After the settings: --help need not wait for torch.
     from vqvideo.experiment.tokenizer import train_vqvae
     from vqvideo.training.launch import join_processes

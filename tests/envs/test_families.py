@@ -76,7 +76,8 @@ def test_the_cells_of_minatar_are_crisp(tmp_path: Path) -> None:
 
 
 def test_a_given_frame_size_counts() -> None:
-    assert with_frame_size(RecordConfig("TinyWorld")).size == (64, 64)
+    assert with_frame_size(RecordConfig("TinyWorld")).size == (32, 32)
+    assert with_frame_size(RecordConfig("TinyWorld", frame_size=64)).size == (64, 64)
     assert with_frame_size(RecordConfig("ALE/Pong-v5", frame_size="32x96")).size == (32, 96)
 
 

@@ -15,7 +15,7 @@ import tyro
 from vqvideo import cli
 from vqvideo.data.config import RecordConfig, snake_case
 from vqvideo.data.store import Store
-from vqvideo.envs.recording import record, squashed
+from vqvideo.envs.recording import record, squashed, with_enough
 from vqvideo.errors import InputError
 
 
@@ -36,6 +36,17 @@ def test_a_store_is_recorded_and_says_how(tmp_path: Path, capsys: pytest.Capture
     assert '"max_episode_steps": 200' in (meta.env_spec or "")
     assert {"gymnasium", "numpy", "vqvideo"} <= set(meta.versions)
     assert "3 new episodes (0 before)" in capsys.readouterr().out
+
+
+def test_where_episodes_end_early_there_are_as_many_as_it_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = options(tmp_path, steps=3, frames=24)
+    store = Store.open(record(asked))
+    assert sum(entry.length + 1 for entry in store.entries) >= 24
+    assert f"so {len(store.entries)} episodes make the 24 frames" in capsys.readouterr().out
+    assert with_enough(asked) == dataclasses.replace(asked, episodes=len(store.entries), frames=None)
+    assert Store.open(record(asked)).digest == store.digest
 
 
 def test_a_second_run_has_nothing_to_do_and_a_longer_one_adds(

@@ -60,6 +60,9 @@ class RecordConfig:
     hf://someone/name. Only what import_data.py finds out by itself; it has all options."""
     episodes: int = 120
     """Episodes that the store holds in the end."""
+    frames: int | None = None
+    """Frames that it holds at least, about: where episodes end early, more are recorded. By default whatever the
+    episodes have."""
     steps: int = 200
     """Longest episode, in stored steps."""
     frame_size: AnySize = None
@@ -88,7 +91,18 @@ class RecordConfig:
     """The same for making the environment and for a reset, which may compile shaders or build a world."""
 
     def __post_init__(self) -> None:
-        at_least(self, "--", episodes=1, steps=1, seed=0, held_out_every=0, workers=0, step_timeout=0, reset_timeout=0)
+        at_least(
+            self,
+            "--",
+            episodes=1,
+            frames=1,
+            steps=1,
+            seed=0,
+            held_out_every=0,
+            workers=0,
+            step_timeout=0,
+            reset_timeout=0,
+        )
         _ = self.size
         if "render_mode" in self.env_kwargs:
             raise InputError("--env-kwargs: render_mode is set by the recorder; --pixels render records what is drawn")

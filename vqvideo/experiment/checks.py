@@ -28,6 +28,7 @@ from vqvideo.errors import InputError
 from vqvideo.experiment.config import Experiment, vqvae_folder
 from vqvideo.experiment.frame_sizes import fitted
 from vqvideo.experiment.objective import TokenizerObjective, tokenizer_to_continue
+from vqvideo.experiment.suited import suited, with_dividing_patch
 from vqvideo.experiment.warm_start import warm_start
 from vqvideo.models.prior import ActionStats, Prior, PriorSpec
 from vqvideo.models.tokenizer.backbone_config import fitting_sizes
@@ -148,7 +149,8 @@ def check_store(cfg: Experiment, store: Store, *stages: Stage, **known: Unpack[K
     """
     if "agent" in stages:
         check_rewards(store)
-    _check(cfg, recorded(store), stages, known)
+    tokenizer = known.get("tokenizer")
+    _check(suited(cfg, store, tokenizer.cfg if tokenizer else None).cfg, recorded(store), stages, known)
 
 
 def check_rewards(store: Store) -> None:
@@ -163,6 +165,8 @@ def check_rewards(store: Store) -> None:
 
 
 def _check(cfg: Experiment, episodes: Episodes, stages: Sequence[Stage], known: Known) -> None:
+    if "prior.model.patch" in cfg.measured:
+        cfg = with_dividing_patch(cfg, episodes.frame_size)
     cfg = fitted(cfg, episodes.frame_size)
     if not known.get("resume", True):
         RunFolder(cfg.folder / stages[0]).refuse_run()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, get_args
 
 from vqvideo.agents.config import AgentStage
 from vqvideo.data.config import RecordConfig, SegmentConfig, StillsConfig, check_name
@@ -23,6 +23,21 @@ most tokens by the backbone that they led to.)
 """
 MOST_TOKENS = 256
 """Tokens per latent step for which nobody need say how many: a prior's time grows with them, or faster."""
+MOST_FRAMES = 40_000
+"""Frames that are recorded where nobody says how many: of small worlds that is plenty."""
+Measured = Literal[
+    "vqvae.model.backbone",
+    "vqvae.model.quantizer",
+    "vqvae.model.reconstruction",
+    "prior.latent_steps",
+    "prior.model.window",
+    "prior.model.patch",
+    "prior.model.pooling",
+    "prior.model.reward_weight",
+    "prior.model.termination_weight",
+    "prior.train.batch",
+]
+"""Settings that can follow from the episodes (`experiment.suited`), in the order in which they do."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +126,10 @@ class Experiment:
     """The agent that learns in dreams."""
     sampling: Sampling = field(default_factory=Sampling)
     """How dreams are drawn."""
+    measured: tuple[Measured, ...] = ()
+    """Settings that follow from what the episodes show, in place of their values here. By default those that neither a
+    flag nor the file names; none where the file names a backbone.
+    """
 
     def __post_init__(self) -> None:
         check_name(self.name, self.runs)
@@ -160,28 +179,88 @@ def world_folder(cfg: Experiment) -> Path:
     return cfg.folder / "world"
 
 
-def parse(cls: type[E], default_config: Path, description: str) -> E:
+def parse(cls: type[E], default_config: Path, description: str, *, measures: bool = False) -> E:
     """The settings of a script: defaults < YAML file (`--config`) < flags.
 
     Args:
         cls: Experiment, or a subclass with flags of the script's own.
-        default_config: the YAML file when the command line names none.
+        default_config: the YAML file when the command line names none. It is about episodes of its own: for others,
+            what can be measured of them is.
         description: shown by --help.
+        measures: whether the script trains with what is measured, and records so many frames as the file asks for.
     """
     import tyro
 
     flag = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    flag.add_argument("--config", type=Path, default=default_config)
+    flag.add_argument("--config", type=Path)
     try:
         known, arguments = flag.parse_known_args()
     except argparse.ArgumentError as error:
         raise InputError("--config needs a file: --config configs/car_racing.yaml") from error
     arguments = _with_none(arguments)
-    config = _shipped(known.config, default_config.parent)
+    config = _shipped(known.config or default_config, default_config.parent)
     written = read_yaml(config)
     default = _with_most_tokens(typed(cls, written, str(config)), written, arguments)
     note = f"{description}\n\nSettings come from --config FILE (now {config}) and from the flags below."
-    return tyro.cli(cls, default=default, args=arguments, description=note, config=(tyro.conf.AvoidSubcommands,))
+    cfg = tyro.cli(cls, default=default, args=arguments, description=note, config=(tyro.conf.AvoidSubcommands,))
+    if not measures:
+        return cfg
+    if known.config is None and _is_about_others(cfg, default):
+        cfg, written = replace(cfg, record=_recorded_otherwise(cfg.record, default.record, arguments)), {}
+    return _with_measured(cfg, written, arguments)
+
+
+def _is_about_others(cfg: Experiment, default: Experiment) -> bool:
+    """Whether the flags name other episodes than those that the default file is about, or the run has been."""
+    env, source = (getattr(cfg, name, None) or getattr(cfg.record, name) for name in ("env", "source"))
+    store, run = getattr(cfg, "store", None), cfg.folder / "vqvae" / "config.yaml"
+    if store is not None and (store / "meta.json").is_file():
+        from vqvideo.data.index import read_meta
+
+        return read_meta(store)[0].env_id != default.record.env
+    if cfg.record == default.record and source is None and env == default.record.env and run.is_file():
+        begun = typed(Experiment, read_yaml(run), str(run)).record
+        env, source = begun.env, begun.source
+    return (env, source, store) != (default.record.env, default.record.source, None)
+
+
+def _recorded_otherwise(record: RecordConfig, default: RecordConfig, arguments: Sequence[str]) -> RecordConfig:
+    """What the flags ask to be recorded, and of the default file only how many frames."""
+    plain = RecordConfig()
+    own = {f.name: getattr(plain, f.name) for f in fields(plain) if not _flagged(f"record.{f.name}", arguments)}
+    frames = min(default.episodes * default.steps, MOST_FRAMES)
+    record = replace(record, **{**own, "env": record.env, "source": record.source})
+    if _flagged("record.episodes", arguments) or record.frames:
+        return record
+    return replace(record, episodes=-(-frames // record.steps), frames=frames)
+
+
+def _with_measured(cfg: E, written: Mapping[str, Any], arguments: Sequence[str]) -> E:
+    """The settings with the names of those to be measured: what neither file nor flags name."""
+    designed = "backbone" in written.get("vqvae", {}).get("model", {})
+    if designed or "measured" in written or _flagged("measured", arguments):
+        return cfg
+    names = [name for name in get_args(Measured) if not (_flagged(name, arguments) or _names(written, name))]
+    if "vqvae.model.backbone" in names and not (
+        _flagged("vqvae.most_tokens", arguments) or _names(written, "vqvae.most_tokens")
+    ):
+        cfg = replace(cfg, vqvae=replace(cfg.vqvae, most_tokens=MOST_TOKENS))
+    return replace(cfg, measured=tuple(names))
+
+
+def _flagged(name: str, arguments: Sequence[str]) -> bool:
+    """Whether a flag is of a setting, or of a part of it."""
+    flags = [word.partition("=")[0].removeprefix("--").replace("-", "_") for word in arguments if word[:2] == "--"]
+    return any(flag == name or flag.startswith((f"{name}.", f"{name}:")) for flag in flags)
+
+
+def _names(written: Any, name: str) -> bool:
+    """Whether a file names a setting, or a part of it."""
+    for part in name.split("."):
+        if not isinstance(written, Mapping) or part not in written:
+            return False
+        written = written[part]
+    return True
 
 
 def _with_none(arguments: Sequence[str]) -> list[str]:

@@ -24,6 +24,7 @@ from vqvideo.evaluation.prior import evaluate_prior
 from vqvideo.experiment.checks import Known, check_store
 from vqvideo.experiment.config import MAY_CHANGE, Experiment, PriorStage, codes_folder, vqvae_folder, world_folder
 from vqvideo.experiment.stage import Training, run_training, show_clips
+from vqvideo.experiment.suited import suited
 from vqvideo.experiment.warm_start import warm_start
 from vqvideo.models.prior import ActionStats, Prior, PriorSpec
 from vqvideo.models.tokenizer.vqvae import VQVAE
@@ -59,14 +60,15 @@ def train_prior(
         tokenizer: folder of the trained tokenizer; by default the experiment's own.
         codes: folder for the codes where the store cannot be written; by default in the run's folder.
     """
-    stage = as_begun(cfg.prior, cfg.folder / "prior") if resume else cfg.prior
-    cfg, train = replace(cfg, prior=stage), stage.train
-    processes = join_processes().num_processes
     vqvae = VQVAE.from_pretrained(tokenizer or vqvae_folder(cfg))
+    cfg, reasons = suited(cfg, store, vqvae.cfg)
+    stage = as_begun(cfg.prior, cfg.folder / "prior") if resume else cfg.prior
+    cfg, train, processes = replace(cfg, prior=stage), stage.train, join_processes().num_processes
     ancestor = None if tokenizer else _ancestor(cfg)
     known: Known = {"processes": processes, "resume": resume, "tokenizer": vqvae, "continued": ancestor}
     together(lambda: check_store(cfg, store, "prior", **known))
     accelerator = make_accelerator(train, cfg.folder / "prior", resume=resume)
+    accelerator.print(*reasons, sep="\n", end="\n" if reasons else "", flush=True)
     vqvae.to(accelerator.device)
     encoded = partial(_encoded, vqvae, store, cfg=cfg, accelerator=accelerator, elsewhere=codes or codes_folder(cfg))
     train_codes, held_out_codes = encoded("train"), encoded("held_out")

@@ -19,6 +19,7 @@ from vqvideo.experiment.config import MAY_CHANGE, Experiment, vqvae_folder
 from vqvideo.experiment.frame_sizes import about_tokens, fitted
 from vqvideo.experiment.objective import TokenizerObjective, continue_tokenizer
 from vqvideo.experiment.stage import Training, run_training, show_clips
+from vqvideo.experiment.suited import suited
 from vqvideo.training.config import Identity
 from vqvideo.training.launch import join_processes, make_accelerator
 from vqvideo.training.loader import Loader, WithStills
@@ -36,13 +37,14 @@ def train_vqvae(
         resume: go on from the newest checkpoint, if there is one.
         any_world_size: also if it was written by another number of processes.
     """
-    named, cfg = cfg, fitted(cfg, store.meta.frame_size)
+    named, reasons = suited(cfg, store)
+    cfg = fitted(named, store.meta.frame_size)
     stage, train = cfg.vqvae, cfg.vqvae.train
     processes = join_processes().num_processes
     together(lambda: check_store(cfg, store, "vqvae", processes=processes, resume=resume))
     accelerator = make_accelerator(train, cfg.folder / "vqvae", resume=resume)
-    if said := about_tokens(named, cfg, store.meta.frame_size):
-        accelerator.print(said, flush=True)
+    said = [*reasons, about_tokens(named, cfg, store.meta.frame_size)]
+    accelerator.print("".join(f"{line}\n" for line in said if line), end="", flush=True)
     torch.manual_seed(train.seed)
     model = stage.model.build(store.meta.frame_size)
     length = model.clip_length(stage.latent_steps)

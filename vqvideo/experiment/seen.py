@@ -1,0 +1,105 @@
+"""What recorded episodes show that settings follow from: how fine the picture changes, what squares it is drawn of, how
+often something is earned or ends, and how long episodes are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vqvideo.data.episode import Steps
+from vqvideo.data.index import EpisodeEntry
+from vqvideo.data.store import Store
+from vqvideo.evaluation.metrics import evenly
+
+LEAST = 30
+"""Changes from frame to frame, at least, that say something of all others."""
+_EPISODES, _FRAMES = 40, 25
+"""Training episodes that are looked at, and frames of each."""
+_LONGER = 400
+"""Episodes whose rewards are looked at: these are small."""
+_MOVED = 0.05
+"""Share of the full range by which a pixel changes that has changed."""
+_TILES = (16, 8, 4)
+_FEW = 256
+"""Kinds of squares of pixels that make a picture one of tiles."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the training episodes of a store show."""
+
+    changed: float
+    """Mean share of the pixels that change from one frame to the next."""
+    tile: int | None
+    """Side in pixels of the squares that the pictures are drawn of, which change as a whole; None if there are none."""
+    kinds: int
+    """How many different squares there are, of that side or, without tiles, of 4 pixels."""
+    lengths: tuple[int, ...]
+    """Steps of each training episode."""
+    rewards: float
+    """Share of the steps that bring another reward than the commonest one."""
+    ends: float
+    """Share of the steps that end an episode, where nobody cut it."""
+    chosen: bool
+    """Whether an action is one of several, which an agent picks anew at each step."""
+
+
+@lru_cache(maxsize=4)
+def look(store: Store) -> Seen | None:
+    """What the training episodes of a store show; None if they are too few to say."""
+    train = store.split("train")
+    frames = [store.reader(entry).frames(0, min(entry.length + 1, _FRAMES)) for entry in _spread(train, _EPISODES)]
+    moved = [_moved(part) for part in frames]
+    if sum(map(len, moved)) < LEAST:
+        return None
+    tile = next((side for side in _TILES if _are_tiles(frames, moved, side)), None)
+    steps = [store.reader(entry).steps for entry in _spread(train, _LONGER)]
+    return Seen(
+        changed=float(np.concatenate(moved).mean()),
+        tile=tile,
+        kinds=_kinds(frames, tile or _TILES[-1]),
+        lengths=tuple(entry.length for entry in train),
+        rewards=_eventful(steps),
+        ends=float(np.concatenate([part.terminated for part in steps]).mean()),
+        chosen=store.meta.action_space.to_json()["kind"] == "discrete",
+    )
+
+
+def _spread(entries: tuple[EpisodeEntry, ...], count: int) -> list[EpisodeEntry]:
+    return [entries[number] for number in evenly(len(entries), count)]
+
+
+def _moved(frames: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """(t - 1, h, w): which pixels of frames (t, h, w, c) have changed since the frame before."""
+    change = np.abs(np.diff(frames.astype(np.int16), axis=0)).max(axis=-1)
+    return np.asarray(change > _MOVED * 255)
+
+
+def _are_tiles(frames: list[NDArray[np.uint8]], moved: list[NDArray[np.bool_]], side: int) -> bool:
+    """Whether squares of `side` pixels change as a whole or not at all, and are of few kinds."""
+    squares = np.concatenate([_squares(part[..., None], side).mean(axis=-1) for part in moved])
+    touched = squares[squares > 0]
+    return bool(len(touched)) and float(touched.mean()) > 0.9 and _kinds(frames, side) <= _FEW
+
+
+def _kinds(frames: list[NDArray[np.uint8]], side: int) -> int:
+    """How many different squares of `side` pixels there are."""
+    return len({square.tobytes() for part in frames for square in _squares(part, side)})
+
+
+def _squares(frames: NDArray, side: int) -> NDArray:
+    """(t, h, w, c) as rows of whole squares, (n, side * side * c); what is left at the edges is left out."""
+    t, h, w, c = frames.shape
+    rows, columns = h // side, w // side
+    cut = frames[:, : rows * side, : columns * side].reshape(t, rows, side, columns, side, c)
+    return cut.swapaxes(2, 3).reshape(-1, side * side * c)
+
+
+def _eventful(steps: list[Steps]) -> float:
+    """Share of the steps whose reward is not the commonest one."""
+    _, counts = np.unique(np.concatenate([part.rewards for part in steps]), return_counts=True)
+    return 1 - float(counts.max() / counts.sum())
