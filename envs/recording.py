@@ -66,7 +66,10 @@ def record(options: RecordConfig) -> Path:
         )
     more = with_enough(options)
     if more.episodes > options.episodes:
-        print(f"{out}: they end early, so {more.episodes:,} episodes make the {options.frames:,} frames", flush=True)
+        if report.episodes:
+            print(
+                f"{out}: they end early, so {more.episodes:,} episodes make the {options.frames:,} frames", flush=True
+            )
         return record(more)
     return out
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -52,6 +53,14 @@ def noise(rng: np.random.Generator) -> NDArray[np.uint8]:
     return rng.integers(256, size=(SIDE, SIDE, 3)).astype(np.uint8)
 
 
+def panned() -> Picture:
+    """A ground with few marks, seen by a camera that moves sideways: few pixels change at a time, but all do once."""
+    ground = np.zeros((SIDE, SIDE, 3), np.uint8)
+    ground[:, ::12] = 200
+    place = itertools.count()
+    return lambda rng: np.roll(ground, next(place), axis=1)
+
+
 def made_store(
     folder: Path, picture: Picture, *, episodes: int = 12, steps: int = 16, reward: float = 0.0, ends: bool = False,
     actions: ActionSpace = FIVE,
@@ -94,8 +103,15 @@ def test_small_things_get_small_tokens_and_what_moves_as_a_whole_large_ones(tmp_
     small, large = (measured(made_store(tmp_path / p.__name__, p)).vqvae.model.backbone for p in (dot, noise))
     assert isinstance(small, FrameConv)
     assert small.strides == (1, 4, 4)
+    assert measured(Store.open(tmp_path / "dot")).vqvae.model.reconstruction.moving > 0
     assert isinstance(large, FactorisedConv)
     assert large.strides == (1, 8, 8)
+
+
+def test_a_camera_that_moves_is_told_from_small_things_that_do(tmp_path: Path) -> None:
+    model = measured(made_store(tmp_path, panned())).vqvae.model
+    assert isinstance(model.backbone, FactorisedConv)
+    assert model.reconstruction.moving == 0
 
 
 def test_two_frames_are_a_step_only_where_no_action_is_a_choice(tmp_path: Path) -> None:

@@ -34,6 +34,10 @@ class Seen:
 
     changed: float
     """Mean share of the pixels that change from one frame to the next."""
+    moving: float
+    """Mean share of the pixels that change at some time in the first 25 frames: of small things on a ground that stays
+    a little, of a camera that moves nearly all.
+    """
     tile: int | None
     """Side in pixels of the squares that the pictures are drawn of, which change as a whole; None if there are none."""
     kinds: int
@@ -60,6 +64,7 @@ def look(store: Store) -> Seen | None:
     steps = [store.reader(entry).steps for entry in _spread(train, _LONGER)]
     return Seen(
         changed=float(np.concatenate(moved).mean()),
+        moving=float(np.mean([part.any(axis=0).mean() for part in moved])),
         tile=tile,
         kinds=_kinds(frames, tile or _TILES[-1]),
         lengths=tuple(entry.length for entry in train),

@@ -21,8 +21,8 @@ from vqvideo.models.tokenizer import FactorisedConv, FrameConv, ReconstructionCo
 from vqvideo.storage.checkpoint import training_checkpoints
 from vqvideo.storage.records import read_yaml, typed
 
-_STILL = 0.12
-"""Share of the pixels that change, up to which small things move on a ground that stays."""
+_STILL = 1 / 3
+"""Share of the pixels that change within a second, up to which small things move on a ground that stays."""
 _RARE = 0.25
 """Share of the steps, up to which a reward other than the commonest one is an event."""
 _MOST_COVERED = 0.9
@@ -116,8 +116,8 @@ def _backbone(cfg: Experiment, seen: Seen, frame_size: tuple[int, int]) -> Rule:
             f"pictures are drawn of squares of {seen.tile} pixels, {seen.kinds} kinds of them, that change as a whole"
         )
         return Rule(cells, f"{what}: each is a token, and no more")
-    moves = f"{seen.changed:.1%} of the pixels change from frame to frame"
-    if seen.changed <= _STILL:
+    moves = f"{seen.moving:.0%} of the pixels change at some time in 25 frames"
+    if seen.moving <= _STILL:
         return Rule(
             FrameConv((1, 4, 4), 4, (64,), 0, 0), f"{moves}: small things move, a token is 4x4 pixels of a frame"
         )
@@ -132,7 +132,7 @@ def _backbone(cfg: Experiment, seen: Seen, frame_size: tuple[int, int]) -> Rule:
 
 
 def _quantizer(cfg: Experiment, seen: Seen, frame_size: tuple[int, int]) -> Rule:
-    if seen.changed > _STILL and not seen.tile:
+    if seen.moving > _STILL and not seen.tile:
         return Rule(EMAVQConfig(), "pictures in motion use all of 1024 codes")
     size = next(k for k in (64, 128, 256, 512, 1024) if k >= min(2 * seen.kinds, 1024))
     how_many = f"{seen.kinds:,} kinds of squares make {size} codes"
@@ -142,11 +142,10 @@ def _quantizer(cfg: Experiment, seen: Seen, frame_size: tuple[int, int]) -> Rule
 
 
 def _reconstruction(cfg: Experiment, seen: Seen, frame_size: tuple[int, int]) -> Rule:
-    if 0 < seen.changed <= _STILL:
-        return Rule(
-            ReconstructionConfig(moving=5.0), f"moving 5: few pixels change ({seen.changed:.1%}), and these count"
-        )
-    return Rule(ReconstructionConfig(), f"moving 0: {seen.changed:.1%} of the pixels change, so all count alike")
+    if seen.tile or seen.moving <= _STILL:
+        few = f"moving 5: {seen.changed:.1%} of the pixels change from frame to frame, and these count"
+        return Rule(ReconstructionConfig(moving=5.0), few)
+    return Rule(ReconstructionConfig(), "moving 0: the whole picture moves, and all of it counts alike")
 
 
 # ---------------------------------------------------------------- the prior
