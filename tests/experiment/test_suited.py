@@ -131,7 +131,7 @@ def test_events_that_are_rare_weigh_more_and_are_looked_for_at_one_place(
     assert isinstance(model.pooling, AttentionPoolingConfig if reward or ends else MeanPoolingConfig)
 
 
-@pytest.mark.parametrize(("steps", "latent_steps"), [(3, 3), (1, 2), (16, 9)])
+@pytest.mark.parametrize(("steps", "latent_steps"), [(3, 3), (1, 2), (16, 5)])
 def test_clips_are_no_longer_than_episodes(tmp_path: Path, steps: int, latent_steps: int) -> None:
     prior = measured(made_store(tmp_path, tiles, steps=steps, episodes=48)).prior
     assert (prior.latent_steps, prior.model.window) == (latent_steps, min(8, latent_steps - 1))
@@ -139,7 +139,14 @@ def test_clips_are_no_longer_than_episodes(tmp_path: Path, steps: int, latent_st
 
 def test_few_places_make_large_batches(tmp_path: Path) -> None:
     long, short = (made_store(tmp_path / f"{steps}", tiles, steps=steps, episodes=48) for steps in (16, 1))
-    assert measured(short).prior.train.batch == 8 * measured(long).prior.train.batch
+    assert measured(short).prior.train.batch == 4 * measured(long).prior.train.batch
+
+
+def test_what_is_soon_learnt_gets_a_small_prior_and_short_clips(tmp_path: Path) -> None:
+    few, many = (measured(made_store(tmp_path / p.__name__, p)).prior for p in (tiles, noise))
+    assert (few.model.dim, few.model.layers, few.latent_steps) == (128, 3, 5)
+    own = Experiment().prior.model
+    assert (many.model.dim, many.model.layers, many.latent_steps) == (own.dim, own.layers, 9)
 
 
 def test_every_reason_names_its_setting(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ _LONGER = 400
 _MOVED = 0.05
 """Share of the full range by which a pixel changes that has changed."""
 _TILES = (16, 8, 4)
-_FEW = 256
+FEW = 256
 """Kinds of squares of pixels that make a picture one of tiles."""
 
 
@@ -88,7 +88,7 @@ def _are_tiles(frames: list[NDArray[np.uint8]], moved: list[NDArray[np.bool_]], 
     """Whether squares of `side` pixels change as a whole or not at all, and are of few kinds."""
     squares = np.concatenate([_squares(part[..., None], side).mean(axis=-1) for part in moved])
     touched = squares[squares > 0]
-    return bool(len(touched)) and float(touched.mean()) > 0.9 and _kinds(frames, side) <= _FEW
+    return bool(len(touched)) and float(touched.mean()) > 0.9 and _kinds(frames, side) <= FEW
 
 
 def _kinds(frames: list[NDArray[np.uint8]], side: int) -> int:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from vqvideo.data.store import Store
 from vqvideo.experiment.config import Experiment
 from vqvideo.experiment.frame_sizes import fitted
-from vqvideo.experiment.seen import LEAST, Seen, look
+from vqvideo.experiment.seen import FEW, LEAST, Seen, look
 from vqvideo.models.prior import AttentionPoolingConfig, MeanPoolingConfig
 from vqvideo.models.quantizers.config import EMAVQConfig
 from vqvideo.models.tokenizer import FactorisedConv, FrameConv, ReconstructionConfig, VQVAEConfig
@@ -153,6 +153,8 @@ def _reconstruction(cfg: Experiment, seen: Seen, frame_size: tuple[int, int]) ->
 
 def _latent_steps(cfg: Experiment, seen: Seen, frame_size: tuple[int, int]) -> Rule:
     stride, longest = cfg.vqvae.model.backbone.strides[0], cfg.prior.segments.latent_steps
+    # Of what is soon learnt, many short clips show more than a few long ones.
+    longest = min(longest, 5) if seen.kinds <= FEW else longest
 
     def covered(steps: int) -> float:
         return sum(length >= stride * (steps - 1) for length in seen.lengths) / len(seen.lengths)
@@ -175,6 +177,27 @@ def _dividing(cfg: Experiment, frame_size: tuple[int, int], most: int) -> int:
     """The largest patch of the prior, up to `most`, that divides the grid of tokens; its own where none does."""
     fitting = cfg.prior.model.patches_for(cfg.vqvae.model.grid_of(frame_size))
     return max((patch for patch in fitting if patch <= most), default=cfg.prior.model.patch)
+
+
+def _dim(cfg: Experiment, seen: Seen, frame_size: tuple[int, int]) -> Rule:
+    return _small(seen, 128, cfg.prior.model.dim)
+
+
+def _layers(cfg: Experiment, seen: Seen, frame_size: tuple[int, int]) -> Rule:
+    return _small(seen, 3, cfg.prior.model.layers)
+
+
+def _time_every(cfg: Experiment, seen: Seen, frame_size: tuple[int, int]) -> Rule:
+    return _small(seen, 3, cfg.prior.model.time_every)
+
+
+def _small(seen: Seen, small: int, own: int) -> Rule:
+    """A size of the prior: small where there is little to learn, so that it takes more steps in the same time."""
+    few = seen.kinds <= FEW
+    return Rule(
+        small if few else own,
+        f"{small if few else own}, as {seen.kinds:,} kinds of squares are {'few' if few else 'many'}",
+    )
 
 
 def _pooling(cfg: Experiment, seen: Seen, frame_size: tuple[int, int]) -> Rule:
@@ -206,6 +229,9 @@ RULES: Mapping[str, Callable[[Experiment, Seen, tuple[int, int]], Rule]] = {
     "prior.latent_steps": _latent_steps,
     "prior.model.window": _window,
     "prior.model.patch": _patch,
+    "prior.model.dim": _dim,
+    "prior.model.layers": _layers,
+    "prior.model.time_every": _time_every,
     "prior.model.pooling": _pooling,
     "prior.model.reward_weight": _reward_weight,
     "prior.model.termination_weight": _termination_weight,
