@@ -21,6 +21,7 @@ from vqvideo.agents.learning import learn_directly, learn_in_dream, learn_in_per
 from vqvideo.agents.views import CodeObservations, CodeView, FrameFeatures, FrameView, view_of
 from vqvideo.errors import InputError
 from vqvideo.evaluation.returns import Returns, play_episodes, play_side_by_side
+from vqvideo.imagined_env import ImaginedVectorEnv, cut_thresholds
 from vqvideo.imagined_env.starts import check_same_spaces
 from vqvideo.models.prior.sampling import Sampling
 from vqvideo.spaces import ActionSpace
@@ -133,6 +134,21 @@ def test_learning_in_a_dream_changes_the_agent_and_repeats_bit_by_bit(tmp_path: 
     assert not same_weights(one.policy, other.policy)
     with pytest.raises(InputError, match="the agent to begin with is of another shape"):
         learn_in_dream(world, store, QUICK, Sampling(), first=Agent.untrained(FrameView((32, 32)), FIVE))
+
+
+def test_dreams_are_cut_only_if_that_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world, store, asked = tiny_world(), tiny_store(tmp_path), []
+
+    def dreamt(*args: Any, cut_above: dict[str, float] | None = None, **options: Any) -> ImaginedVectorEnv:
+        asked.append(cut_above)
+        return ImaginedVectorEnv(*args, cut_above=cut_above, **options)
+
+    monkeypatch.setattr("vqvideo.agents.learning.ImaginedVectorEnv", dreamt)
+    for cut in (None, 0.9):
+        learn_in_dream(world, store, replace(QUICK, cut=cut), Sampling())
+    assert asked == [None, cut_thresholds(world, store, 0.9)]
+    with pytest.raises(InputError, match=r"agent.cut is 99, expected 0 \.\. 1"):
+        replace(QUICK, cut=99)
 
 
 def test_an_agent_learns_what_a_real_environment_rewards() -> None:

@@ -26,14 +26,15 @@ except ModuleNotFoundError as error:
 
 Infos = list[dict[str, Any]]
 """One dict per env."""
+_NUMBERS = ("entropy", "termination", "outcome_entropy", "cut")
 
 
 class SB3VecEnv(VecEnv):
     """Imagined environments under the interface of Stable-Baselines3.
 
-    `infos[i]` of a step holds `entropy` and `termination` as floats, `frames` (s, h, w, 3) uint8 (a view, no copy) if
-    they are observed, `TimeLimit.truncated` and, at an end, `terminal_observation`; everything in it is about the step
-    that was taken.
+    `infos[i]` of a step holds as floats what numbers the envs tell (`entropy`, `termination`, `outcome_entropy`,
+    `cut`), `frames` (s, h, w, 3) uint8 (a view, no copy) if they are observed, `TimeLimit.truncated` and, at an end,
+    `terminal_observation`; everything in it is about the step that was taken.
     `reset_infos[i]` holds the `start` of the episode under way.
 
     The envs are one batch, not n objects: an attribute is that of the batch, and a method is called once for all.
@@ -137,7 +138,7 @@ class SB3VecEnv(VecEnv):
 
 def _step_info(infos: Mapping[str, Any], i: int) -> dict[str, Any]:
     """Row `i` of the infos of a step."""
-    numbers = {name: float(infos[name][i]) for name in ("entropy", "termination")}
+    numbers = {name: float(infos[name][i]) for name in _NUMBERS if name in infos}
     return {**numbers, **({"frames": infos["frames"][i]} if "frames" in infos else {})}
 
 

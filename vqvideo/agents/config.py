@@ -46,6 +46,10 @@ class AgentStage:
     """Dreams side by side."""
     horizon: int = 50
     """Latent steps after which a dream is cut."""
+    cut: float | None = None
+    """A dream is also cut, and its last value counted on, where the model is less sure than in this share of the steps
+    of held-out real episodes, such as 0.99; None leaves it going.
+    """
     context: int = 1
     """Latent steps that a dream has seen when it begins."""
     observe: Literal["frames", "codes"] = "frames"
@@ -77,6 +81,8 @@ class AgentStage:
         at_least(self, "agent.", steps=1, num_envs=1, horizon=1, context=1, starts=1, direct_envs=1, longest=1)
         at_least(self, "agent.", episodes=2, checks=0)
         fractions(self, "agent.", "newest", "eventful")
+        if self.cut is not None:
+            fractions(self, "agent.", "cut")
         if self.newest + self.eventful > 1:
             raise InputError(
                 f"agent.newest and agent.eventful are {self.newest + self.eventful:g} together, expected <= 1"

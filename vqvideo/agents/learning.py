@@ -17,7 +17,7 @@ from vqvideo.agents.views import View, view_of
 from vqvideo.data.moments import Choice
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError, MissingExtraError
-from vqvideo.imagined_env import ImaginedVectorEnv
+from vqvideo.imagined_env import ImaginedVectorEnv, cut_thresholds
 from vqvideo.imagined_env.starts import recorded_starts
 from vqvideo.models.imagination import Imaginer
 from vqvideo.models.prior.sampling import Sampling
@@ -74,7 +74,10 @@ def learn_in_dream(
             "every reward is 0 in the episodes that this world was trained on: nothing to learn. Record more or longer "
             "ones, an environment that rewards, or with another --policy, and train the world again"
         )
-    envs = dreams_for(world, store, stage, sampling, num_envs=stage.num_envs, autoreset_mode="SameStep")
+    cut = (
+        None if stage.cut is None else cut_thresholds(world, store, stage.cut, context=stage.context, sampling=sampling)
+    )
+    envs = dreams_for(world, store, stage, sampling, num_envs=stage.num_envs, autoreset_mode="SameStep", cut_above=cut)
     view = view_of(world.vqvae, stage.observe)
     learnt_from = fingerprint({"sampling": to_plain(sampling)}, model_tensors(world)) if run else ""
     monitored, rollout = VecMonitor(SB3VecEnv(envs)), stage.ppo.rollout

@@ -11,6 +11,7 @@ envs = gymnasium.make_vec("vqvideo/Imagined-v0", num_envs=16, world="runs/car_ra
 import gymnasium
 
 from vqvideo.imagined_env.batch import DivergedError, RewardFunction, no_reward
+from vqvideo.imagined_env.cut import cut_thresholds
 from vqvideo.imagined_env.single import ImaginedEnv
 from vqvideo.imagined_env.starts import Beginnings, Starts, StartsLike
 from vqvideo.imagined_env.vector import ImaginedVectorEnv, NotResetError
@@ -24,6 +25,7 @@ __all__ = [
     "RewardFunction",
     "Starts",
     "StartsLike",
+    "cut_thresholds",
     "no_reward",
 ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -36,11 +36,13 @@ class StepResult(NamedTuple):
     terminated: Tensor
     """(b,) bool, drawn from the probability that the model gives."""
     truncated: Tensor
-    """(b,) bool: the horizon is reached, and the episode did not end by itself."""
+    """(b,) bool: the horizon is reached, or the step is cut, and the episode did not end by itself."""
     diverged: Tensor
     """(b,) bool: the reward, or a figure that the model gives, is not finite."""
     info: dict[str, Tensor]
-    """What is seen beside the observation, `termination` and `entropy` (b,) as in `WorldStep`."""
+    """What is seen beside the observation; `termination`, `entropy` and `outcome_entropy` (b,) as in `WorldStep`; and
+    `cut` (b,) bool, if there are thresholds: whether a figure is above its own.
+    """
 
 
 class DreamBatch:
@@ -57,6 +59,7 @@ class DreamBatch:
         sampling: how codes are drawn.
         reward: replaces the model's own reward.
         sight: what is seen of them.
+        cut_above: figures of a step, as in `info`, above which an episode is truncated.
     """
 
     def __init__(
@@ -68,8 +71,10 @@ class DreamBatch:
         sampling: Sampling,
         reward: RewardFunction | None,
         sight: Sight,
+        cut_above: Mapping[str, float],
     ) -> None:
         self.world, self.starts, self.sight = world.eval(), starts, sight
+        self.cut_above = cut_above
         self.horizon = horizon if horizon == math.inf else whole(horizon, "horizon")
         self.sampling, self.reward = sampling, _learnt_reward(world) if reward is None else _checked(reward)
         self.random = RowStreams(rows, world.device)
@@ -124,11 +129,14 @@ class DreamBatch:
         step, self._state, self.newest, seen = self.sight.advance(self._state, held, self.sampling, self.random)
         self.steps = self.steps + going.mask
         terminated = drawn < step.termination
+        info = {**seen, **_figures(step)}
         truncated = (self.steps >= self.horizon) & ~terminated
+        if self.cut_above:
+            info["cut"] = _any_above(info, self.cut_above) & ~terminated
+            truncated |= info["cut"]
         reward = self.reward(step)
         # The model's own reward is a mean of bins inside the recorded range: it can be NaN, but not too large.
         figures = torch.stack([reward, step.reward, step.termination, step.entropy])
-        info = {**seen, "entropy": step.entropy, "termination": step.termination}
         return StepResult(reward, terminated, truncated, ~figures.isfinite().all(dim=0), info)
 
     def divergence(self, result: StepResult, row: int) -> DivergedError:
@@ -141,6 +149,19 @@ class DreamBatch:
             "if there is one; take the world in single precision (world.float()); or train its prior again, with a "
             "smaller --prior.train.learning-rate"
         )
+
+
+def _figures(step: WorldStep) -> dict[str, Tensor]:
+    """What the model says of how sure it is."""
+    told = {"entropy": step.entropy, "termination": step.termination}
+    return told if step.outcome_entropy is None else {**told, "outcome_entropy": step.outcome_entropy}
+
+
+def _any_above(info: Mapping[str, Tensor], thresholds: Mapping[str, float]) -> Tensor:
+    """Rows (b,) bool where a figure is above its threshold."""
+    if unknown := [name for name in thresholds if name not in info]:
+        raise InputError(f"cut_above names {unknown[0]}, which an exported world does not tell: take entropy alone")
+    return torch.stack([info[name] > threshold for name, threshold in thresholds.items()]).any(dim=0)
 
 
 def no_reward(step: WorldStep) -> Tensor:

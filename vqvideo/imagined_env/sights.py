@@ -82,8 +82,7 @@ class CodeSight(Sight):
         nothing = torch.empty(
             len(actions), 0, 3, *self.world.vqvae.frame_size, dtype=torch.uint8, device=actions.device
         )
-        step = WorldStep(nothing, found.codes, found.reward, found.termination, found.entropy)
-        return Seen(step, state, found.codes, {})
+        return Seen(WorldStep(nothing, *found), state, found.codes, {})
 
 
 def code_space(grid: tuple[int, int], codebook_size: int) -> spaces.Box:

@@ -6,7 +6,7 @@ does, the rewards add up, the observation is the last frame and all s frames are
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -20,6 +20,7 @@ from torch import Tensor
 from vqvideo.errors import InputError, whole
 from vqvideo.imagined_env.actions import NativeActions
 from vqvideo.imagined_env.batch import DreamBatch, RewardFunction
+from vqvideo.imagined_env.cut import checked_thresholds
 from vqvideo.imagined_env.infos import as_arrays, final_infos_of, infos_of
 from vqvideo.imagined_env.rows import Rows
 from vqvideo.imagined_env.sights import sight
@@ -42,9 +43,11 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
     """A batch of imagined environments with the spaces of the recorded one.
 
     `info` of a step: `frames` (n, s, h, w, 3), all frames of the step; `entropy` (n,), mean entropy of the tokens in
-    nats, high where the model is unsure; `termination` (n,), the probability that `terminated` was drawn from. `info`
-    of a reset: `start` (n,), number of the clip that the episode begins with. Every entry has its mask, `_frames`
-    (n,) and so on, as in Gymnasium's own vector environments.
+    nats, high where the model is unsure; `termination` (n,), the probability that `terminated` was drawn from;
+    `outcome_entropy` (n,), how unsure the model is of reward and end, in nats (exported worlds do not tell it); with
+    `cut_above`, `cut` (n,), whether the episode was truncated because of these figures. `info` of a reset: `start`
+    (n,), number of the clip that the episode begins with. Every entry has its mask, `_frames` (n,) and so on, as in
+    Gymnasium's own vector environments.
 
     Seeds: env i is seeded with seed + i and has random numbers of its own. Equal seeds give equal episodes bit by
     bit, and env i the episodes that a single env of that seed would give (up to rounding).
@@ -59,6 +62,8 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         max_starts: how many contexts to take at most; they are read once and kept.
         autoreset_mode: what happens after an episode's end: NEXT_STEP, SAME_STEP or DISABLED.
         sampling: how codes are drawn.
+        cut_above: figures of a step, `entropy` or `outcome_entropy`, above which the episode is truncated: beyond, the
+            model would be guessing. `cut_thresholds` reads them off recorded episodes.
         reward: replaces the model's own reward, which is 0, with a warning, if every recorded one is.
         observe: "frames", or "codes": observations are the codes (h, w) int64 of the newest latent step. No frame is
             decoded, so none is in the infos, in what `reward` gets, or shown.
@@ -87,6 +92,7 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         max_starts: int = 512,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
         sampling: Sampling | None = None,
+        cut_above: Mapping[str, float] | None = None,
         reward: RewardFunction | None = None,
         observe: str = "frames",
         output: str = "numpy",
@@ -104,7 +110,8 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         num_envs = whole(num_envs, "num_envs")
         read = read_starts(world, starts, context, max_starts)
         self.world, self.num_envs, self.render_mode, self.output = world, num_envs, render_mode, output
-        self.dreams = DreamBatch(world, read, num_envs, horizon, checked_sampling(sampling), reward, seen)
+        cut = checked_thresholds(cut_above)
+        self.dreams = DreamBatch(world, read, num_envs, horizon, checked_sampling(sampling), reward, seen, cut)
         self.single_observation_space = seen.space
         self.single_action_space = world.action_space.native()
         self.observation_space = batch_space(self.single_observation_space, num_envs)

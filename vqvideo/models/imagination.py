@@ -74,6 +74,8 @@ class WorldStep(NamedTuple):
     """(b,) probability that the episode ends in the step."""
     entropy: Tensor
     """(b,) mean entropy of the tokens in nats."""
+    outcome_entropy: Tensor | None = None
+    """(b,) entropy in nats of reward and end; None of an exported world, which does not tell it."""
 
 
 class Imagination(NamedTuple):
@@ -224,7 +226,7 @@ class Imaginer(nn.Module):
         with side_by_side(self.device, len(actions)):
             imagined, prior = self.prior.step(state.prior, actions, sampling, generator)
             frames, fresh, *past = in_parts(shown, len(actions), actions.device)
-        step = WorldStep(frames, imagined.codes, imagined.reward, imagined.termination, imagined.entropy)
+        step = WorldStep(frames, *imagined)
         return step, WorldState(prior, TimeState(tuple(past), fresh))
 
     def advance_unseen(

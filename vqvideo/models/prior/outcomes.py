@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqvideo.models.precision import SinglePrecisionBuffers
+from vqvideo.models.prior.sampling import entropy
 
 _LARGEST = 0.999 * torch.finfo(torch.float32).max
 
@@ -52,6 +53,11 @@ class RewardHead(SinglePrecisionBuffers):
             return logits.new_full(logits.shape[:-1], self.constant, dtype=torch.float32).clamp(-_LARGEST, _LARGEST)
         return (logits.float().softmax(dim=-1) * self.values).sum(dim=-1)
 
+    def entropy(self, logits: Tensor) -> Tensor:
+        """Entropy in nats (...) of logits (..., bins)."""
+        nats = entropy(logits)
+        return nats if self.constant is None else torch.zeros_like(nats)
+
     @property
     def values(self) -> Tensor:
         """(bins,): the rewards that they stand for, a little less than the largest number at most: so means are finite
@@ -79,6 +85,11 @@ def _with_zero(bins: Tensor) -> Tensor:
 def termination_loss(logits: Tensor, terminated: Tensor, weights: Tensor | None = None) -> Tensor:
     """Binary cross-entropy of logits (b, t) for terminated (b, t) bool, weighted by `weights` (b, t)."""
     return weighted_mean(F.binary_cross_entropy_with_logits(logits, terminated.float(), reduction="none"), weights)
+
+
+def termination_entropy(logits: Tensor) -> Tensor:
+    """Entropy in nats (...) of whether the episode ends, of logits (...)."""
+    return entropy(torch.stack([logits, torch.zeros_like(logits)], dim=-1))
 
 
 def weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:

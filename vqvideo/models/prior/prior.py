@@ -20,7 +20,7 @@ from vqvideo.models.prior.backbone import Backbone, Hidden
 from vqvideo.models.prior.config import PriorConfig
 from vqvideo.models.prior.heads.base import Head, Likelihood
 from vqvideo.models.prior.memory import KVCache, Seen
-from vqvideo.models.prior.outcomes import RewardHead, SymlogRewardHead, termination_loss
+from vqvideo.models.prior.outcomes import RewardHead, SymlogRewardHead, termination_entropy, termination_loss
 from vqvideo.models.prior.sampling import Sampling, TokenSampler
 from vqvideo.models.prior.spec import PriorSpec
 from vqvideo.models.rows import Randomness, with_rows
@@ -75,6 +75,8 @@ class PriorStep(NamedTuple):
     """(b,) probability that the episode ends in the step."""
     entropy: Tensor
     """(b,) mean entropy of the tokens in nats: how unsure the prior is."""
+    outcome_entropy: Tensor
+    """(b,) entropy in nats of the reward's bins and of whether the episode ends, together."""
 
 
 class Prior(nn.Module):
@@ -196,7 +198,9 @@ class Prior(nn.Module):
         sampler = TokenSampler(how, generator)
         codes = self._grid(self.head.sample(tokens, sampler)[: len(action)])
         reward, termination = self._outcome(hidden)
-        step = PriorStep(codes, self.reward.mean(reward)[:, 0], termination[:, 0].sigmoid(), sampler.entropy)
+        expected, ends = self.reward.mean(reward)[:, 0], termination[:, 0].sigmoid()
+        unsure = self.reward.entropy(reward)[:, 0] + termination_entropy(termination)[:, 0]
+        step = PriorStep(codes, expected, ends, sampler.entropy, unsure)
         return step, after._replace(codes=codes)
 
     @torch.no_grad()
