@@ -12,11 +12,11 @@ from vqvideo.errors import InputError, at_least, fractions
 class PPOConfig:
     """Proximal policy optimisation (Schulman et al. 2017, arXiv:1707.06347)."""
 
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     """Step size, falling linearly to zero."""
-    rollout: int = 32
+    rollout: int = 16
     """Steps of each env between two updates."""
-    batch: int = 512
+    batch: int = 256
     """Steps per gradient step."""
     epochs: int = 3
     """How often an update goes through its steps."""
