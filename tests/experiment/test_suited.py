@@ -108,6 +108,11 @@ def test_small_things_get_small_tokens_and_what_moves_as_a_whole_large_ones(tmp_
     assert large.strides == (1, 8, 8)
 
 
+def test_where_a_token_is_a_thing_the_prior_learns_without_noise(tmp_path: Path) -> None:
+    small, large = (measured(made_store(tmp_path / p.__name__, p)).prior.model for p in (dot, noise))
+    assert (small.corruption, large.corruption) == (0.0, Experiment().prior.model.corruption)
+
+
 def test_a_camera_that_moves_is_told_from_small_things_that_do(tmp_path: Path) -> None:
     model = measured(made_store(tmp_path, panned())).vqvae.model
     assert isinstance(model.backbone, FactorisedConv)

@@ -36,6 +36,7 @@ Measured = Literal[
     "prior.model.layers",
     "prior.model.time_every",
     "prior.model.pooling",
+    "prior.model.corruption",
     "prior.model.reward_weight",
     "prior.model.termination_weight",
     "prior.train.batch",

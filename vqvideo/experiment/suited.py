@@ -15,7 +15,7 @@ from vqvideo.data.store import Store
 from vqvideo.experiment.config import Experiment
 from vqvideo.experiment.frame_sizes import fitted
 from vqvideo.experiment.seen import FEW, LEAST, Seen, look
-from vqvideo.models.prior import AttentionPoolingConfig, MeanPoolingConfig
+from vqvideo.models.prior import AttentionPoolingConfig, MeanPoolingConfig, PriorConfig
 from vqvideo.models.quantizers.config import EMAVQConfig
 from vqvideo.models.tokenizer import FactorisedConv, FrameConv, ReconstructionConfig, VQVAEConfig
 from vqvideo.storage.checkpoint import training_checkpoints
@@ -206,6 +206,14 @@ def _pooling(cfg: Experiment, seen: Seen, frame_size: tuple[int, int]) -> Rule:
     return Rule(MeanPoolingConfig(), "mean: no rewards or ends that are rare")
 
 
+def _corruption(cfg: Experiment, seen: Seen, frame_size: tuple[int, int]) -> Rule:
+    if seen.tile or seen.moving <= _STILL:
+        # Measured in TinyWorld: a prior that expects random codes among those that it sees takes things for noise, and
+        # in 8% of its steps one is gone.
+        return Rule(0.0, "0: a small thing is a few tokens, not to be taken for noise")
+    return Rule(PriorConfig().corruption, f"{PriorConfig().corruption:g}: against drift in long dreams")
+
+
 def _reward_weight(cfg: Experiment, seen: Seen, frame_size: tuple[int, int]) -> Rule:
     rare = 0 < seen.rewards <= _RARE
     return Rule(3.0 if rare else 0.1, f"{3.0 if rare else 0.1:g}: {seen.rewards:.1%} of the steps bring another reward")
@@ -233,6 +241,7 @@ RULES: Mapping[str, Callable[[Experiment, Seen, tuple[int, int]], Rule]] = {
     "prior.model.layers": _layers,
     "prior.model.time_every": _time_every,
     "prior.model.pooling": _pooling,
+    "prior.model.corruption": _corruption,
     "prior.model.reward_weight": _reward_weight,
     "prior.model.termination_weight": _termination_weight,
     "prior.train.batch": _batch,
