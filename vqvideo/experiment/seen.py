@@ -86,6 +86,8 @@ def _moved(frames: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 def _are_tiles(frames: list[NDArray[np.uint8]], moved: list[NDArray[np.bool_]], side: int) -> bool:
     """Whether squares of `side` pixels change as a whole or not at all, and are of few kinds."""
+    if any(length % side for length in frames[0].shape[1:3]):
+        return False
     squares = np.concatenate([_squares(part[..., None], side).mean(axis=-1) for part in moved])
     touched = squares[squares > 0]
     return bool(len(touched)) and float(touched.mean()) > 0.9 and _kinds(frames, side) <= FEW

@@ -184,11 +184,11 @@ def _dim(cfg: Experiment, seen: Seen, frame_size: tuple[int, int]) -> Rule:
 
 
 def _layers(cfg: Experiment, seen: Seen, frame_size: tuple[int, int]) -> Rule:
-    return _small(seen, 3, cfg.prior.model.layers)
+    return _small(seen, max(3, cfg.prior.model.time_every), cfg.prior.model.layers)
 
 
 def _time_every(cfg: Experiment, seen: Seen, frame_size: tuple[int, int]) -> Rule:
-    return _small(seen, 3, cfg.prior.model.time_every)
+    return _small(seen, min(3, cfg.prior.model.layers), cfg.prior.model.time_every)
 
 
 def _small(seen: Seen, small: int, own: int) -> Rule:
