@@ -11,6 +11,7 @@
     python scripts/benchmark.py sizes                           what frames of 64 to 256 pixels cost: some five minutes
     python scripts/benchmark.py steps                           where the time of trainings and dreams goes: a minute
     python scripts/benchmark.py store                           what imports and large stores take: three minutes
+    python scripts/benchmark.py tiny-world --world runs/tiny_world/round_0/world   where it errs, against the exact game
     python scripts/benchmark.py busy                            what trainings keep of their speed beside other programs
 
 Contestants take turns in one run. Other work on the machine shows in wall-clock figures: the load is printed.
@@ -38,6 +39,7 @@ def main() -> None:
     from vqvideo.scripts.benchmarks.sizes import SizesBenchmark
     from vqvideo.scripts.benchmarks.steps import StepsBenchmark
     from vqvideo.scripts.benchmarks.store import StoreBenchmark
+    from vqvideo.scripts.benchmarks.tiny_world import TinyWorldBenchmark
     from vqvideo.scripts.benchmarks.tokenizer import TokenizerBenchmark
 
     # A new subject is its options with `measure`, and a line here.
@@ -50,6 +52,7 @@ def main() -> None:
         "steps": StepsBenchmark,
         "busy": BusyBenchmark,
         "store": StoreBenchmark,
+        "tiny-world": TinyWorldBenchmark,
     }
     benchmark = tyro.extras.subcommand_cli_from_dict(subjects, description=__doc__)
     from vqvideo.scripts.benchmarks.results import write_figures
