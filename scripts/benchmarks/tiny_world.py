@@ -63,7 +63,8 @@ class TinyWorldBenchmark(Benchmark):
 
         world = WorldModel.from_pretrained(self.world)
         if world.env.env_id != "TinyWorld" or world.stride != 1:
-            raise InputError(f"{self.world} is of {world.env.env_id}, stride {world.stride}: expected TinyWorld, stride 1")
+            found = f"of {world.env.env_id}, stride {world.stride}"
+            raise InputError(f"{self.world} is {found}: expected TinyWorld, stride 1")
         cfg = replace(self, steps=200) if self.quick else self
         title = f"single steps from exact states, {cfg.steps:,} along each player's way, seed {cfg.seed}"
         shown = Table(title, ("play", "step", "steps", "a code wrong", "reward", "end"))
