@@ -36,8 +36,13 @@ def plot_rounds(rounds: list[dict[str, Any]], title: str, path: Path) -> None:
     figure = Figure(figsize=(12 if checks else 7, 4.5), dpi=150, layout="constrained")
     axes, *beside = np.atleast_1d(figure.subplots(1, 2 if checks else 1))
     for name, (color, label) in _CURVES.items():
-        if name in played[0]["returns"]:
-            _curve(axes, ends, [figures["returns"][name] for figures in played], color, label)
+        found = [
+            (end, figures["returns"][name])
+            for end, figures in zip(ends, played, strict=True)
+            if name in figures["returns"]
+        ]
+        if found:
+            _curve(axes, [end for end, _ in found], [each for _, each in found], color, label)
     for name, color in _LINES.items():
         if name in played[0]["returns"]:
             axes.axhline(played[0]["returns"][name]["mean_return"], color=color, linestyle="--", label=name)

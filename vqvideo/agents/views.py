@@ -76,8 +76,8 @@ class WhatIsWhere(nn.Module):
     the mean of the map, and a coarse look at all of it for what is spread out.
 
     What a player does depends on where things are to each other. From coordinates that is a sum; a network that
-    flattens its map must see every pair of places first: in the exact TinyWorld such a one got 0.0 of 29.4 after
-    300,000 steps, and this one 24 after 100,000.
+    flattens its map must see every pair of places first: on frames of the exact TinyWorld such a one got 3.4 of 29.4
+    after 300,000 steps, and this one 20 after 100,000.
 
     Args:
         width: channels of the map.

@@ -158,7 +158,9 @@ def _lasting_settings(cfg: Experiment, how: ImproveConfig) -> Figures:
     """What all rounds have in common, by dotted name; without what only machine or reports depend on."""
     # Rounds of other lengths could not be compared, so the steps must stay.
     free = {f"{stage}.train.{name}" for stage in ("vqvae", "prior") for name in MAY_CHANGE.difference(LENGTH)}
-    free |= {"name", "runs", "vqvae.cache_gib", "vqvae.most_tokens", "improve.rounds", "agent.checks"}
+    free |= {"name", "runs", "vqvae.cache_gib", "vqvae.most_tokens", "improve.rounds"}
+    # Where the real game turns out not to repeat itself, the run goes on without what needs that.
+    free |= {"improve.control", "agent.checks"}
     free |= {f"record.{name}" for name in ("workers", "step_timeout", "reset_timeout")}
     own = {name: to_plain(getattr(cfg, name)) for name in ("record", "vqvae", "prior", "agent", "sampling")}
     settings = flat_settings({**own, "improve": to_plain(how)})
