@@ -1,6 +1,7 @@
 """Improves world model and agent in turns: the agent plays, the world learns from it, the agent learns in the dream.
 
     python scripts/improve.py                                          TinyWorld
+    python scripts/improve.py --env MinAtar/Breakout-v1                any environment whose actions an agent can choose
     python scripts/improve.py --config configs/car_racing_stepwise.yaml --improve.rounds 4
 
 Round 0 learns from the config's own recording. In each further round the agent of the round before plays more episodes,
@@ -263,11 +264,11 @@ def telling_how_to_go_on() -> Iterator[None]:
 
 def main() -> None:
     """Reads the settings, goes through the rounds and prints the table."""
-    from vqvideo.experiment.config import Experiment, parse
+    from vqvideo.experiment.config import EnvOptions, parse
     from vqvideo.experiment.rounds import round_table
 
     @dataclass(frozen=True)
-    class Options(Experiment):
+    class Options(EnvOptions):
         """Settings of the experiment."""
 
         improve: ImproveConfig = field(default_factory=ImproveConfig)

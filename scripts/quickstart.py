@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vqvideo import cli
 
@@ -264,28 +264,18 @@ def floor_text(results: dict[str, Any]) -> str:
 
 def main() -> None:
     """Reads the settings and runs everything."""
-    from vqvideo.experiment.config import Experiment, parse
+    from vqvideo.experiment.config import EnvOptions, parse
     from vqvideo.storage import files
     from vqvideo.storage.records import without_nan
 
     @dataclass(frozen=True)
-    class Options(Experiment):
+    class Options(EnvOptions):
         """Settings of the experiment."""
 
-        env: str | None = None
-        """Another environment, with a store and a run of its name: a preset, a Gymnasium id, or module:id."""
         source: Path | None = None
         """Videos or recordings to import in the place of an environment, with a store and a run of their name."""
 
-        def named(self) -> Self:
-            """The same settings for --env or --source."""
-            if self.env is None and self.source is None:
-                return self
-            # The folder and the name of a config are those of its own episodes.
-            own = replace(self.record, env=self.env or self.record.env, source=self.source, out=None)
-            return replace(self, record=own, name=own.folder.name, env=None, source=None)
-
-    cfg = parse(Options, CONFIG, __doc__ or "", measures=True).named()
+    cfg = parse(Options, CONFIG, __doc__ or "", measures=True)
     results = quickstart(cfg)
     text = json.dumps(without_nan(results), indent=2, allow_nan=False)
     files.write_file(cfg.folder / "results.json", (text + "\n").encode())

@@ -267,10 +267,10 @@ def agent_table(agents: dict[str, Any]) -> str:
 
 def main() -> None:
     """Reads the settings, trains, plays and prints."""
-    from vqvideo.experiment.config import Experiment, parse
+    from vqvideo.experiment.config import EnvOptions, parse
 
     @dataclass(frozen=True)
-    class Options(Experiment):
+    class Options(EnvOptions):
         """Settings of the experiment."""
 
         direct: bool = True

@@ -191,6 +191,17 @@ def test_flags_win_over_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> Non
     assert parsed(monkeypatch, *other, "--measured").measured == ()
 
 
+def test_env_names_the_store_and_the_run_unless_flags_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = parsed(monkeypatch, "--env", "MinAtar/Breakout-v1")
+    assert other.measured == ALL
+    assert (other.record.env, other.name) == ("MinAtar/Breakout-v1", "min_atar_breakout_v1")
+    assert other.record.folder == Path("data/min_atar_breakout_v1")
+    own = parsed(monkeypatch, "--env", "TinyWorld", "--name", "mine", "--record.out", "data/mine")
+    assert (own.name, own.record.folder) == ("mine", Path("data/mine"))
+    tiny = parsed(monkeypatch, "--config", str(CONFIG.with_name("tiny_world.yaml")), "--env", "FrozenLake-v1")
+    assert (tiny.record.env, tiny.name, tiny.measured) == ("FrozenLake-v1", "frozen_lake_v1", ())
+
+
 def test_a_file_that_names_a_backbone_is_obeyed_and_a_tiny_one_measured(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

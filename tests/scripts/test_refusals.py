@@ -31,7 +31,11 @@ from vqvideo.storage.files import DiskError
     ("main", "words", "message"),
     [
         (train_vqvae.main, "--record.frame-size 84", "--record.frame-size 84: .* --frame-size 80 or 88"),
-        (train_vqvae.main, "--record.frame-size 72", "grid of 9x9 .* --frame-size 64 or 80, or .*patch 1"),
+        (
+            train_vqvae.main,
+            "--record.frame-size 72 --prior.model.patch 2",
+            "grid of 9x9 .* --frame-size 64 or 80, or .*patch 1",
+        ),
         (train_vqvae.main, "--record.steps 11", "12 frames, and --prior.latent-steps 17 takes clips of 33"),
         (
             train_vqvae.main,

@@ -166,7 +166,8 @@ def check_rewards(store: Store) -> None:
 
 def _check(cfg: Experiment, episodes: Episodes, stages: Sequence[Stage], known: Known) -> None:
     if "prior.model.patch" in cfg.measured:
-        cfg = with_dividing_patch(cfg, episodes.frame_size)
+        with _about(episodes.pictures):
+            cfg = with_dividing_patch(cfg, episodes.frame_size)
     cfg = fitted(cfg, episodes.frame_size)
     if not known.get("resume", True):
         RunFolder(cfg.folder / stages[0]).refuse_run()

@@ -145,7 +145,15 @@ class Experiment:
 
 
 @dataclass(frozen=True)
-class TrainingOptions(Experiment):
+class EnvOptions(Experiment):
+    """Settings of the experiment."""
+
+    env: str | None = None
+    """Another environment, with a store and a run of its name: a preset, a Gymnasium id, or module:id."""
+
+
+@dataclass(frozen=True)
+class TrainingOptions(EnvOptions):
     """Settings of the experiment."""
 
     resume: bool = False
@@ -207,6 +215,7 @@ def parse(cls: type[E], default_config: Path, description: str, *, measures: boo
     default = _with_most_tokens(typed(cls, written, str(config)), written, arguments)
     note = f"{description}\n\nSettings come from --config FILE (now {config}) and from the flags below."
     cfg = tyro.cli(cls, default=default, args=arguments, description=note, config=(tyro.conf.AvoidSubcommands,))
+    cfg = _named(cfg, arguments)
     if not measures:
         return cfg
     if known.config is None and _is_about_others(cfg, default):
@@ -214,9 +223,21 @@ def parse(cls: type[E], default_config: Path, description: str, *, measures: boo
     return _with_measured(cfg, written, arguments)
 
 
+def _named(cfg: E, arguments: Sequence[str]) -> E:
+    """The settings with the episodes that --env or --source asks for, in a store and a run of their name. (The folder
+    and the name in a config are those of its own episodes.)
+    """
+    env, source = getattr(cfg, "env", None), getattr(cfg, "source", None)
+    if env is None and source is None:
+        return cfg
+    out = cfg.record.out if _flagged("record.out", arguments) else None
+    record = replace(cfg.record, env=env or cfg.record.env, source=source or cfg.record.source, out=out)
+    return replace(cfg, record=record, name=cfg.name if _flagged("name", arguments) else record.folder.name)
+
+
 def _is_about_others(cfg: Experiment, default: Experiment) -> bool:
     """Whether the flags name other episodes than those that the default file is about, or the run has been."""
-    env, source = (getattr(cfg, name, None) or getattr(cfg.record, name) for name in ("env", "source"))
+    env, source = cfg.record.env, cfg.record.source
     store, run = getattr(cfg, "store", None), cfg.folder / "vqvae" / "config.yaml"
     if store is not None and (store / "meta.json").is_file():
         from vqvideo.data.index import read_meta
