@@ -15,7 +15,7 @@ from vqvideo.spaces import ActionSpace
 
 class FromMoments(gymnasium.Wrapper):
     """Begins every episode at a recorded moment drawn at random: resets with the episode's seed, and takes the recorded
-    actions up to there.
+    actions up to there. The `start` in the info of a reset is the moment's number.
 
     Args:
         env: the environment that was recorded, with the stored frames as observations.
@@ -47,4 +47,4 @@ class FromMoments(gymnasium.Wrapper):
                 f"{len(moment.actions)} actions it comes to another frame, so that nothing real can begin where dreams "
                 "do: go on with --agent.checks 0 and --no-control (improve.py: --improve.no-control)"
             )
-        return frame, info
+        return frame, {**info, "start": moment.source}

@@ -196,15 +196,15 @@ def train_control(turn: Round) -> Figures:
     """Trains the agent of the perfect dream, on from that of the round before, if that is asked for."""
     from vqvideo.agents.agent import Agent
     from vqvideo.agents.learning import learn_in_perfect_dream
+    from vqvideo.agents.memory import view_of
     from vqvideo.agents.run import AgentRun
-    from vqvideo.agents.views import view_of
     from vqvideo.experiment.rounds import control_folder
 
     if not turn.how.control:
         return {}
     world, store = load(turn.cfg)
     first = Agent.load(control_folder(turn.before)) if turn.before else None
-    make_env, view = perfect_dreams(turn.cfg, world, store), view_of(world.vqvae, turn.cfg.agent.observe)
+    make_env, view = perfect_dreams(turn.cfg, world, store), view_of(world, turn.cfg.agent)
     run = AgentRun(checkpoints_folder(turn.cfg, CONTROL))
     learn_in_perfect_dream(make_env, view, turn.cfg.agent, first=first, run=run).save(control_folder(turn.cfg))
     run.forget()

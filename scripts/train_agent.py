@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import gymnasium
 
     from vqvideo.agents.agent import Agent
+    from vqvideo.agents.memory import Past
     from vqvideo.agents.run import AgentRun
     from vqvideo.data.moments import Moment
     from vqvideo.data.store import Store
@@ -57,8 +58,8 @@ def train_agent(cfg: Experiment, *, direct: bool = True, control: bool = True) -
         control: also train the agent of the perfect dream.
     """
     from vqvideo.agents.learning import learn_directly, learn_in_dream, learn_in_perfect_dream
+    from vqvideo.agents.memory import view_of
     from vqvideo.agents.run import AgentRun
-    from vqvideo.agents.views import view_of
     from vqvideo.imagined_env.starts import check_same_spaces
     from vqvideo.storage.files import check_writable, write_file
     from vqvideo.training.hardware import configure_threads
@@ -68,7 +69,7 @@ def train_agent(cfg: Experiment, *, direct: bool = True, control: bool = True) -
     world, store = load(cfg)
     with contextlib.closing(real_env(store, 1)) as env:
         check_same_spaces(world, env)
-    view = view_of(world.vqvae, cfg.agent.observe)
+    view = view_of(world, cfg.agent)
     real_steps = sum(entry.length for entry in store.entries) // world.stride
     runs: dict[str, AgentRun] = {}
     learners: dict[str, Agent] = {}
@@ -145,12 +146,19 @@ def real_env(store: Store, hold: int) -> gymnasium.Env:
     return envs.as_recorded(store.meta, hold)
 
 
-def played_env(cfg: Experiment, world: WorldModel, store: Store, moments: list[Moment] | None = None) -> gymnasium.Env:
+def played_env(
+    cfg: Experiment,
+    world: WorldModel,
+    store: Store,
+    moments: list[Moment] | None = None,
+    pasts: dict[int, Past] | None = None,
+) -> gymnasium.Env:
     """The real environment as the agent sees it, its actions held as in dreams; from recorded moments on, if some
-    are given, and then cut as a dream is.
+    are given with what came before them, and then cut as a dream is.
     """
     from gymnasium.wrappers import TimeLimit
 
+    from vqvideo.agents.memory import MemoryView, Remembered, view_of
     from vqvideo.agents.views import CodeObservations
     from vqvideo.envs.moments import FromMoments
     from vqvideo.envs.wrappers import ActionRepeat
@@ -158,16 +166,21 @@ def played_env(cfg: Experiment, world: WorldModel, store: Store, moments: list[M
     env = real_env(store, 1)
     env = FromMoments(env, moments) if moments else env
     held = CodeObservations(env, world.vqvae) if cfg.agent.observe == "codes" else ActionRepeat(env, world.stride)
-    return TimeLimit(held, cfg.agent.horizon) if moments else held
+    view = view_of(world, cfg.agent)
+    seen = Remembered(held, view, pasts) if isinstance(view, MemoryView) else held
+    return TimeLimit(seen, cfg.agent.horizon) if moments else seen
 
 
 def perfect_dreams(cfg: Experiment, world: WorldModel, store: Store) -> Callable[[], gymnasium.Env]:
     """Makes real environments that begin where the agent's dreams do, and are cut as they are."""
     from vqvideo.agents.learning import start_choice
-    from vqvideo.imagined_env.starts import start_moments
+    from vqvideo.agents.memory import MemoryView, pasts, view_of
+    from vqvideo.imagined_env.starts import start_contexts, start_moments
 
-    moments = start_moments(world, store, cfg.agent.context, start_choice(cfg.agent, world.stride))
-    return partial(played_env, cfg, world, store, moments)
+    where = world, store, cfg.agent.context, start_choice(cfg.agent, world.stride)
+    moments, view = start_moments(*where), view_of(world, cfg.agent)
+    before = pasts(world.vqvae, start_contexts(*where), view, real=True) if isinstance(view, MemoryView) else {}
+    return partial(played_env, cfg, world, store, moments, before)
 
 
 def dream_run(cfg: Experiment, world: WorldModel, store: Store) -> AgentRun:

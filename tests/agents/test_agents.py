@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.vec_env import DummyVecEnv
 from tiny_models import FIVE, SIZE, STEERING, tiny_store, tiny_world
 from torch import nn
 
 from vqvideo.agents.agent import Agent, AgentPolicy
 from vqvideo.agents.config import AgentStage, PPOConfig
 from vqvideo.agents.learning import learn_directly, learn_in_dream, learn_in_perfect_dream
-from vqvideo.agents.views import CodeObservations, CodeView, FrameFeatures, FrameView, view_of
+from vqvideo.agents.views import CodeObservations, CodeView, FrameFeatures, FrameView, plain_view
 from vqvideo.errors import InputError
 from vqvideo.evaluation.returns import Returns, play_episodes, play_side_by_side
 from vqvideo.imagined_env import ImaginedVectorEnv, cut_thresholds
@@ -222,7 +223,7 @@ def test_what_an_agent_of_codes_sees_of_the_real_game_are_the_codes_of_its_frame
 
 def test_a_recording_agent_of_codes_decides_by_the_codes_of_what_it_was_shown(tmp_path: Path) -> None:
     world = tiny_world()
-    player = Agent.untrained(view_of(world.vqvae, "codes"), FIVE)
+    player = Agent.untrained(plain_view(world.vqvae, "codes"), FIVE)
     player.save(tmp_path / "agent")
     world.vqvae.save_pretrained(tmp_path / "tokenizer")
     frames = np.random.default_rng(1).integers(0, 256, (5, SIZE, SIZE, 3), np.uint8)
@@ -284,7 +285,7 @@ def test_episodes_in_a_vector_env_are_those_one_by_one() -> None:
             return super().reset(seed=seed)
 
     seen: Callable[[Any], list[int]] = lambda frames: [int(frame.any()) for frame in frames]  # noqa: E731
-    envs = gymnasium.vector.SyncVectorEnv([Uneven] * 5)
+    envs = DummyVecEnv([Uneven] * 5)
     together = play_side_by_side(envs, lambda frames: np.array(seen(frames)), seed=4)
     assert together == play_episodes([Uneven()], seen, 5, seed=4)
     assert len(set(together.lengths)) > 1

@@ -65,7 +65,7 @@ def settings(folder: Path) -> Experiment:
         workers=0,
     )  # fmt: skip
     agent = AgentStage(
-        steps=32, num_envs=4, horizon=4, starts=8, episodes=3, longest=8, checks=2,
+        steps=32, num_envs=4, horizon=4, starts=8, episodes=3, longest=8, checks=2, context=2, memory=1,
         ppo=PPOConfig(rollout=4, batch=16, epochs=1),
     )  # fmt: skip
     return replace(tiny_experiment(folder), record=record, agent=agent)

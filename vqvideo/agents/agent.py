@@ -13,7 +13,8 @@ from gymnasium import Space, spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vqvideo.agents.views import CodeStream, CodeView, View, view_from_json
+from vqvideo.agents.memory import Memory, MemoryView, View, view_from_json
+from vqvideo.agents.views import CodeStream, CodeView
 from vqvideo.errors import InputError
 from vqvideo.models.tokenizer.vqvae import VQVAE
 from vqvideo.spaces import ActionSpace
@@ -48,9 +49,15 @@ class Agent:
         view.begin(policy)
         return cls(policy, view, space)
 
-    def __call__(self, observations: NDArray[Any], *, greedy: bool = False) -> NDArray[Any]:
-        """Actions (b, ...) drawn for frames (b, h, w, 3) uint8 of any size, or for codes (b, h, w), whichever it looks
-        at; the likeliest ones if `greedy`.
+    @property
+    def coded(self) -> bool:
+        """Whether it looks at codes."""
+        view = self.view.now if isinstance(self.view, MemoryView) else self.view
+        return isinstance(view, CodeView)
+
+    def __call__(self, observations: Any, *, greedy: bool = False) -> NDArray[Any]:
+        """Actions (b, ...) drawn for b observations, frames (h, w, 3) uint8 of any size, codes (h, w) or what `Memory`
+        gives of either, whichever it looks at; the likeliest ones if `greedy`.
         """
         actions, _ = self.policy.predict(self.view.prepare(observations), deterministic=greedy)
         return actions
@@ -69,7 +76,8 @@ class Agent:
         """
         saved = load_model(folder, KIND)
         with config_errors(folder):
-            view, space = view_from_json(saved.config), ActionSpace.from_json(saved.config["action_space"])
+            space = ActionSpace.from_json(saved.config["action_space"])
+            view = view_from_json(saved.config, space)
             agent = cls.untrained(view, space)
         load_policy(agent.policy, saved.tensors, folder)
         return agent
@@ -112,15 +120,17 @@ class AgentPolicy:
         if self._agent is None:
             torch.set_num_threads(1)
             self._agent = Agent.load(self.folder)
-            if isinstance(self._agent.view, CodeView):
+            if self._agent.coded:
                 if self.tokenizer is None:
                     raise InputError(f"{self.folder} looks at codes: name the tokenizer that makes them")
                 self._vqvae = VQVAE.from_pretrained(self.tokenizer)
         self.rng, self.space = rng, env.action_space
         self.space.seed(int(rng.integers(2**31)))
         torch.manual_seed(int(rng.integers(2**31)))
-        coded = isinstance(self._agent.view, CodeView)
+        view, coded = self._agent.view, self._agent.coded
         self._see: Callable[[list[NDArray[np.uint8]]], NDArray[Any]] = CodeStream(self._vqvae) if coded else _newest
+        self._memory = Memory(view, 1) if isinstance(view, MemoryView) else None
+        self._action: Any = None
         self._frames: list[NDArray[np.uint8]] = []
         self._left = 0
 
@@ -128,16 +138,26 @@ class AgentPolicy:
         """The action for a frame (h, w, 3)."""
         self._frames.append(frame.copy())
         if not self._left:
-            self._action, self._left = self._decide(self._see(self._frames)), self.hold
+            self._action, self._left = self._decide(self._observation()), self.hold
             self._frames = []
         self._left -= 1
         return self._action
 
-    def _decide(self, observation: NDArray[Any]) -> Any:
+    def _observation(self) -> Any:
+        seen = self._see(self._frames)
+        if self._memory is None:
+            return seen
+        if self._action is None:
+            self._memory.begin(0, seen)
+        else:
+            self._memory.add([self._action], seen[None])
+        return self._memory[0]
+
+    def _decide(self, observation: Any) -> Any:
         assert self._agent is not None
         if self.rng.random() < self.exploration:
             return self.space.sample()
-        action = self._agent(observation[None])[0]
+        action = self._agent([observation])[0]
         return int(action) if isinstance(self.space, spaces.Discrete) else action
 
 

@@ -56,6 +56,10 @@ class AgentStage:
     """What it looks at: the newest frame, or the codes of the newest latent step. In dreams these need not be decoded;
     in the real environment they are encoded from its frames.
     """
+    memory: int = 0
+    """Latent steps before the newest one that it also looks at, and the actions between them. One frame does not show
+    where things are moving: 1 is enough for velocities. Dreams begin with a full memory if `context` is larger than it.
+    """
     starts: int = 1024
     """How many recorded contexts dreams begin from."""
     newest: float = 0.0
@@ -79,7 +83,7 @@ class AgentStage:
 
     def __post_init__(self) -> None:
         at_least(self, "agent.", steps=1, num_envs=1, horizon=1, context=1, starts=1, direct_envs=1, longest=1)
-        at_least(self, "agent.", episodes=2, checks=0)
+        at_least(self, "agent.", episodes=2, checks=0, memory=0)
         fractions(self, "agent.", "newest", "eventful")
         if self.cut is not None:
             fractions(self, "agent.", "cut")

@@ -12,13 +12,13 @@ from tqdm import tqdm
 from vqvideo.adapters.sb3 import SB3VecEnv
 from vqvideo.agents.agent import Agent, policy_tensors, trainable_space
 from vqvideo.agents.config import AgentStage
+from vqvideo.agents.memory import MemoryView, RememberedVec, View, pasts, view_of
 from vqvideo.agents.run import AgentRun
-from vqvideo.agents.views import View, view_of
 from vqvideo.data.moments import Choice
 from vqvideo.data.store import Store
 from vqvideo.errors import InputError, MissingExtraError
 from vqvideo.imagined_env import ImaginedVectorEnv, cut_thresholds
-from vqvideo.imagined_env.starts import recorded_starts
+from vqvideo.imagined_env.starts import Starts, start_contexts
 from vqvideo.models.imagination import Imaginer
 from vqvideo.models.prior.sampling import Sampling
 from vqvideo.spaces import ActionSpace
@@ -77,21 +77,21 @@ def learn_in_dream(
     cut = (
         None if stage.cut is None else cut_thresholds(world, store, stage.cut, context=stage.context, sampling=sampling)
     )
-    envs = dreams_for(world, store, stage, sampling, num_envs=stage.num_envs, autoreset_mode="SameStep", cut_above=cut)
-    view = view_of(world.vqvae, stage.observe)
+    envs = dreams_for(world, store, stage, sampling, num_envs=stage.num_envs, cut_above=cut)
+    view = view_of(world, stage)
     learnt_from = fingerprint({"sampling": to_plain(sampling)}, model_tensors(world)) if run else ""
-    monitored, rollout = VecMonitor(SB3VecEnv(envs)), stage.ppo.rollout
-    policy = _learn(monitored, view, stage.steps, stage, rollout, first, run or AgentRun(), learnt_from)
+    rollout, run = stage.ppo.rollout, run or AgentRun()
+    policy = _learn(VecMonitor(envs), view, stage.steps, stage, rollout, first, run, learnt_from)
     return Agent(policy, view, world.action_space)
 
 
-def dreams_for(
-    world: Imaginer, store: Store, stage: AgentStage, sampling: Sampling, **options: Any
-) -> ImaginedVectorEnv:
+def dreams_for(world: Imaginer, store: Store, stage: AgentStage, sampling: Sampling, **options: Any) -> VecEnv:
     """Dreams as an agent meets them; other `options` as of `ImaginedVectorEnv`."""
-    starts = recorded_starts(world, store, stage.context, start_choice(stage, world.stride))
-    how: dict[str, Any] = {"horizon": stage.horizon, "observe": stage.observe, "sampling": sampling}
-    return ImaginedVectorEnv(world, starts, **how, **options)
+    contexts = start_contexts(world, store, stage.context, start_choice(stage, world.stride))
+    options |= {"horizon": stage.horizon, "observe": stage.observe, "sampling": sampling, "autoreset_mode": "SameStep"}
+    dreams = ImaginedVectorEnv(world, Starts.read(world, *contexts), **options)
+    view, envs = view_of(world, stage), SB3VecEnv(dreams)
+    return RememberedVec(envs, view, pasts(world.vqvae, contexts, view)) if isinstance(view, MemoryView) else envs
 
 
 def start_choice(stage: AgentStage, stride: int) -> Choice:
@@ -105,7 +105,8 @@ def learn_directly(
     """Trains an agent in the real environment for `steps` steps, with the settings of the one that dreams.
 
     Args:
-        make_env: makes an env whose observation is what the view is of: the frame (h, w, 3) uint8, or codes.
+        make_env: makes an env whose observation is what the view is of: the frame (h, w, 3) uint8, codes, or what
+            `Remembered` makes of either.
         view: what the agent looks at.
         steps: real steps over all envs.
         stage: how.

@@ -60,15 +60,15 @@ class CodeFeatures(BaseFeaturesExtractor):
 
     def __init__(self, observation_space: spaces.Box, code_dim: int, features_dim: int = 128, width: int = 16) -> None:
         super().__init__(observation_space, features_dim)
-        (h, w), codes = observation_space.shape, int(observation_space.high.max()) + 1
+        (*times, h, w), codes = observation_space.shape, int(observation_space.high.max()) + 1
         self.register_buffer("codebook", torch.zeros(codes, code_dim))
         self.table, self.geometry = nn.Embedding(codes, width), nn.Linear(code_dim, width)
-        self.body = WhatIsWhere(width, (h, w), features_dim)
+        self.body = WhatIsWhere(width * prod(times), (h, w), features_dim)
 
     def forward(self, observations: Tensor) -> Tensor:
-        """(b, h, w) codes, as floats -> (b, features_dim)."""
+        """Codes (b, h, w), or (b, t, h, w) of several steps, as floats -> (b, features_dim)."""
         vectors = (self.table.weight + self.geometry(self.codebook))[observations.long()]
-        return self.body(rearrange(vectors, "b h w e -> b e h w"))
+        return self.body(rearrange(vectors, "b ... h w e -> b (... e) h w"))
 
 
 class WhatIsWhere(nn.Module):
@@ -188,15 +188,12 @@ class CodeView:
         return {"grid": list(self.grid), "codebook_size": self.codebook_size, "code_dim": self.code_dim}
 
 
-View = FrameView | CodeView
-
-
-def view_of(vqvae: VQVAE, observe: str) -> View:
+def plain_view(vqvae: VQVAE, observe: str) -> FrameView | CodeView:
     """The view of that name, on what a tokenizer makes."""
     return CodeView.of(vqvae) if observe == "codes" else FrameView(vqvae.frame_size)
 
 
-def view_from_json(config: dict[str, Any]) -> View:
+def plain_view_from_json(config: dict[str, Any]) -> FrameView | CodeView:
     """The inverse of `to_json`, of both kinds."""
     if "frame_size" in config:
         h, w = config["frame_size"]

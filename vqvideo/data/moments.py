@@ -21,6 +21,8 @@ class Moment(NamedTuple):
     """(k, a) flat ones, which led from there to the moment."""
     frame: NDArray[np.uint8]
     """(h, w, 3) stored frame of the moment."""
+    source: int
+    """Number of the clip that it is in."""
 
 
 def moments(clips: Clips, indices: Iterable[int], frame: int) -> list[Moment]:
@@ -30,7 +32,7 @@ def moments(clips: Clips, indices: Iterable[int], frame: int) -> list[Moment]:
         episode, first = clips.locate(int(index))
         entry = clips.entries[episode]
         reader, at = clips.store.reader(entry), first + frame
-        found.append(Moment(entry.seed, reader.steps.actions[:at].copy(), reader.frames(at, at + 1)[0]))
+        found.append(Moment(entry.seed, reader.steps.actions[:at].copy(), reader.frames(at, at + 1)[0], int(index)))
     return found
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vqvideo.evaluation.tables import table
 
-Act = Callable[[NDArray[np.uint8]], Any]
-"""Actions (b, ...) for observations (b, ...): frames (b, h, w, 3) or codes (b, h, w)."""
+Act = Callable[[Any], Any]
+"""Actions (b, ...) for a batch of b observations, such as frames (h, w, 3) or codes (h, w)."""
 _RESAMPLES = 10_000
 
 
@@ -93,7 +93,7 @@ def play_episodes(envs: Sequence[Any], act: Act, episodes: int, seed: int, longe
     playing = [[env, index, env.reset(seed=seed + index)[0]] for env, index in zip(envs, waiting, strict=False)]
     while playing:
         # Copies: some environments draw every frame into the same array.
-        actions = act(np.stack([observation for *_, observation in playing]))
+        actions = act([deepcopy(observation) for *_, observation in playing])
         for place, action in zip(playing, actions, strict=True):
             env, index, _ = place
             place[2], reward, terminated, truncated, _ = env.step(action)
@@ -108,18 +108,19 @@ def play_episodes(envs: Sequence[Any], act: Act, episodes: int, seed: int, longe
 
 
 def play_side_by_side(envs: Any, act: Act, seed: int) -> Returns:
-    """Plays one episode in each env of a `gymnasium.vector.VectorEnv` that begins anew by itself.
+    """Plays one episode in each env of a `VecEnv` of Stable-Baselines3.
 
     Args:
         envs: whose env i is reset with seed + i.
         act: the agent.
         seed: of the first.
     """
-    observations, _ = envs.reset(seed=seed)
+    envs.seed(seed)
+    observations = envs.reset()
     totals, lengths, going = np.zeros(envs.num_envs), np.zeros(envs.num_envs, int), np.ones(envs.num_envs, bool)
     while going.any():
-        observations, rewards, terminated, truncated, _ = envs.step(act(observations))
+        observations, rewards, dones, _ = envs.step(act(observations))
         totals += rewards * going
         lengths += going
-        going &= ~(terminated | truncated)
+        going &= ~dones
     return Returns(tuple(totals.tolist()), tuple(lengths.tolist()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import gymnasium
 import numpy as np
@@ -136,7 +136,22 @@ def _channels_first(world: Imaginer, frames: Tensor, name: str, expected: str) -
     return frames
 
 
+class Contexts(NamedTuple):
+    """What dreams begin with."""
+
+    frames: Tensor
+    """(r, 1 + s c, 3, h, w) uint8."""
+    actions: Tensor
+    """(r, s c, a) flat ones between them."""
+    source: Tensor
+    """(r,) int64: numbers of the clips."""
+
+
 def _from_clips(world: Imaginer, clips: Clips, context: int, choice: Choice) -> Starts:
+    return Starts.read(world, *_contexts(world, clips, context, choice))
+
+
+def _contexts(world: Imaginer, clips: Clips, context: int, choice: Choice) -> Contexts:
     clips.store.require(world.action_space, world.vqvae.frame_size)
     length = world.vqvae.clip_length(context)
     if clips.length < length:
@@ -147,7 +162,7 @@ def _from_clips(world: Imaginer, clips: Clips, context: int, choice: Choice) -> 
     picked = [clips[index] for index in source.tolist()]
     frames = torch.stack([clip["frames"][:length] for clip in picked])
     actions = torch.stack([clip["actions"][: length - 1] for clip in picked])
-    return Starts.read(world, frames, actions, torch.from_numpy(source))
+    return Contexts(frames, actions, torch.from_numpy(source))
 
 
 def recorded_starts(world: Imaginer, store: Store, context: int, choice: Choice) -> Starts:
@@ -160,6 +175,11 @@ def recorded_starts(world: Imaginer, store: Store, context: int, choice: Choice)
         choice: which moments.
     """
     return _from_clips(world, _clips_that_go_on(world, store, context), context, choice)
+
+
+def start_contexts(world: Imaginer, store: Store, context: int, choice: Choice) -> Contexts:
+    """The contexts of `recorded_starts`, for who wants to look at them too."""
+    return _contexts(world, _clips_that_go_on(world, store, context), context, choice)
 
 
 def start_moments(world: Imaginer, store: Store, context: int, choice: Choice) -> list[Moment]:
