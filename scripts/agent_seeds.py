@@ -3,7 +3,8 @@
     python scripts/agent_seeds.py runs/tiny_world*/agent/results.json          what train_agent.py has written
     python scripts/agent_seeds.py runs/tiny_world*/rounds.json --json seeds.json   what improve.py has: the last rounds
 
-Every agent stands beside random actions, the perfect dream and the best possible player, where they played.
+Every agent stands beside random actions, the perfect dream, the best of those that learnt directly, and the best
+possible player, where they played.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import tyro
 
 from vqvideo import cli
 from vqvideo.errors import InputError
-from vqvideo.scripts.train_agent import BEST, CONTROL, DREAM, RANDOM, SHARES
+from vqvideo.scripts.train_agent import BEST, CONTROL, DIRECT, DREAM, RANDOM, SHARES
 
-_OF_ROUNDS = {"agent": DREAM, "control": CONTROL, RANDOM: RANDOM, BEST: BEST}
+_OF_ROUNDS = {"agent": DREAM, "control": CONTROL, DIRECT: DIRECT, RANDOM: RANDOM, BEST: BEST}
 """What the agents of a round are called elsewhere."""
 
 
@@ -68,7 +69,8 @@ def read_run(path: Path) -> dict[str, Any]:
     try:
         if "rounds" in found:
             played = [each["returns"] for each in found["rounds"] if "returns" in each]
-            agents = {**played[0], **played[-1]}
+            direct = [best_of(each["direct"]["returns"]) for each in found["rounds"] if "direct" in each]
+            agents = {**played[0], **played[-1], **({DIRECT: direct[-1]} if direct else {})}
             named = {name: agents[own] for own, name in _OF_ROUNDS.items() if own in agents}
             settings = found["settings"]
             env, seed = settings["record.env"], settings["agent.seed"]
@@ -80,6 +82,11 @@ def read_run(path: Path) -> dict[str, Any]:
             f"{path}: no returns of agents: expected results.json of train_agent.py, or rounds.json of improve.py"
         ) from error
     return {"file": path.name, "env": env, "seed": seed, "returns": returns}
+
+
+def best_of(agents: dict[str, Any]) -> dict[str, Any]:
+    """Figures of the one with the highest mean return."""
+    return max(agents.values(), key=lambda figures: figures["mean_return"])
 
 
 def main() -> None:

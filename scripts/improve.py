@@ -25,7 +25,17 @@ from typing import TYPE_CHECKING
 
 from vqvideo import cli
 from vqvideo.experiment.rounds import ImproveConfig
-from vqvideo.scripts.train_agent import CONFIG, CONTROL, checkpoints_folder, dream_run, judged, load, perfect_dreams
+from vqvideo.scripts.train_agent import (
+    CONFIG,
+    CONTROL,
+    DIRECT,
+    checkpoints_folder,
+    dream_run,
+    judged,
+    load,
+    perfect_dreams,
+    played_env,
+)
 
 if TYPE_CHECKING:
     from vqvideo.data.playing import Policy
@@ -36,6 +46,8 @@ if TYPE_CHECKING:
 
 TRAINED: tuple[Stage, ...] = ("vqvae", "prior", "agent")
 """What each round trains."""
+DIRECT_ENVS = (8, 16, 64)
+"""Environments side by side of those that learn without a dream: which number is best depends on the game."""
 
 
 def improve(cfg: Experiment, how: ImproveConfig) -> list[Figures]:
@@ -59,7 +71,8 @@ def improve(cfg: Experiment, how: ImproveConfig) -> list[Figures]:
         cfg = settled(cfg, how)
         log = RoundLog.open(cfg.folder / "rounds.json", cfg, how)
         for number in range(how.rounds):
-            for name, stage in STAGES.items():
+            last = how.direct and number == how.rounds - 1
+            for name, stage in (STAGES | (LAST if last else {})).items():
                 if not log.has(number, name):
                     print(f"\n[round {number}] {name}", flush=True)
                     began = time.monotonic()
@@ -224,6 +237,26 @@ def play_for_real(turn: Round) -> Figures:
     return judged(turn.cfg, world, store, agents, others=turn.before is None)
 
 
+def learn_directly(turn: Round) -> Figures:
+    """Returns of agents that learnt in the real environment alone, by how many environments were side by side."""
+    from vqvideo.agents import learning
+    from vqvideo.agents.memory import view_of
+    from vqvideo.agents.run import AgentRun
+
+    world, store = load(turn.cfg)
+    make_env, view = partial(played_env, turn.cfg, world, store), view_of(world, turn.cfg.agent)
+    steps = sum(entry.length for entry in store.entries) // world.stride
+    agents = {}
+    for count in DIRECT_ENVS:
+        name = f"{DIRECT}, {count} envs"
+        print(f"{name}: {steps} steps", flush=True)
+        run, how = AgentRun(checkpoints_folder(turn.cfg, name)), replace(turn.cfg.agent, direct_envs=count)
+        agents[name] = learning.learn_directly(make_env, view, steps, how, run=run)
+        run.forget()
+    played = judged(turn.cfg, world, store, agents, others=False)
+    return {"real_steps": steps, "returns": {name: played[name] for name in agents}}
+
+
 STAGES: dict[str, Callable[[Round], Figures]] = {
     "episodes": collect_episodes,
     "tokenizer": train_tokenizer,
@@ -233,6 +266,8 @@ STAGES: dict[str, Callable[[Round], Figures]] = {
     "returns": play_for_real,
 }
 """Each leaves a durable result, and goes on with what a call that was killed has left of it."""
+LAST: dict[str, Callable[[Round], Figures]] = {"direct": learn_directly}
+"""Those after the last round, if they are asked for."""
 
 
 # ---------------------------------------------------------------- the agent as a policy

@@ -43,8 +43,8 @@ from vqvideo.experiment.rounds import (
     round_line,
     round_table,
 )
+from vqvideo.scripts import agent_seeds, rounds_plot, train_agent
 from vqvideo.scripts import improve as script
-from vqvideo.scripts import rounds_plot, train_agent
 from vqvideo.storage import files
 from vqvideo.storage.locks import FolderLock
 from vqvideo.storage.records import to_plain, write_yaml
@@ -344,6 +344,24 @@ def test_a_run_with_more_rounds_goes_further(finished: Finished, monkeypatch: py
     # The game may turn out not to repeat itself, so that nothing real can begin where dreams do.
     script.improve(finished.cfg, replace(TWO_ROUNDS, rounds=3, control=False))
     assert seen == [(2, name) for name in stages]
+
+
+def test_agents_that_learn_directly_stand_beside_a_finished_run(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(script, "STAGES", dict.fromkeys(script.STAGES))
+    monkeypatch.setattr(script, "DIRECT_ENVS", (2, 4))
+    rounds = script.improve(finished.cfg, replace(TWO_ROUNDS, direct=True))
+    names = ["learnt directly, 2 envs", "learnt directly, 4 envs"]
+    first, last = rounds
+    assert "direct" not in first
+    assert list(last["direct"]["returns"]) == names
+    log = finished.cfg.folder / "rounds.json"
+    best = max(last["direct"]["returns"][name]["mean_return"] for name in names)
+    assert agent_seeds.read_run(log)["returns"]["learnt directly"] == best
+    shown = [line.split("|")[1].strip() for line in round_table(rounds).splitlines()[2:]]
+    assert shown == ["random", "round 0", "round 1", *names]
+    log.write_text(json.dumps({"settings": json.loads(log.read_text())["settings"], "rounds": finished.rounds}))
 
 
 # ---------------------------------------------------------------- what is refused

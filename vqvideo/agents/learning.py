@@ -37,8 +37,8 @@ except ModuleNotFoundError as error:
 
 _REPORTS = ("checks", "episodes", "longest")
 """Settings that change nothing of what is learnt."""
-_SHORTEST_ROLLOUT = 128
-"""Steps of each real env between two updates: a few real envs need longer rollouts than many dreams."""
+_LEAST_STEPS = 1024
+"""Between two updates, over all real envs: a few of them need longer rollouts than many dreams."""
 
 
 def learn_in_dream(
@@ -112,7 +112,7 @@ def learn_directly(
         stage: how.
         run: as of `learn_in_dream`.
     """
-    rollout = max(_SHORTEST_ROLLOUT, stage.ppo.rollout)
+    rollout = max(-(-_LEAST_STEPS // stage.direct_envs), stage.ppo.rollout)
     return _learn_for_real(make_env, view, stage.direct_envs, steps, rollout, stage, None, run)
 
 

@@ -44,6 +44,10 @@ class ImproveConfig:
     """Also train the agent of the perfect dream, for comparison: as many steps in the real environment, from the same
     moments. These do not count as real frames.
     """
+    direct: bool = False
+    """In the end also train agents in the real environment alone, from as many real frames as the rounds took: the
+    best of 8, 16 and 64 environments side by side is what dreams compete with.
+    """
 
     def __post_init__(self) -> None:
         at_least(self, "improve.", rounds=1, episodes=1)
@@ -160,7 +164,7 @@ def _lasting_settings(cfg: Experiment, how: ImproveConfig) -> Figures:
     free = {f"{stage}.train.{name}" for stage in ("vqvae", "prior") for name in MAY_CHANGE.difference(LENGTH)}
     free |= {"name", "runs", "vqvae.cache_gib", "vqvae.most_tokens", "improve.rounds"}
     # Where the real game turns out not to repeat itself, the run goes on without what needs that.
-    free |= {"improve.control", "agent.checks"}
+    free |= {"improve.control", "improve.direct", "agent.checks"}
     free |= {f"record.{name}" for name in ("workers", "step_timeout", "reset_timeout")}
     own = {name: to_plain(getattr(cfg, name)) for name in ("record", "vqvae", "prior", "agent", "sampling")}
     settings = flat_settings({**own, "improve": to_plain(how)})
@@ -185,6 +189,8 @@ def round_table(rounds: list[Figures]) -> str:
             played = figures["returns"]
             cells = returns.cells(played["agent"]), f"{played['agent, greedy']['mean_return']:.2f}"
             rows.append((f"round {figures['round']}", frames, *cells[0], cells[1], *_beside_control(rounds, played)))
+            direct = figures.get("direct", {"returns": {}})["returns"]
+            rows += [(name, frames, *returns.cells(each), "", "", "") for name, each in direct.items()]
     if "best possible" in first:
         rows.append(("best possible", "", *returns.cells(first["best possible"]), "", "", ""))
     return table(("agent", "real frames", *returns.HEADS, "greedy", "perfect dream", "share of its gain"), rows)
