@@ -161,7 +161,7 @@ def test_a_rollout_with_nothing_trained_gives_the_commands_that_train(tmp_path: 
         "  accelerate launch -m vqvideo.scripts.train_prior --config configs/tiny_world.yaml",
     ]
     ended = script("rollout", "--env", "CartPole-v1", cwd=tmp_path)
-    assert "train_vqvae --name cart_pole_v1 --record.env CartPole-v1" in ended.err
+    assert "train_vqvae --env CartPole-v1" in ended.err
     assert "Traceback" not in ended.err
     assert list(tmp_path.iterdir()) == []
 

@@ -174,8 +174,9 @@ class Source:
         # In a clone the configs lie beside the package, in a wheel inside it.
         known = resources.files("vqvideo.configs").joinpath(f"{name}.yaml").is_file()
         store = self.store or self._own_store
-        episodes = f"--store {store}" if store else f"--record.env {self.env}"
-        settings = f"--config configs/{name}.yaml" if known else f"--name {name} {episodes}"
+        episodes = f"--store {store}" if store else f"--env {self.env}"
+        own = f"--name {name} {episodes}" if store or self.name else episodes
+        settings = f"--config configs/{name}.yaml" if known else own
         shipped = ", ".join(pretrained.worlds())
         return (
             f"no world model in {folder}. Train one:\n"
