@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -64,15 +65,16 @@ def named_actions(env: gymnasium.Env) -> dict[str, tuple[float, ...]]:
 
 class Play:
     """Holds random actions for a geometric time, but mostly follows the ball of Breakout, whose episodes would end
-    after six steps, and mostly goes up in Freeway, whose road would never be crossed.
+    after six steps, and mostly goes up in Freeway, whose road would never be crossed. Some episodes know better than
+    others: who only sees near misses believes that a ball bounces wherever the paddle is.
 
     Args:
         mean_steps: steps for which a random action is held, on average.
-        follow: how often it does what the game asks for.
+        follow: how often it does what the game asks for, one of these in each episode.
     """
 
-    def __init__(self, mean_steps: float = 3.0, follow: float = 0.9) -> None:
-        self.mean_steps, self.follow = mean_steps, follow
+    def __init__(self, mean_steps: float = 3.0, follow: Sequence[float] = (0.0, 0.5, 0.9, 0.9)) -> None:
+        self.mean_steps, self.follow = mean_steps, tuple(follow)
 
     def reset(self, env: gymnasium.Env, rng: np.random.Generator) -> None:
         inner: Any = env.unwrapped
@@ -80,11 +82,11 @@ class Play:
             raise InputError("the policy minatar plays MinAtar: take --policy sticky-random or random here")
         self.game, self.kind, self.rng = inner.game.env, inner.game.game_name(), rng
         self.actions = {name: int(action) for name, (action,) in named_actions(env).items()}
-        self.left = 0
+        self.left, self.follows = 0, rng.choice(self.follow)
 
     def __call__(self, frame: NDArray[np.uint8]) -> Any:
         asked = self._asked()
-        if asked is not None and self.rng.random() < self.follow:
+        if asked is not None and self.rng.random() < self.follows:
             return np.int64(asked)
         if self.left == 0:
             self.action = self.rng.integers(len(self.actions))

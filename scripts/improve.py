@@ -68,7 +68,7 @@ def improve(cfg: Experiment, how: ImproveConfig) -> list[Figures]:
     check_settings(nth_round(cfg, how, 0).cfg, *TRAINED)
     cfg.folder.mkdir(parents=True, exist_ok=True)
     with FolderLock(cfg.folder):
-        cfg = settled(cfg, how)
+        cfg, how = settled(cfg, how)
         log = RoundLog.open(cfg.folder / "rounds.json", cfg, how)
         for number in range(how.rounds):
             last = how.direct and number == how.rounds - 1
@@ -82,20 +82,21 @@ def improve(cfg: Experiment, how: ImproveConfig) -> list[Figures]:
     return log.rounds
 
 
-def settled(cfg: Experiment, how: ImproveConfig) -> Experiment:
+def settled(cfg: Experiment, how: ImproveConfig) -> tuple[Experiment, ImproveConfig]:
     """The settings for all rounds, with what follows from the episodes of round 0, which are recorded for that."""
     from vqvideo.data.store import Store
     from vqvideo.envs.recording import record, with_enough
-    from vqvideo.experiment.rounds import nth_round
+    from vqvideo.experiment.rounds import EPISODES, nth_round
     from vqvideo.experiment.suited import suited
 
-    first = nth_round(cfg, how, 0).cfg
+    first, asked = nth_round(cfg, how, 0).cfg, how.episodes
     if not cfg.measured and first.record.frames is None:
-        return cfg
+        return cfg, replace(how, episodes=asked or EPISODES)
     own, reasons = suited(first, Store.open(record(first.record)))
     print("".join(f"{line}\n" for line in reasons), end="", flush=True)
     enough = replace(cfg.record, episodes=with_enough(first.record).episodes, frames=None)
-    return replace(cfg, record=enough, vqvae=own.vqvae, prior=own.prior, measured=())
+    more = replace(how, episodes=asked or round(EPISODES * enough.episodes / cfg.record.episodes))
+    return replace(cfg, record=enough, vqvae=own.vqvae, prior=own.prior, measured=()), more
 
 
 def refuse_untrainable(cfg: Experiment) -> None:

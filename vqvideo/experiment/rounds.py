@@ -20,6 +20,8 @@ from vqvideo.training.config import LENGTH, MAY_CHANGE, TrainConfig, defaults_be
 
 Figures = dict[str, Any]
 """What a stage did, as plain JSON."""
+EPISODES = 60
+"""That an agent plays for a further round, where nobody says how many."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,10 @@ class ImproveConfig:
 
     rounds: int = 3
     """Rounds in all; the first one, round 0, learns from the config's own recording."""
-    episodes: int = 60
-    """Episodes that the agent of the round before plays at the beginning of each further round."""
+    episodes: int | None = None
+    """Episodes that the agent of the round before plays at the beginning of each further round. By default 60, or as
+    many times more as round 0 took to have the frames that are wanted, where they end early.
+    """
     exploration: float = 0.1
     """Share of its steps in them with a random action, so that the world model also meets what the agent avoids."""
     share: float = 0.5
@@ -104,7 +108,7 @@ def nth_round(cfg: Experiment, how: ImproveConfig, number: int) -> Round:
 
 
 def _experiment(cfg: Experiment, how: ImproveConfig, number: int) -> Experiment:
-    episodes = cfg.record.episodes + number * how.episodes
+    episodes = cfg.record.episodes + number * (how.episodes or EPISODES)
     record = replace(cfg.record, out=cfg.record.out or cfg.folder / "data", episodes=episodes)
     own = replace(cfg, runs=cfg.folder, name=f"round_{number}", record=record)
     if number == 0:
