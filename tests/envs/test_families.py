@@ -64,6 +64,14 @@ def test_mujoco_is_recorded_where_it_can_draw(tmp_path: Path) -> None:
     assert store.episode(store.entries[0]).frames.std() > 10
 
 
+def test_minatar_is_played_by_better_and_by_worse_players(tmp_path: Path) -> None:
+    pytest.importorskip("minatar")
+    store = recorded(tmp_path, "MinAtar/Breakout-v1", steps=100, episodes=16)
+    lengths = sorted(entry.length for entry in store.entries)
+    assert lengths[0] < 15
+    assert lengths[-1] > 60
+
+
 def test_the_cells_of_minatar_are_crisp(tmp_path: Path) -> None:
     pytest.importorskip("minatar")
     store = recorded(tmp_path, "MinAtar/Asterix-v1", steps=30)

@@ -363,6 +363,16 @@ def test_agents_that_learn_directly_stand_beside_a_finished_run(
     log.write_text(json.dumps({"settings": json.loads(log.read_text())["settings"], "rounds": finished.rounds}))
 
 
+def test_where_episodes_end_early_rounds_take_more_of_them(tmp_path: Path) -> None:
+    cfg = settings(tmp_path)
+    assert script.settled(cfg, ImproveConfig()) == (cfg, ImproveConfig(episodes=60))
+    wanted = replace(cfg, record=replace(cfg.record, frames=4 * 17 * 3 // 2))
+    first, how = script.settled(wanted, ImproveConfig())
+    assert (first.record.episodes, first.record.frames) == (6, None)
+    assert how.episodes == 90
+    assert script.settled(wanted, TWO_ROUNDS)[1] == TWO_ROUNDS
+
+
 # ---------------------------------------------------------------- what is refused
 
 
