@@ -136,6 +136,11 @@ def test_events_that_are_rare_weigh_more_and_are_looked_for_at_one_place(
     assert isinstance(model.pooling, AttentionPoolingConfig if reward or ends else MeanPoolingConfig)
 
 
+@pytest.mark.parametrize(("steps", "reward", "share"), [(40, 1.0, 0.25), (16, 1.0, 0.0), (40, 0.0, 0.0)])
+def test_events_that_are_seldom_are_shown_more_often(tmp_path: Path, steps: int, reward: float, share: float) -> None:
+    assert measured(made_store(tmp_path, tiles, steps=steps, reward=reward)).prior.eventful == share
+
+
 @pytest.mark.parametrize(("steps", "latent_steps"), [(3, 3), (1, 2), (16, 5)])
 def test_clips_are_no_longer_than_episodes(tmp_path: Path, steps: int, latent_steps: int) -> None:
     prior = measured(made_store(tmp_path, tiles, steps=steps, episodes=48)).prior

@@ -30,6 +30,7 @@ Measured = Literal[
     "vqvae.model.quantizer",
     "vqvae.model.reconstruction",
     "prior.latent_steps",
+    "prior.eventful",
     "prior.model.window",
     "prior.model.patch",
     "prior.model.dim",

@@ -25,6 +25,8 @@ _STILL = 1 / 3
 """Share of the pixels that change within a second, up to which small things move on a ground that stays."""
 _RARE = 0.25
 """Share of the steps, up to which a reward other than the commonest one is an event."""
+_SELDOM = 0.05
+"""Share of the steps, up to which events are too few to be learnt from clips that are drawn alike."""
 _MOST_COVERED = 0.9
 """Share of the episodes that a training clip is not longer than."""
 _PLACES = 2048
@@ -163,6 +165,12 @@ def _latent_steps(cfg: Experiment, seen: Seen, frame_size: tuple[int, int]) -> R
     return Rule(steps, f"{steps}, as {covered(steps):.0%} of the episodes are that long")
 
 
+def _eventful(cfg: Experiment, seen: Seen, frame_size: tuple[int, int]) -> Rule:
+    events = seen.ends + (seen.rewards if seen.rewards <= _RARE else 0)
+    share = 0.25 if 0 < events <= _SELDOM else 0.0
+    return Rule(share, f"{share:g}, as {events:.1%} of the steps bring a rare reward or an end")
+
+
 def _window(cfg: Experiment, seen: Seen, frame_size: tuple[int, int]) -> Rule:
     window = min(8, cfg.prior.latent_steps - 1)
     return Rule(window, f"{window}, what training clips show")
@@ -235,6 +243,7 @@ RULES: Mapping[str, Callable[[Experiment, Seen, tuple[int, int]], Rule]] = {
     "vqvae.model.quantizer": _quantizer,
     "vqvae.model.reconstruction": _reconstruction,
     "prior.latent_steps": _latent_steps,
+    "prior.eventful": _eventful,
     "prior.model.window": _window,
     "prior.model.patch": _patch,
     "prior.model.dim": _dim,
