@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +139,43 @@ def test_clips_have_the_promised_types() -> None:
         "terminated": ((3,), torch.bool),
         "weights": ((3,), torch.float32),
     }
+
+
+def test_beyond_an_end_clips_go_on_with_steps_that_are_not_there_so_that_it_comes_at_each_place() -> None:
+    cfg = SegmentConfig(6, 5)
+    parts = [encode_episode(IndexTokenizer(1), counting_episode(length), cfg, CPU) for length in (20, 3)]
+    plain, clips = CodeClips(parts, 4), CodeClips(parts, 4, beyond=True)
+    places = []
+    for index in range(len(clips)):
+        clip = clips[index]
+        count = int(clip["there"].sum()) + 1
+        assert clip["there"].tolist() == [True] * (count - 1) + [False] * (4 - count)
+        frames = clip["codes"][:, 0, 0]
+        assert frames.tolist() == [
+            *range(int(frames[0]), int(frames[0]) + count),
+            *[int(frames[count - 1])] * (4 - count),
+        ]
+        for name in ("actions", "rewards", "terminated", "weights"):
+            assert not clip[name][count - 1 :].any(), name
+        assert count == 4 or clip["terminated"][count - 2]
+        if clip["terminated"].any():
+            places.append((int(clip["terminated"].nonzero()[0, 0]), int(frames[count - 1])))
+    assert len(clips) == len(plain) + 2 * 2
+    assert sorted(places) == [(0, 3), (0, 20), (1, 3), (1, 20), (2, 3), (2, 20)]
+    rewards, weights = seen_rewards(clips)
+    assert weights.mean() == pytest.approx(1, abs=1e-5)
+    of_last, of_third = (weights[rewards == step].sum() for step in (19, 10))
+    assert of_last == pytest.approx(of_third, rel=1e-5)
+    short = encode_episode(IndexTokenizer(1), counting_episode(2), cfg, CPU)
+    assert len(CodeClips([short], 4, beyond=True)) == 2
+
+
+def test_episodes_that_were_cut_are_not_gone_beyond() -> None:
+    episode = replace(counting_episode(20), terminated=np.zeros(20, bool))
+    arrays = encode_episode(IndexTokenizer(1), episode, SegmentConfig(6, 5), CPU)
+    plain, clips = CodeClips([arrays], 4), CodeClips([arrays], 4, beyond=True)
+    assert len(clips) == len(plain)
+    assert "there" not in clips[0]
 
 
 def test_clips_longer_than_every_segment_are_refused() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -141,11 +141,16 @@ class CodeClips(Dataset[dict[str, Tensor]]):
 
     A sample holds codes (t, h, w) int64, actions (t - 1, s, a), rewards (t - 1,), terminated (t - 1,), and weights
     (t - 1,), with which each step of the episodes counts alike in rewards and terminations however many clips it is in:
-    an episode's last step is in one clip where others are in dozens. Their mean over all clips is 1.
+    an episode's last step is in one clip where others are in dozens. Their mean over all clips is 1. Of clips that
+    reach beyond an end it also holds (t - 1,) `there`: which steps the episode has. The others repeat the last codes
+    and weigh nothing.
 
     Args:
         parts: the segments; they are never joined in memory, so that parts of files stay on disk.
         length: t.
+        beyond: also clips that reach beyond the end of an episode that ended, of at least two of its steps. Inside of
+            episodes an end comes at the end of a clip: who sees no other ends believes that none comes soon after the
+            beginning, and so dreams.
         newest: share of the samples, at least, that come from the last quarter of all frames, whose steps then count
             more in rewards and terminations too.
         eventful: share of the samples, at least, in which an episode ends or a reward differs from the commonest one.
@@ -156,11 +161,22 @@ class CodeClips(Dataset[dict[str, Tensor]]):
         InputError: every segment is shorter.
     """
 
-    def __init__(self, parts: Sequence[CodeArrays], length: int, *, newest: float = 0.0, eventful: float = 0.0) -> None:
+    def __init__(
+        self,
+        parts: Sequence[CodeArrays],
+        length: int,
+        *,
+        beyond: bool = False,
+        newest: float = 0.0,
+        eventful: float = 0.0,
+    ) -> None:
         self.parts, self.length = tuple(parts), length
         starts, firsts = _segments(parts)
         sizes = np.diff(starts)
-        fits = sizes >= length
+        ended = np.concatenate([part.terminated for part in parts])[starts[1:] - 1] & beyond
+        # Where a clip begins last: of episodes that ended, so that it holds the end and what came before.
+        places = np.where(ended, sizes - 1, sizes - length + 1)
+        fits = places > 0
         if not fits.any():
             raise InputError(
                 f"no segment of {length} latent steps; the longest has {sizes.max()}. Record longer episodes or lower "
@@ -169,9 +185,11 @@ class CodeClips(Dataset[dict[str, Tensor]]):
         if not fits.all():
             counts = f"{(~fits).sum()} of {len(sizes)} segments"
             logger.info("%s are shorter than a clip of %d latent steps: left out", counts, length)
-        ranges = zip(starts[:-1][fits], sizes[fits], strict=True)
-        self.windows = np.concatenate([np.arange(start, start + size - length + 1) for start, size in ranges])
+        ranges = zip(starts[:-1][fits], places[fits], strict=True)
+        self.windows = np.concatenate([np.arange(start, start + count) for start, count in ranges])
         self._ends = np.cumsum([len(part.codes) for part in parts])
+        self._stops = np.minimum(np.arange(starts[-1]) + length, np.repeat(starts[1:], sizes))
+        self._padded = bool((self._stops[self.windows] < self.windows + length).any())
         step = np.arange(starts[-1]) - np.repeat(starts[:-1], sizes)
         frame = np.repeat(firsts, sizes) + step * parts[0].actions.shape[1]
         fresh = frame >= _NEWEST * frame.max()
@@ -189,15 +207,19 @@ class CodeClips(Dataset[dict[str, Tensor]]):
         first = int(self.windows[index])
         number = int(np.searchsorted(self._ends, first, side="right"))
         part = self.parts[number]
-        begin = first - int(self._ends[number]) + len(part.codes)
-        past, following = slice(begin, begin + self.length), slice(begin + 1, begin + self.length)
-        return {
-            "codes": torch.from_numpy(part.codes[past].astype(np.int64)),
-            "actions": torch.from_numpy(part.actions[following].copy()),
-            "rewards": torch.from_numpy(part.rewards[following].copy()),
-            "terminated": torch.from_numpy(part.terminated[following].copy()),
-            "weights": torch.from_numpy(self.weights[first + 1 : first + self.length].copy()),
+        begin, count = first - int(self._ends[number]) + len(part.codes), int(self._stops[first]) - first
+        following, missing = slice(begin + 1, begin + count), self.length - count
+        codes = part.codes[begin : begin + count].astype(np.int64)
+        arrays = {
+            "codes": np.concatenate([codes, codes[-1:].repeat(missing, axis=0)]),
+            "actions": _with_nothing(part.actions[following], missing),
+            "rewards": _with_nothing(part.rewards[following], missing),
+            "terminated": _with_nothing(part.terminated[following], missing),
+            "weights": _with_nothing(self.weights[first + 1 : first + count], missing),
         }
+        if self._padded:
+            arrays["there"] = np.arange(1, self.length) < count
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     def _eventful(self) -> NDArray[np.bool_]:
         """(S,): whether something happens in the window that begins with a step."""
@@ -205,8 +227,7 @@ class CodeClips(Dataset[dict[str, Tensor]]):
         values, counts = np.unique(rewards, return_counts=True)
         happens = (rewards != values[counts.argmax()]) | np.concatenate([part.terminated for part in self.parts])
         until = np.concatenate([[0], happens.cumsum()])
-        first = np.arange(len(rewards))
-        return until[np.minimum(first + self.length, len(rewards))] > until[first + 1]
+        return until[self._stops] > until[1:]
 
     def _weights(self, frame: NDArray[np.int64], importance: NDArray[np.float64]) -> NDArray[np.float32]:
         """(S,): `importance` (S,) over the number of clips that hold the step which ends with the same frame, (S,)
@@ -216,7 +237,7 @@ class CodeClips(Dataset[dict[str, Tensor]]):
         # its last, so that the running sum counts them all without a loop over windows.
         in_windows = np.zeros(len(frame) + 1, np.int64)
         np.add.at(in_windows, self.windows + 1, 1)
-        np.add.at(in_windows, self.windows + self.length, -1)
+        np.add.at(in_windows, self._stops[self.windows], -1)
         in_windows = in_windows.cumsum()[:-1]
         # Segments overlap: the same step of an episode is in several, so counts are per frame and not per latent step.
         counts = np.bincount(frame, weights=in_windows)[frame]
@@ -224,4 +245,10 @@ class CodeClips(Dataset[dict[str, Tensor]]):
         weights = np.zeros(len(in_windows), np.float32)
         weights[seen] = importance[seen] / counts[seen]
         # As often as a step is drawn: the mean over what training sees is 1, and the loss keeps its scale.
-        return weights * (in_windows.sum() / (weights * in_windows).sum()).astype(np.float32)
+        drawn = len(self.windows) * (self.length - 1)
+        return weights * (drawn / (weights * in_windows).sum()).astype(np.float32)
+
+
+def _with_nothing(values: NDArray[Any], count: int) -> NDArray[Any]:
+    """Values (t, ...), followed by as many zeros."""
+    return np.concatenate([values, np.zeros((count, *values.shape[1:]), values.dtype)])

@@ -51,20 +51,20 @@ def evaluate_prior(
     """
     picks = metrics.evenly(len(clips), count)
     generator = torch.Generator(prior.device).manual_seed(0)
-    nats, top1 = 0.0, 0.0
+    nats, top1, steps = 0.0, 0.0, 0
     columns = []
     for part in _batches(clips, picks, batch):
         output = prior(**{key: value.to(prior.device) for key, value in part.items()}, generator=generator)
-        share = len(part["codes"]) / len(picks)
-        nats += output.metrics["token_nats"].item() * share
-        top1 += output.metrics["top1"].item() * share
+        count = int(_there(part).sum())
+        nats, steps = nats + output.metrics["token_nats"].item() * count, steps + count
+        top1 += output.metrics["top1"].item() * count
         of_part = (part["rewards"], output.reward, part["terminated"], output.termination, part["weights"])
         columns.append([values.cpu().flatten() for values in of_part])
     real, expected, ended, logits, weights = (torch.cat(column) for column in zip(*columns, strict=True))
     real, expected, weights = real.double(), expected.double(), weights.double() / weights.double().sum()
     bits, _ = code_bits(prior, clips, picks, batch)
     per_dim = {"bits_per_dim": bits / (3 * frame_size[0] * frame_size[1])} if frame_size else {}
-    of_codes = {"token_nats": nats, "top1": top1, "bits_per_frame": bits, **per_dim}
+    of_codes = {"token_nats": nats / steps, "top1": top1 / steps, "bits_per_frame": bits, **per_dim}
     of_rewards = {
         "reward_rmse": ((expected - real).square() @ weights).sqrt().item(),
         "reward_rmse_of_mean": ((real - real @ weights).square() @ weights).sqrt().item(),
@@ -113,7 +113,8 @@ def code_bits(prior: Prior, clips: CodeClips, picks: list[int], batch: int = 16)
     total, steps, kind = 0.0, 0, ""
     for part in _batches(clips, picks, batch):
         found = prior.likelihood(part["codes"].to(prior.device), part["actions"].to(prior.device), generator)
-        total, steps, kind = total + to_double(found.nats).sum().item(), steps + found.nats.numel(), found.kind
+        counted = found.nats[_there(part).to(prior.device)]
+        total, steps, kind = total + to_double(counted).sum().item(), steps + counted.numel(), found.kind
     return total / log(2) / steps / prior.spec.stride, kind
 
 
@@ -144,6 +145,11 @@ def step_rewards(prior: Prior, codes: Tensor, actions: Tensor, rewards: Tensor) 
     rows = _rows(prior, codes, actions, rewards)
     found = [prior(z, a, r, torch.zeros_like(r, dtype=torch.bool), generator=generator).reward for z, a, r in rows]
     return torch.cat(found)
+
+
+def _there(part: dict[str, Tensor]) -> Tensor:
+    """(b, t - 1) bool: the steps that the episodes have."""
+    return part.get("there", torch.ones_like(part["terminated"]))
 
 
 def _batches(clips: CodeClips, picks: list[int], batch: int) -> DataLoader[dict[str, Tensor]]:

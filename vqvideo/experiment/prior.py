@@ -72,8 +72,8 @@ def train_prior(
     vqvae.to(accelerator.device)
     encoded = partial(_encoded, vqvae, store, cfg=cfg, accelerator=accelerator, elsewhere=codes or codes_folder(cfg))
     train_codes, held_out_codes = encoded("train"), encoded("held_out")
-    clips = CodeClips(train_codes, stage.latent_steps, newest=stage.newest, eventful=stage.eventful)
-    held_out = CodeClips(held_out_codes, stage.latent_steps)
+    clips = CodeClips(train_codes, stage.latent_steps, beyond=True, newest=stage.newest, eventful=stage.eventful)
+    held_out = CodeClips(held_out_codes, stage.latent_steps, beyond=True)
     torch.manual_seed(train.seed)
     prior = Prior(stage.model, prior_spec(vqvae, store, train_codes), vqvae.codebook)
     start = warm_start(prior, stage.init, continued=ancestor) if stage.init else None

@@ -29,6 +29,13 @@ class TokenLoss(NamedTuple):
     """Scalar: the weighted sum over tokens, 1 where the likeliest code is right. Without gradient."""
 
 
+def shares(counted: Tensor | None, codes: Tensor) -> Tensor | None:
+    """What each token of codes (b, t, n) counts, where only some steps (b, t) do, all alike; None where all do."""
+    if counted is None:
+        return None
+    return (counted / (counted.sum().clamp(min=1) * codes.shape[-1]))[..., None].expand_as(codes)
+
+
 def linear_cross_entropy(x: Tensor, weight: Tensor, codes: Tensor, share: Tensor | None = None) -> TokenLoss:
     """Cross-entropy of codes (...) under the logits x W^T, for x (..., e) and `weight` W (k, e).
 

@@ -116,6 +116,7 @@ class Prior(nn.Module):
         rewards: Tensor,
         terminated: Tensor,
         weights: Tensor | None = None,
+        there: Tensor | None = None,
         *,
         generator: torch.Generator | None = None,
     ) -> PriorOutput:
@@ -128,13 +129,14 @@ class Prior(nn.Module):
             terminated: (b, t - 1) bool, whether the episode ends in the step.
             weights: (b, t - 1), how much the reward and the end of each step count: clips overlap, and so show the
                 middle of an episode more often than its end. None: all alike.
+            there: (b, t - 1) bool, the steps whose codes count: not those beyond the end of an episode. None: all.
             generator: of the tokens that the head hides, if it does.
         """
         flat = self._checked_clip(codes, actions)
         known = self._known(actions)
         context = self._corrupted(self._with_own_draws(flat[:, :-1], actions, known))
         hidden = self.backbone(context, actions, known)
-        tokens = self.head(hidden.tokens, flat[:, 1:], generator)
+        tokens = self.head(hidden.tokens, flat[:, 1:], generator, there)
         reward_logits, termination = self._outcome(hidden)
         reward_loss = self.reward.loss(reward_logits, rewards, weights)
         end_loss = termination_loss(termination, terminated, weights)

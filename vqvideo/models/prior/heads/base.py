@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vqvideo.models.prior.cross_entropy import TokenLoss, linear_cross_entropy
+from vqvideo.models.prior.cross_entropy import TokenLoss, linear_cross_entropy, shares
 from vqvideo.models.prior.sampling import TokenSampler
 
 
@@ -25,9 +25,16 @@ class Head(nn.Module, ABC):
     """Draws the tokens of a latent step."""
 
     @abstractmethod
-    def forward(self, hidden: Tensor, codes: Tensor, generator: torch.Generator | None = None) -> TokenLoss:
+    def forward(
+        self,
+        hidden: Tensor,
+        codes: Tensor,
+        generator: torch.Generator | None = None,
+        counted: Tensor | None = None,
+    ) -> TokenLoss:
         """One training pass: the mean loss over the tokens that are predicted, from hidden (b, t, n, e) and the codes
-        (b, t, n) that it should lead to; what is drawn comes from `generator`.
+        (b, t, n) that it should lead to; what is drawn comes from `generator`. With `counted` (b, t) bool, only those
+        of some steps.
         """
 
     @abstractmethod
@@ -58,8 +65,14 @@ class RasterHead(Head):
         """(b, t, n, k), each token's given the codes (b, t, n) before it."""
         return self.out(self.normed(hidden, codes))
 
-    def forward(self, hidden: Tensor, codes: Tensor, generator: torch.Generator | None = None) -> TokenLoss:
-        return linear_cross_entropy(self.normed(hidden, codes), self.out.weight, codes)
+    def forward(
+        self,
+        hidden: Tensor,
+        codes: Tensor,
+        generator: torch.Generator | None = None,
+        counted: Tensor | None = None,
+    ) -> TokenLoss:
+        return linear_cross_entropy(self.normed(hidden, codes), self.out.weight, codes, shares(counted, codes))
 
     def likelihood(self, hidden: Tensor, codes: Tensor, generator: torch.Generator | None = None) -> Likelihood:
         return Likelihood(nats(self.logits(hidden, codes), codes).sum(dim=-1), "exact")

@@ -50,11 +50,18 @@ class MaskedHead(Head):
         """(..., e) -> (..., k)."""
         return self.out(self.norm(x))
 
-    def forward(self, hidden: Tensor, codes: Tensor, generator: torch.Generator | None = None) -> TokenLoss:
+    def forward(
+        self,
+        hidden: Tensor,
+        codes: Tensor,
+        generator: torch.Generator | None = None,
+        counted: Tensor | None = None,
+    ) -> TokenLoss:
         angle = torch.rand(codes.shape[:2], device=codes.device, generator=generator) * math.pi / 2
         masked = _random_mask(codes, torch.cos(angle), generator)
         x = self.norm(self.trunk(hidden, codes, masked))
-        return linear_cross_entropy(x, self.out.weight, codes, masked / masked.sum())
+        missed = masked if counted is None else masked & counted[..., None]
+        return linear_cross_entropy(x, self.out.weight, codes, missed / missed.sum().clamp(min=1))
 
     def sample(self, hidden: Tensor, sampler: TokenSampler) -> Tensor:
         rows, n = hidden.shape[:2]

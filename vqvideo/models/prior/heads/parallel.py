@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vqvideo.models.prior.config import ParallelHeadConfig
-from vqvideo.models.prior.cross_entropy import TokenLoss, linear_cross_entropy
+from vqvideo.models.prior.cross_entropy import TokenLoss, linear_cross_entropy, shares
 from vqvideo.models.prior.heads.base import Head, Likelihood, nats
 from vqvideo.models.prior.sampling import TokenSampler
 
@@ -24,8 +24,14 @@ class ParallelHead(Head):
         """(..., e) -> (..., k)."""
         return self.out(self.norm(hidden))
 
-    def forward(self, hidden: Tensor, codes: Tensor, generator: torch.Generator | None = None) -> TokenLoss:
-        return linear_cross_entropy(self.norm(hidden), self.out.weight, codes)
+    def forward(
+        self,
+        hidden: Tensor,
+        codes: Tensor,
+        generator: torch.Generator | None = None,
+        counted: Tensor | None = None,
+    ) -> TokenLoss:
+        return linear_cross_entropy(self.norm(hidden), self.out.weight, codes, shares(counted, codes))
 
     def sample(self, hidden: Tensor, sampler: TokenSampler) -> Tensor:
         return sampler.draw(hidden, self.logits)
