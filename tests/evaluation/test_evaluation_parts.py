@@ -46,14 +46,16 @@ def test_a_tokenizer_is_measured_on_a_gpu_without_float64(tmp_path: Path, monkey
         assert evaluate_tokenizer(vqvae, clips, 6, batch=4) == pytest.approx(expected)
 
 
-def code_clips(rewards: float = 1.0, ends: bool = False) -> CodeClips:
+def code_clips(rewards: float = 1.0, ends: bool = False, beyond: bool = False) -> CodeClips:
     """Twelve steps of random codes under action 0."""
     terminated = np.zeros(12, bool)
     terminated[-1] = ends
     alternating = (np.arange(12) % 2 * rewards).astype(np.float32)
     codes = np.random.default_rng(0).integers(16, size=(12, 2, 2), dtype=np.int32)
     actions, starts = np.zeros((12, 2, 1), np.float32), np.array([0, 12])
-    return CodeClips([CodeArrays(codes, actions, alternating, terminated, starts, np.zeros(1, np.int64))], 4)
+    return CodeClips(
+        [CodeArrays(codes, actions, alternating, terminated, starts, np.zeros(1, np.int64))], 4, beyond=beyond
+    )
 
 
 def test_a_prior_that_knows_nothing_needs_log_k_nats_per_token() -> None:
@@ -70,6 +72,15 @@ def test_the_priors_figures_do_not_depend_on_the_batch() -> None:
     small, large = evaluate_prior(prior, clips, 9, batch=2), evaluate_prior(prior, clips, 9, batch=9)
     assert small == pytest.approx(large, abs=1e-5)
     assert small["termination_rate"] == pytest.approx(1 / 11), "each of the eleven steps counts once"
+
+
+def test_what_is_beyond_an_end_is_not_judged() -> None:
+    prior, clips = tiny_prior(), code_clips(ends=True, beyond=True)
+    small, large = (evaluate_prior(prior, clips, len(clips), batch=batch) for batch in (2, 11))
+    assert len(clips) == 9 + 2
+    assert small == pytest.approx(large, abs=1e-5)
+    assert small["termination_rate"] == pytest.approx(1 / 11)
+    assert small["bits_per_frame"] == pytest.approx(small["token_nats"] * 4 / math.log(2) / 2, rel=1e-5)
 
 
 def test_without_any_end_the_precision_of_ends_is_not_a_number() -> None:

@@ -46,6 +46,28 @@ def twins(batch: int, generator: torch.Generator) -> Tensor:
     return torch.randint(2, (batch, 1, 1), generator=generator).expand(-1, -1, 4)
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=lambda cls: cls.__name__)
+def test_steps_that_do_not_count_change_neither_loss_nor_gradient(kind: type) -> None:
+    """What stands beyond the end of an episode is nothing."""
+    head = make_head(kind())
+    torch.manual_seed(1)
+    hidden, codes, counted = torch.randn(3, 4, 4, DIM), torch.randint(4, (3, 4, 4)), torch.rand(3, 4) < 0.5
+    others = torch.where(counted[..., None], codes, torch.randint(4, codes.shape))
+    outcomes = []
+    for each in (codes, others):
+        head.zero_grad()
+        found = head(hidden, each, torch.Generator().manual_seed(2), counted)
+        found.nats.backward()
+        gradients = [w.grad.flatten() for w in head.parameters() if w.grad is not None]
+        outcomes.append(torch.cat([found.nats.detach()[None], found.top1[None], *gradients]))
+    assert counted.any()
+    assert not counted.all()
+    torch.testing.assert_close(*outcomes)
+    if kind is not MaskedHeadConfig:  # whose tokens to fill in are drawn for all steps together
+        alone = head(hidden[counted][:, None], codes[counted][:, None])
+        torch.testing.assert_close(outcomes[0][0], alone.nats.detach())
+
+
 @pytest.fixture(scope="module", params=KINDS, ids=lambda cls: cls.__name__)
 def trained(request: pytest.FixtureRequest) -> Head:
     """A head that has learnt `twins` from hidden vectors that say nothing."""

@@ -53,7 +53,7 @@ def test_a_training_step_of_a_tokenizer_waits_for_nothing(quantizer: type) -> No
 def test_a_training_step_of_a_prior_waits_for_nothing(head: type) -> None:
     prior = tiny_prior(head=head()).train()
     codes, actions = torch.randint(16, (4, 4, 2, 2)), torch.randint(5, (4, 3, 2, 1)).float()
-    batch = (codes, actions, torch.rand(4, 3), torch.rand(4, 3) < 0.5)
+    batch = (codes, actions, torch.rand(4, 3), torch.rand(4, 3) < 0.5, torch.rand(4, 3), torch.rand(4, 3) < 0.5)
     with waits() as waited:
         prior.to(DEVICE)
         there = [part.to(DEVICE) for part in batch]
