@@ -11,6 +11,7 @@ import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -92,7 +93,8 @@ class Codec(ABC):
         # SVT-AV1 reports all that it does on stderr otherwise.
         os.environ.setdefault("SVT_LOG", "1")
         try:
-            packets = list(self._packets(planes, frames.shape[1:3], fps))
+            with _scheduling_kept():
+                packets = list(self._packets(planes, frames.shape[1:3], fps))
             decoded = _decode(self.decoder, packets)
         except (av.error.FFmpegError, ValueError) as error:
             size = f"{frames.shape[2]}x{frames.shape[1]}"
@@ -134,6 +136,21 @@ class Codec(ABC):
             frame.pts, frame.time_base = number, context.time_base
             yield from context.encode(frame)
         yield from context.encode(None)
+
+
+@contextmanager
+def _scheduling_kept() -> Iterator[None]:
+    """Leaves the thread as urgent as it was. Where it may, SVT-AV1 makes its caller a real-time process, and for ever:
+    whatever waits in a loop in it, or in its children, stops the machine.
+    """
+    if not hasattr(os, "sched_getscheduler"):  # outside of Linux
+        yield
+        return
+    policy, priority = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, priority)
 
 
 @dataclass(frozen=True)

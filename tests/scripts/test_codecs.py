@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -59,6 +61,14 @@ def test_colours_survive_the_way_there_and_back(codec: Codec) -> None:
     corners = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [0, 0, 0], [200, 30, 120]], np.uint8)
     frames = np.broadcast_to(corners[:, None, None], (6, 64, 64, 3)).copy()
     assert psnr(at(codec, 2).encode(frames).frames, frames) > 40
+
+
+@by_name
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="Linux tells how urgent a process is")
+def test_no_codec_makes_the_process_more_urgent(codec: Codec) -> None:
+    before = os.sched_getscheduler(0)
+    codec.encode(clip(2))
+    assert os.sched_getscheduler(0) == before
 
 
 def test_halved_colour_planes_keep_grey_exactly_and_are_half_as_large() -> None:
