@@ -209,11 +209,13 @@ def outcomes(home: Path) -> dict[str, str]:
         return {command: typed(command, home, monkeypatch) for command in COMMANDS}
 
 
+@pytest.mark.timeout(1200)  # the first one runs them all
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_does_its_job(command: str, outcomes: dict[str, str]) -> None:
     assert outcomes[command] == ""
 
 
+@pytest.mark.timeout(1200)
 def test_the_commands_leave_what_the_page_says(home: Path, outcomes: dict[str, str]) -> None:
     del outcomes
     assert (home / "data" / "car_racing" / "manifest.jsonl").is_file()
