@@ -60,7 +60,7 @@ class AutoregressiveHead(RasterHead):
         nn.init.normal_(self.out.weight, std=0.02)
 
     def normed(self, hidden: Tensor, codes: Tensor) -> Tensor:
-        """As `RasterHead`."""
+        """As `ExactHead`."""
         before = self.embed.vectors(codes[..., :-1])
         first = self.first.to(before.dtype).expand(*codes.shape[:2], 1, -1)
         x = hidden + torch.cat([first, before], dim=2) + self.embed.place

@@ -51,19 +51,17 @@ def nats(logits: Tensor, codes: Tensor) -> Tensor:
     return nn.functional.cross_entropy(logits.float().flatten(0, -2), codes.flatten(), reduction="none").view_as(codes)
 
 
-class RasterHead(Head):
-    """The tokens of a step one after the other, in raster order: the exact likelihood."""
+class ExactHead(Head):
+    """The logits of a step's tokens are a projection, each token's of what may be known of it: the exact likelihood."""
 
     out: nn.Linear
     """To logits."""
 
     @abstractmethod
     def normed(self, hidden: Tensor, codes: Tensor) -> Tensor:
-        """(b, t, n, e): what the logits are a projection of, each token's given the codes (b, t, n) before it."""
-
-    def logits(self, hidden: Tensor, codes: Tensor) -> Tensor:
-        """(b, t, n, k), each token's given the codes (b, t, n) before it."""
-        return self.out(self.normed(hidden, codes))
+        """(b, t, n, e): what the logits are a projection of, each token's given at most the codes (b, t, n) before
+        it.
+        """
 
     def forward(
         self,
@@ -75,4 +73,12 @@ class RasterHead(Head):
         return linear_cross_entropy(self.normed(hidden, codes), self.out.weight, codes, shares(counted, codes))
 
     def likelihood(self, hidden: Tensor, codes: Tensor, generator: torch.Generator | None = None) -> Likelihood:
-        return Likelihood(nats(self.logits(hidden, codes), codes).sum(dim=-1), "exact")
+        return Likelihood(nats(self.out(self.normed(hidden, codes)), codes).sum(dim=-1), "exact")
+
+
+class RasterHead(ExactHead):
+    """The tokens of a step one after the other, in raster order."""
+
+    def logits(self, hidden: Tensor, codes: Tensor) -> Tensor:
+        """(b, t, n, k), each token's given the codes (b, t, n) before it."""
+        return self.out(self.normed(hidden, codes))

@@ -95,7 +95,7 @@ class PixelCNN(RasterHead):
         nn.init.normal_(self.out.weight, std=0.02)
 
     def normed(self, hidden: Tensor, codes: Tensor) -> Tensor:
-        """As `RasterHead`."""
+        """As `ExactHead`."""
         picture = self._picture(self.embed(codes).flatten(0, 1))
         condition = self._picture(hidden.flatten(0, 1))
         x = Stacks(F.pad(picture, (0, 0, 1, 0))[:, :, :-1], F.pad(picture, (1, 0))[..., :-1])
