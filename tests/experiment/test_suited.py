@@ -41,6 +41,16 @@ def tiles(rng: np.random.Generator) -> NDArray[np.uint8]:
     return board.repeat(8, axis=0).repeat(8, axis=1)
 
 
+def things(rng: np.random.Generator) -> NDArray[np.uint8]:
+    """A board of squares of 8 pixels with a thing on it that fills a part of its square, and looks one of four ways."""
+    board = np.zeros((SIDE, SIDE, 3), np.uint8)
+    square = np.zeros((8, 8, 3), np.uint8)
+    square[1:4, 2:6] = 200
+    top, left = 8 * rng.integers(4, size=2)
+    board[top : top + 8, left : left + 8] = np.rot90(square, rng.integers(4))
+    return board
+
+
 def dot(rng: np.random.Generator) -> NDArray[np.uint8]:
     """One bright pixel on a ground of noise that stays."""
     frame = np.random.default_rng(0).integers(100, size=(SIDE, SIDE, 3)).astype(np.uint8)
@@ -91,8 +101,9 @@ def measured(store: Store, cfg: Experiment | None = None) -> Experiment:
 # ---------------------------------------------------------------- what is measured
 
 
-def test_a_picture_of_tiles_gets_a_token_for_each(tmp_path: Path) -> None:
-    model = measured(made_store(tmp_path, tiles)).vqvae.model
+@pytest.mark.parametrize("picture", [tiles, things])
+def test_a_picture_of_tiles_gets_a_token_for_each(tmp_path: Path, picture: Picture) -> None:
+    model = measured(made_store(tmp_path, picture)).vqvae.model
     assert isinstance(model.backbone, FrameConv)
     assert (model.backbone.strides, model.backbone.encoder_blocks) == ((1, 8, 8), 0)
     assert isinstance(model.quantizer, EMAVQConfig)

@@ -26,6 +26,8 @@ _MOVED = 0.05
 _TILES = (16, 8, 4)
 FEW = 256
 """Kinds of squares of pixels that make a picture one of tiles."""
+_KNOWN = 0.75
+"""Share of the kinds of tiles that half of the episodes show, at least."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Seen:
     a little, of a camera that moves nearly all.
     """
     tile: int | None
-    """Side in pixels of the squares that the pictures are drawn of, which change as a whole; None if there are none."""
+    """Side in pixels of the squares that the pictures are drawn of, each of a few kinds; None if there are none."""
     kinds: int
     """How many different squares there are, of that side or, without tiles, of 4 pixels."""
     lengths: tuple[int, ...]
@@ -60,7 +62,7 @@ def look(store: Store) -> Seen | None:
     moved = [_moved(part) for part in frames]
     if sum(map(len, moved)) < LEAST:
         return None
-    tile = next((side for side in _TILES if _are_tiles(frames, moved, side)), None)
+    tile = _tile(frames)
     steps = [store.reader(entry).steps for entry in _spread(train, _LONGER)]
     return Seen(
         changed=float(np.concatenate(moved).mean()),
@@ -84,13 +86,19 @@ def _moved(frames: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return np.asarray(change > _MOVED * 255)
 
 
-def _are_tiles(frames: list[NDArray[np.uint8]], moved: list[NDArray[np.bool_]], side: int) -> bool:
-    """Whether squares of `side` pixels change as a whole or not at all, and are of few kinds."""
-    if any(length % side for length in frames[0].shape[1:3]):
-        return False
-    squares = np.concatenate([_squares(part[..., None], side).mean(axis=-1) for part in moved])
-    touched = squares[squares > 0]
-    return bool(len(touched)) and float(touched.mean()) > 0.9 and _kinds(frames, side) <= FEW
+def _tile(frames: list[NDArray[np.uint8]]) -> int | None:
+    """Side of the squares that the pictures are drawn of: those of which there are the fewest kinds, since parts of
+    them, or several side by side, are of more; and hardly a new kind comes with more episodes, as it does where things
+    move by less than a square.
+    """
+    kinds = {side: _kinds(frames, side) for side in (*_TILES, _TILES[-1] // 2) if _divides(side, frames[0])}
+    fewest = min(kinds, key=lambda side: (kinds[side], -side), default=0)
+    closed = fewest in _TILES and kinds[fewest] <= FEW and _kinds(frames[::2], fewest) >= _KNOWN * kinds[fewest]
+    return fewest if closed else None
+
+
+def _divides(side: int, frames: NDArray[np.uint8]) -> bool:
+    return not any(length % side for length in frames.shape[1:3])
 
 
 def _kinds(frames: list[NDArray[np.uint8]], side: int) -> int:

@@ -114,9 +114,7 @@ def _as_begun(cfg: Experiment, stage: str, names: tuple[str, ...]) -> tuple[Expe
 def _backbone(cfg: Experiment, seen: Seen, frame_size: tuple[int, int]) -> Rule:
     if seen.tile:
         cells = FrameConv((1, seen.tile, seen.tile), seen.tile, (64,), 0, 0)
-        what = (
-            f"pictures are drawn of squares of {seen.tile} pixels, {seen.kinds} kinds of them, that change as a whole"
-        )
+        what = f"pictures are drawn of squares of {seen.tile} pixels, {seen.kinds} kinds of them"
         return Rule(cells, f"{what}: each is a token, and no more")
     moves = f"{seen.moving:.0%} of the pixels change at some time in 25 frames"
     if seen.moving <= _STILL:
