@@ -34,6 +34,8 @@ def make_world(settings: dict[str, Any]) -> WorldModel:
 class Dictated(TokenSampler):
     """Hands out given codes (b, n) instead of drawing, tokens in raster order, and keeps the logits."""
 
+    revises = False
+
     def __init__(self, codes: Tensor) -> None:
         super().__init__(Sampling(temperature=0))
         self.codes, self.asked = codes, list[Tensor]()

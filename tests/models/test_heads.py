@@ -24,6 +24,7 @@ from vqvideo.models.prior import (
     Prior,
     PriorConfig,
     Sampling,
+    sampling,
 )
 from vqvideo.models.prior.sampling import TokenSampler
 
@@ -132,6 +133,8 @@ def test_the_masked_bound_is_no_better_than_the_true_likelihood() -> None:
 class Recorder(TokenSampler):
     """Draws, and notes how many tokens were asked for."""
 
+    revises = False
+
     def __init__(self) -> None:
         super().__init__(Sampling(), torch.Generator().manual_seed(0))
         self.sizes: list[int] = []
@@ -173,6 +176,8 @@ def test_drawing_one_by_one_asks_what_the_whole_pass_computes(cfg: HeadConfig) -
     asked: list[Tensor] = []
 
     class Listener(TokenSampler):
+        revises = False
+
         def draw(self, x: Tensor, logits: Callable[[Tensor], Tensor]) -> Tensor:
             return self(logits(x))
 
@@ -183,6 +188,51 @@ def test_drawing_one_by_one_asks_what_the_whole_pass_computes(cfg: HeadConfig) -
     codes = head.sample(hidden, Listener(Sampling(), torch.Generator().manual_seed(0)))
     whole = head.logits(hidden[:, None], codes[:, None])[:, 0]
     torch.testing.assert_close(torch.cat(asked, dim=1), whole, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("cfg", RASTER)
+@pytest.mark.parametrize(
+    "how",
+    [
+        Sampling(top_p=1.0),
+        Sampling(temperature=0),
+        Sampling(temperature=0.7, top_k=3),
+        Sampling(top_p=0.6),
+        Sampling(top_p=1.0, guidance=2.0),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("tokens_a_pass", [12, 3, 1])
+@torch.no_grad()
+def test_guessing_until_nothing_changes_draws_what_one_by_one_would(
+    cfg: HeadConfig, how: Sampling, tokens_a_pass: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = make_head(cfg, k=5, grid=(3, 4))
+    shake(head)
+    monkeypatch.setattr(sampling, "_PASS", tokens_a_pass)
+    monkeypatch.setattr(sampling, "_FEW", 16)
+    hidden = torch.randn(16, 12, DIM)
+    guessing = TokenSampler(how, torch.Generator().manual_seed(0))
+    guessed = head.sample(hidden, guessing)
+    own = 8 if how.compares else 16
+    monkeypatch.setattr(sampling, "_FEW", 0)
+    one_by_one = TokenSampler(how, torch.Generator().manual_seed(0))
+    assert torch.equal(guessed, head.sample(hidden, one_by_one))
+    torch.testing.assert_close(guessing.entropy, one_by_one.entropy, atol=1e-5, rtol=1e-4)
+    assert guessing.entropy.shape == (own,)
+    assert how.temperature == 0 or len(guessed[:own].unique(dim=0)) > 1
+
+
+@torch.no_grad()
+def test_where_the_past_tells_all_two_passes_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    head = make_head(AutoregressiveHeadConfig(), k=5, grid=(3, 4))
+    torch.nn.init.zeros_(head.embed.table.weight)
+    torch.nn.init.zeros_(head.embed.geometry.weight)
+    passes: list[int] = []
+    whole = head.logits
+    monkeypatch.setattr(head, "logits", lambda x, codes: (passes.append(len(x)), whole(x, codes))[1])
+    head.sample(torch.randn(3, 12, DIM), TokenSampler(Sampling()))
+    assert passes == [3, 3]
 
 
 @pytest.mark.parametrize("cfg", RASTER)

@@ -67,6 +67,8 @@ def uncached(prior: Prior, codes: Tensor, actions: Tensor) -> tuple[Tensor, Tens
 class Forced(TokenSampler):
     """Hands out the true codes (b, n) instead of drawing, tokens in raster order, and keeps the logits."""
 
+    revises = False
+
     def __init__(self, truth: Tensor) -> None:
         super().__init__(GREEDY)
         self.truth, self.asked, self.places = truth, [], torch.arange(truth.shape[1])

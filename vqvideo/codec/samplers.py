@@ -20,6 +20,8 @@ from vqvideo.models.prior.sampling import Sampling, TokenSampler
 class CodingSampler(TokenSampler):
     """Takes the tokens of a latent step in the order in which a head asks for them, for a single clip."""
 
+    revises = False
+
     def __init__(self) -> None:
         super().__init__(Sampling())
         self.asked = 0

@@ -121,6 +121,8 @@ class GraphSampler:
         inputs: noise, temperature, top_p, guidance, told and untold, as `StepGraph` has them.
     """
 
+    revises = False
+
     def __init__(self, inputs: dict[str, Tensor]) -> None:
         self._inputs, self.numbers = inputs, 0
         self.entropies: list[Tensor] = []

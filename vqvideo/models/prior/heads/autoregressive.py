@@ -1,4 +1,6 @@
-"""The tokens of a step one after the other, in raster order: the exact likelihood, at n small passes per step."""
+"""The tokens of a step each given those before it, in raster order: the exact likelihood, and things that stay whole
+where they move at random.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,8 @@ class AutoregressiveHead(RasterHead):
             x = block(x)
         return self.norm(x)
 
-    def sample(self, hidden: Tensor, sampler: TokenSampler) -> Tensor:
+    def one_by_one(self, hidden: Tensor, sampler: TokenSampler) -> Tensor:
+        """As `RasterHead`."""
         before = self.first.expand_as(hidden[:, :1])
         pasts: list[tuple[Tensor, Tensor] | None] = [None] * len(self.blocks)
         drawn = []

@@ -77,8 +77,18 @@ class ExactHead(Head):
 
 
 class RasterHead(ExactHead):
-    """The tokens of a step one after the other, in raster order."""
+    """The tokens of a step in raster order, each given those before it."""
 
     def logits(self, hidden: Tensor, codes: Tensor) -> Tensor:
         """(b, t, n, k), each token's given the codes (b, t, n) before it."""
         return self.out(self.normed(hidden, codes))
+
+    def sample(self, hidden: Tensor, sampler: TokenSampler) -> Tensor:
+        """As `Head`."""
+        if not sampler.revises:
+            return self.one_by_one(hidden, sampler)
+        return sampler.settled(hidden, lambda x, codes: self.logits(x[:, None], codes[:, None])[:, 0], self.one_by_one)
+
+    @abstractmethod
+    def one_by_one(self, hidden: Tensor, sampler: TokenSampler) -> Tensor:
+        """As `sample`, each token asked for once, when those before it are known."""

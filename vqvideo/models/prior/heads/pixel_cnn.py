@@ -103,7 +103,8 @@ class PixelCNN(RasterHead):
             x = layer(x, condition)
         return self.norm(rearrange(x.horizontal, "(b t) e h w -> b t (h w) e", b=len(codes)))
 
-    def sample(self, hidden: Tensor, sampler: TokenSampler) -> Tensor:
+    def one_by_one(self, hidden: Tensor, sampler: TokenSampler) -> Tensor:
+        """As `RasterHead`."""
         condition = self._picture(hidden)
         row, drawn = torch.zeros_like(condition[:, :, :1]), []
         above = [row.expand(-1, -1, layer.reach, -1) for layer in self._layers]
