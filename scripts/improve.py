@@ -96,7 +96,7 @@ def settled(cfg: Experiment, how: ImproveConfig) -> tuple[Experiment, ImproveCon
     print("".join(f"{line}\n" for line in reasons), end="", flush=True)
     enough = replace(cfg.record, episodes=with_enough(first.record).episodes, frames=None)
     more = replace(how, episodes=asked or round(EPISODES * enough.episodes / cfg.record.episodes))
-    return replace(cfg, record=enough, vqvae=own.vqvae, prior=own.prior, measured=()), more
+    return replace(cfg, record=enough, vqvae=own.vqvae, prior=own.prior, sampling=own.sampling, measured=()), more
 
 
 def refuse_untrainable(cfg: Experiment) -> None:

@@ -60,6 +60,7 @@ def train_agent(cfg: Experiment, *, direct: bool = True, control: bool = True) -
     from vqvideo.agents.learning import learn_directly, learn_in_dream, learn_in_perfect_dream
     from vqvideo.agents.memory import view_of
     from vqvideo.agents.run import AgentRun
+    from vqvideo.experiment.suited import suited
     from vqvideo.imagined_env.starts import check_same_spaces
     from vqvideo.storage.files import check_writable, write_file
     from vqvideo.training.hardware import configure_threads
@@ -67,6 +68,7 @@ def train_agent(cfg: Experiment, *, direct: bool = True, control: bool = True) -
     check_writable(cfg.folder / "agent")
     threads = configure_threads(None)
     world, store = load(cfg)
+    cfg = suited(cfg, store, world.vqvae.cfg).cfg
     with contextlib.closing(real_env(store, 1)) as env:
         check_same_spaces(world, env)
     view = view_of(world, cfg.agent)
@@ -291,7 +293,7 @@ def main() -> None:
         control: bool = True
         """Also train the agent of the perfect dream, for comparison: as many steps in the real environment."""
 
-    cfg = parse(Options, CONFIG, __doc__ or "")
+    cfg = parse(Options, CONFIG, __doc__ or "", measures=True)
     from vqvideo.evaluation.returns import dream_and_game_table
 
     results = train_agent(cfg, direct=cfg.direct, control=cfg.control)

@@ -19,16 +19,25 @@ from tiny_models import FIVE, tiny_experiment, tiny_store
 from vqvideo.data.episode import Episode
 from vqvideo.data.store import Store, StoreWriter
 from vqvideo.experiment.checks import check_settings
-from vqvideo.experiment.config import MOST_FRAMES, Experiment, Measured, TrainingOptions, parse
+from vqvideo.experiment.config import (
+    MOST_FRAMES,
+    Experiment,
+    Measured,
+    PriorStage,
+    TrainingOptions,
+    VQVAEStage,
+    parse,
+)
 from vqvideo.experiment.prior import train_prior
 from vqvideo.experiment.suited import suited
 from vqvideo.experiment.tokenizer import train_vqvae
-from vqvideo.models.prior import AttentionPoolingConfig, MeanPoolingConfig
+from vqvideo.models.prior import AttentionPoolingConfig, AutoregressiveHeadConfig, MeanPoolingConfig
 from vqvideo.models.quantizers import EMAVQConfig
 from vqvideo.models.tokenizer import FactorisedConv, FrameConv
 from vqvideo.scripts.train_vqvae import CONFIG
 from vqvideo.spaces import ActionSpace
 from vqvideo.storage.records import read_yaml, typed
+from vqvideo.training.config import TrainConfig
 
 SIDE, ALL = 32, get_args(Measured)
 Picture = Callable[[np.random.Generator], NDArray[np.uint8]]
@@ -49,6 +58,18 @@ def things(rng: np.random.Generator) -> NDArray[np.uint8]:
     top, left = 8 * rng.integers(4, size=2)
     board[top : top + 8, left : left + 8] = np.rot90(square, rng.integers(4))
     return board
+
+
+def marching() -> Picture:
+    """A board of squares of 8 pixels, over which one walks from left to right."""
+    place = itertools.count()
+
+    def picture(rng: np.random.Generator) -> NDArray[np.uint8]:
+        board = np.zeros((4, 4, 3), np.uint8)
+        board[1, next(place) % 4] = 200
+        return board.repeat(8, axis=0).repeat(8, axis=1)
+
+    return picture
 
 
 def dot(rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -108,6 +129,24 @@ def test_a_picture_of_tiles_gets_a_token_for_each(tmp_path: Path, picture: Pictu
     assert (model.backbone.strides, model.backbone.encoder_blocks) == ((1, 8, 8), 0)
     assert isinstance(model.quantizer, EMAVQConfig)
     assert (model.quantizer.codebook_size, model.quantizer.revive_below) == (64, 0.02)
+
+
+def test_things_that_move_at_random_are_drawn_knowing_of_each_other(tmp_path: Path) -> None:
+    random, told = (
+        measured(made_store(tmp_path / name, picture)) for name, picture in (("r", tiles), ("t", marching()))
+    )
+    assert isinstance(random.prior.model.head, AutoregressiveHeadConfig)
+    assert random.sampling.top_p == 1
+    assert (told.prior.model.head, told.sampling) == (Experiment().prior.model.head, Experiment().sampling)
+
+
+def test_tiles_are_learnt_until_the_rare_ones_are_and_frames_several_times(tmp_path: Path) -> None:
+    cfg = Experiment(vqvae=VQVAEStage(train=TrainConfig(steps=100)), prior=PriorStage(train=TrainConfig(steps=20)))
+    few, many = (made_store(tmp_path / f"{n}", things, episodes=n) for n in (12, 600))
+    assert [measured(store, cfg).vqvae.train.steps for store in (few, many)] == [5 * 300, 5 * 300]
+    assert [measured(store, cfg).prior.train.steps for store in (few, many)] == [20, 100]
+    timed = replace(cfg, vqvae=replace(cfg.vqvae, train=TrainConfig(steps=100, min_seconds=60.0)))
+    assert measured(few, timed).vqvae.train.steps == 100
 
 
 def test_small_things_get_small_tokens_and_what_moves_as_a_whole_large_ones(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ Measured = Literal[
     "vqvae.model.backbone",
     "vqvae.model.quantizer",
     "vqvae.model.reconstruction",
+    "vqvae.train.steps",
     "prior.latent_steps",
     "prior.eventful",
     "prior.model.window",
@@ -36,11 +37,14 @@ Measured = Literal[
     "prior.model.dim",
     "prior.model.layers",
     "prior.model.time_every",
+    "prior.model.head",
     "prior.model.pooling",
     "prior.model.corruption",
     "prior.model.reward_weight",
     "prior.model.termination_weight",
     "prior.train.batch",
+    "prior.train.steps",
+    "sampling.top_p",
 ]
 """Settings that can follow from the episodes (`experiment.suited`), in the order in which they do."""
 

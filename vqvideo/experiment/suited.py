@@ -15,7 +15,7 @@ from vqvideo.data.store import Store
 from vqvideo.experiment.config import Experiment
 from vqvideo.experiment.frame_sizes import fitted
 from vqvideo.experiment.seen import FEW, LEAST, Seen, look
-from vqvideo.models.prior import AttentionPoolingConfig, MeanPoolingConfig, PriorConfig
+from vqvideo.models.prior import AttentionPoolingConfig, AutoregressiveHeadConfig, MeanPoolingConfig, PriorConfig
 from vqvideo.models.quantizers.config import EMAVQConfig
 from vqvideo.models.tokenizer import FactorisedConv, FrameConv, ReconstructionConfig, VQVAEConfig
 from vqvideo.storage.checkpoint import training_checkpoints
@@ -29,6 +29,12 @@ _SELDOM = 0.05
 """Share of the steps, up to which events are too few to be learnt from clips that are drawn alike."""
 _MOST_COVERED = 0.9
 """Share of the episodes that a training clip is not longer than."""
+_CHANCE = 0.05
+"""Share of the changes of tiles, from which on what cannot be told is more than a rare event."""
+_STEPS_PER_KIND = 300
+"""Steps of a tokenizer of tiles for each kind of them: the rarest ones are seen last, and may matter most."""
+_TIMES = 8
+"""How often the prior of tiles learns from each frame, at least."""
 _PLACES = 2048
 """Places of the prior, over all steps that a batch predicts, that a training step is worth."""
 
@@ -64,7 +70,7 @@ def suited(cfg: Experiment, store: Store, tokenizer: VQVAEConfig | None = None) 
     for stage in ("vqvae", "prior"):
         cfg, names = _as_begun(cfg, stage, names)
     if tokenizer is not None:
-        cfg, names = with_setting(cfg, "vqvae.model", tokenizer), tuple(n for n in names if n.startswith("prior."))
+        cfg, names = with_setting(cfg, "vqvae.model", tokenizer), tuple(n for n in names if not n.startswith("vqvae."))
     seen = look(store)
     if seen is None:
         few = f"fewer than {LEAST} changes from frame to frame in the training episodes of {store.path}"
@@ -148,6 +154,16 @@ def _reconstruction(cfg: Experiment, seen: Seen, frame_size: tuple[int, int]) ->
     return Rule(ReconstructionConfig(), "moving 0: the whole picture moves, and all of it counts alike")
 
 
+def _tokenizer_steps(cfg: Experiment, seen: Seen, frame_size: tuple[int, int]) -> Rule:
+    train = cfg.vqvae.train
+    steps = (
+        train.steps
+        if seen.tile is None or train.min_seconds
+        else max(train.steps, _STEPS_PER_KIND * min(seen.kinds, 20))
+    )
+    return Rule(steps, f"{steps:,}, for {seen.kinds:,} kinds of squares")
+
+
 # ---------------------------------------------------------------- the prior
 
 
@@ -206,6 +222,13 @@ def _small(seen: Seen, small: int, own: int) -> Rule:
     )
 
 
+def _head(cfg: Experiment, seen: Seen, frame_size: tuple[int, int]) -> Rule:
+    told = f"{seen.chance:.0%} of the changes do not follow from what is around and the action"
+    if seen.chance > _CHANCE:
+        return Rule(AutoregressiveHeadConfig(layers=1), f"a token knows of those before it, as {told}")
+    return Rule(cfg.prior.model.head, f"as it was, as {told}" if seen.tile else "as it was")
+
+
 def _pooling(cfg: Experiment, seen: Seen, frame_size: tuple[int, int]) -> Rule:
     if seen.ends or 0 < seen.rewards <= _RARE:
         return Rule(AttentionPoolingConfig(), "attention: one place decides what an event is")
@@ -236,10 +259,26 @@ def _batch(cfg: Experiment, seen: Seen, frame_size: tuple[int, int]) -> Rule:
     return Rule(batch, f"{batch} clips of {places:,} places")
 
 
+def _prior_steps(cfg: Experiment, seen: Seen, frame_size: tuple[int, int]) -> Rule:
+    train = cfg.prior.train
+    if seen.tile is None or train.min_seconds:
+        return Rule(train.steps, f"{train.steps:,}, as it was")
+    frames, a_step = sum(seen.lengths), train.batch * (cfg.prior.latent_steps - 1)
+    steps = max(train.steps, round(_TIMES * frames / a_step, -2))
+    return Rule(steps, f"{steps:,}, in which it learns {steps * a_step / frames:.0f} times from each frame")
+
+
+def _top_p(cfg: Experiment, seen: Seen, frame_size: tuple[int, int]) -> Rule:
+    if seen.chance > _CHANCE:
+        return Rule(1.0, "1: what may happen is of many kinds, each of them unlikely")
+    return Rule(cfg.sampling.top_p, f"{cfg.sampling.top_p:g}, as it was")
+
+
 RULES: Mapping[str, Callable[[Experiment, Seen, tuple[int, int]], Rule]] = {
     "vqvae.model.backbone": _backbone,
     "vqvae.model.quantizer": _quantizer,
     "vqvae.model.reconstruction": _reconstruction,
+    "vqvae.train.steps": _tokenizer_steps,
     "prior.latent_steps": _latent_steps,
     "prior.eventful": _eventful,
     "prior.model.window": _window,
@@ -247,10 +286,13 @@ RULES: Mapping[str, Callable[[Experiment, Seen, tuple[int, int]], Rule]] = {
     "prior.model.dim": _dim,
     "prior.model.layers": _layers,
     "prior.model.time_every": _time_every,
+    "prior.model.head": _head,
     "prior.model.pooling": _pooling,
     "prior.model.corruption": _corruption,
     "prior.model.reward_weight": _reward_weight,
     "prior.model.termination_weight": _termination_weight,
     "prior.train.batch": _batch,
+    "prior.train.steps": _prior_steps,
+    "sampling.top_p": _top_p,
 }
 """By the name of the setting, in the order in which they follow from each other."""

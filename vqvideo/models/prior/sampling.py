@@ -229,8 +229,8 @@ class TokenSampler:
     def settled(
         self, hidden: Tensor, logits: Callable[[Tensor, Tensor], Tensor], draw: Callable[[Tensor, TokenSampler], Tensor]
     ) -> Tensor:
-        """Codes (r, n) of tokens each of which depends on those before it, for hidden (r, n, e). Of few rows all are
-        drawn at once, and again given what was drawn, with the same random numbers, until nothing changes any more.
+        """Codes (r, n) of tokens each of which depends on those before it, for hidden (r, n, e). Of few rows, on CPUs,
+        all are drawn at once, and again given what was drawn, with the same random numbers, until nothing changes any more.
         Then each is what it would be if they were drawn one after the other (Jacobi iteration: Song et al. 2021,
         arXiv:2002.03629): where most of a step follows from the past, that takes two or three passes instead of n.
 
@@ -251,7 +251,8 @@ class TokenSampler:
             own = self._guided(lambda x: logits(x, codes[at]), *(part[at] for part in parts))
             return only_draw(own, self.how, u[at]), entropy(own)
 
-        for _ in range(n // _PASS if rows <= _FEW else 0):
+        # To know what has settled is to wait for a GPU.
+        for _ in range(n // _PASS if rows <= _FEW and hidden.device.type == "cpu" else 0):
             drawn, unsure = in_parts(partial(guess, going), len(going), hidden.device)
             changed = (drawn != codes[going]).any(dim=1)
             codes[going], nats[going] = drawn, unsure
