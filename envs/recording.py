@@ -12,6 +12,7 @@ from itertools import product
 from pathlib import Path
 
 import gymnasium
+import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from vqvideo import envs
@@ -28,6 +29,8 @@ from vqvideo.envs.policies import make_policy
 from vqvideo.envs.preset import DRAWN
 from vqvideo.spaces import ActionSpace
 
+_REWARDS, _MOST_TIMES = 10, 3
+"""Rewards of the rarer sign that are enough, and how many times the episodes may become for them."""
 _SAME_SHAPE = 0.04
 """Largest difference of two logarithms of height over width that nobody sees: 4 percent."""
 
@@ -83,6 +86,26 @@ def with_enough(options: RecordConfig) -> RecordConfig:
     first = [e.length + 1 for e in Store.open(options.folder).entries if e.index < options.episodes]
     episodes = math.ceil(options.frames / (sum(first) / len(first)))
     return dataclasses.replace(options, episodes=max(episodes, options.episodes), frames=None)
+
+
+def until_rewarded(options: RecordConfig) -> RecordConfig:
+    """The options with as many more episodes, up to three times as many in all, as it takes to have ten rewards of each
+    sign that is seen, and records these: who never sees a reward learns nothing from it.
+    """
+    most = _MOST_TIMES * options.episodes
+    while options.episodes < most and (seen := rarer_rewards(options)) < _REWARDS:
+        options = dataclasses.replace(options, episodes=min(most, math.ceil(1.5 * options.episodes)), frames=None)
+        print(f"{options.folder}: {seen} rewards of the rarer sign, so it goes on up to {options.episodes:,} episodes")
+        record(options)
+    return options
+
+
+def rarer_rewards(options: RecordConfig) -> int:
+    """How many rewards of the rarer sign, of those that are seen, the recorded episodes of `options` hold."""
+    store = Store.open(options.folder)
+    signs = [np.sign(store.reader(e).steps.rewards) for e in store.entries if e.index < options.episodes]
+    counts = [int((np.concatenate(signs) == sign).sum()) for sign in (-1, 1)]
+    return min((count for count in counts if count), default=0)
 
 
 def collect_episodes(writer: StoreWriter, options: RecordConfig, make_player: Callable[[], Policy]) -> CollectReport:

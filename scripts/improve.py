@@ -85,18 +85,20 @@ def improve(cfg: Experiment, how: ImproveConfig) -> list[Figures]:
 def settled(cfg: Experiment, how: ImproveConfig) -> tuple[Experiment, ImproveConfig]:
     """The settings for all rounds, with what follows from the episodes of round 0, which are recorded for that."""
     from vqvideo.data.store import Store
-    from vqvideo.envs.recording import record, with_enough
+    from vqvideo.envs.recording import record, until_rewarded, with_enough
     from vqvideo.experiment.rounds import EPISODES, nth_round
     from vqvideo.experiment.suited import suited
 
     first, asked = nth_round(cfg, how, 0).cfg, how.episodes
     if not cfg.measured and first.record.frames is None:
         return cfg, replace(how, episodes=asked or EPISODES)
-    own, reasons = suited(first, Store.open(record(first.record)))
-    print("".join(f"{line}\n" for line in reasons), end="", flush=True)
-    enough = replace(cfg.record, episodes=with_enough(first.record).episodes, frames=None)
+    folder, enough = record(first.record), with_enough(first.record)
     more = replace(how, episodes=asked or round(EPISODES * enough.episodes / cfg.record.episodes))
-    return replace(cfg, record=enough, vqvae=own.vqvae, prior=own.prior, sampling=own.sampling, measured=()), more
+    episodes = until_rewarded(enough).episodes
+    own, reasons = suited(first, Store.open(folder))
+    print("".join(f"{line}\n" for line in reasons), end="", flush=True)
+    recorded = replace(cfg.record, episodes=episodes, frames=None)
+    return replace(cfg, record=recorded, vqvae=own.vqvae, prior=own.prior, sampling=own.sampling, measured=()), more
 
 
 def refuse_untrainable(cfg: Experiment) -> None:

@@ -30,11 +30,13 @@ from vqvideo.agents.config import AgentStage, PPOConfig
 from vqvideo.data.collect import collect, split_of
 from vqvideo.data.config import RecordConfig
 from vqvideo.data.store import Store, StoreWriter
+from vqvideo.envs import recording
 from vqvideo.envs.recording import record as record_episodes
 from vqvideo.errors import InputError, RunStoppedError
 from vqvideo.evaluation.returns import dream_and_game_table
 from vqvideo.experiment.config import Experiment
 from vqvideo.experiment.rounds import (
+    EPISODES,
     ImproveConfig,
     RoundLog,
     agent_folder,
@@ -363,7 +365,8 @@ def test_agents_that_learn_directly_stand_beside_a_finished_run(
     log.write_text(json.dumps({"settings": json.loads(log.read_text())["settings"], "rounds": finished.rounds}))
 
 
-def test_where_episodes_end_early_rounds_take_more_of_them(tmp_path: Path) -> None:
+def test_where_episodes_end_early_rounds_take_more_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "_REWARDS", 0)
     cfg = settings(tmp_path)
     assert script.settled(cfg, ImproveConfig()) == (cfg, ImproveConfig(episodes=60))
     wanted = replace(cfg, record=replace(cfg.record, frames=4 * 17 * 3 // 2))
@@ -371,6 +374,21 @@ def test_where_episodes_end_early_rounds_take_more_of_them(tmp_path: Path) -> No
     assert (first.record.episodes, first.record.frames) == (6, None)
     assert how.episodes == 90
     assert script.settled(wanted, TWO_ROUNDS)[1] == TWO_ROUNDS
+
+
+def test_the_first_round_goes_on_until_rewards_of_both_signs_were_seen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recording, "_REWARDS", 4)
+    cfg = settings(tmp_path)
+    wanted = replace(cfg, record=replace(cfg.record, frames=1))
+    first, how = script.settled(wanted, ImproveConfig())
+    store = Store.open(cfg.folder / "data")
+    assert cfg.record.episodes < first.record.episodes == len(store.entries) <= 3 * cfg.record.episodes
+    assert how.episodes == EPISODES
+    assert "rewards of the rarer sign, so it goes on up to" in capsys.readouterr().out
+    assert recording.rarer_rewards(first.record) >= 4 or len(store.entries) == 3 * cfg.record.episodes
+    assert script.settled(wanted, ImproveConfig())[0] == first
 
 
 # ---------------------------------------------------------------- what is refused

@@ -105,13 +105,15 @@ def _as_begun(cfg: Experiment, stage: str, names: tuple[str, ...]) -> tuple[Expe
     if not (training_checkpoints(folder / "checkpoints") and written.is_file()):
         return cfg, names
     begun = typed(Experiment, read_yaml(written), str(written))
+    # How dreams are drawn follows from the prior that draws.
+    of_stage = (f"{stage}.", "sampling.") if stage == "prior" else (f"{stage}.",)
     for name in names:
-        if name.startswith(f"{stage}."):
+        if name.startswith(of_stage):
             item: Any = begun
             for part in name.split("."):
                 item = getattr(item, part)
             cfg = with_setting(cfg, name, item)
-    return cfg, tuple(name for name in names if not name.startswith(f"{stage}."))
+    return cfg, tuple(name for name in names if not name.startswith(of_stage))
 
 
 # ---------------------------------------------------------------- the tokenizer

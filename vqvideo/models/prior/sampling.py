@@ -230,8 +230,8 @@ class TokenSampler:
         self, hidden: Tensor, logits: Callable[[Tensor, Tensor], Tensor], draw: Callable[[Tensor, TokenSampler], Tensor]
     ) -> Tensor:
         """Codes (r, n) of tokens each of which depends on those before it, for hidden (r, n, e). Of few rows, on CPUs,
-        all are drawn at once, and again given what was drawn, with the same random numbers, until nothing changes any more.
-        Then each is what it would be if they were drawn one after the other (Jacobi iteration: Song et al. 2021,
+        all are drawn at once, and again given what was drawn, with the same random numbers, until nothing changes any
+        more. Then each is what it would be if they were drawn one after the other (Jacobi iteration: Song et al. 2021,
         arXiv:2002.03629): where most of a step follows from the past, that takes two or three passes instead of n.
 
         Args:
