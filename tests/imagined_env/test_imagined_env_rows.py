@@ -34,10 +34,9 @@ def make_world(settings: dict[str, Any]) -> WorldModel:
 class Dictated(TokenSampler):
     """Hands out given codes (b, n) instead of drawing, tokens in raster order, and keeps the logits."""
 
-    revises = False
-
     def __init__(self, codes: Tensor) -> None:
         super().__init__(Sampling(temperature=0))
+        self.revises = False
         self.codes, self.asked = codes, list[Tensor]()
 
     def draw(self, x: Tensor, logits: Callable[[Tensor], Tensor]) -> Tensor:

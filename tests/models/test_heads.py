@@ -133,8 +133,6 @@ def test_the_masked_bound_is_no_better_than_the_true_likelihood() -> None:
 class Recorder(TokenSampler):
     """Draws, and notes how many tokens were asked for."""
 
-    revises = False
-
     def __init__(self) -> None:
         super().__init__(Sampling(), torch.Generator().manual_seed(0))
         self.sizes: list[int] = []
@@ -176,8 +174,6 @@ def test_drawing_one_by_one_asks_what_the_whole_pass_computes(cfg: HeadConfig) -
     asked: list[Tensor] = []
 
     class Listener(TokenSampler):
-        revises = False
-
         def draw(self, x: Tensor, logits: Callable[[Tensor], Tensor]) -> Tensor:
             return self(logits(x))
 
@@ -196,20 +192,19 @@ def test_drawing_one_by_one_asks_what_the_whole_pass_computes(cfg: HeadConfig) -
     [
         Sampling(top_p=1.0),
         Sampling(temperature=0),
-        Sampling(temperature=0.7, top_k=3),
-        Sampling(top_p=0.6),
+        Sampling(temperature=0.7, top_k=3, top_p=1.0),
         Sampling(top_p=1.0, guidance=2.0),
     ],
     ids=str,
 )
-@pytest.mark.parametrize("tokens_a_pass", [12, 3, 1])
+@pytest.mark.parametrize("places", [99, 4, 0])
 @torch.no_grad()
 def test_guessing_until_nothing_changes_draws_what_one_by_one_would(
-    cfg: HeadConfig, how: Sampling, tokens_a_pass: int, monkeypatch: pytest.MonkeyPatch
+    cfg: HeadConfig, how: Sampling, places: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     head = make_head(cfg, k=5, grid=(3, 4))
     shake(head)
-    monkeypatch.setattr(sampling, "_PASS", tokens_a_pass)
+    monkeypatch.setattr(sampling, "_PLACES", places)
     monkeypatch.setattr(sampling, "_FEW", 16)
     hidden = torch.randn(16, 12, DIM)
     guessing = TokenSampler(how, torch.Generator().manual_seed(0))
@@ -231,7 +226,7 @@ def test_where_the_past_tells_all_two_passes_are_enough(monkeypatch: pytest.Monk
     passes: list[int] = []
     whole = head.logits
     monkeypatch.setattr(head, "logits", lambda x, codes: (passes.append(len(x)), whole(x, codes))[1])
-    head.sample(torch.randn(3, 12, DIM), TokenSampler(Sampling()))
+    head.sample(torch.randn(3, 12, DIM), TokenSampler(Sampling(top_p=1.0)))
     assert passes == [3, 3]
 
 

@@ -67,10 +67,9 @@ def uncached(prior: Prior, codes: Tensor, actions: Tensor) -> tuple[Tensor, Tens
 class Forced(TokenSampler):
     """Hands out the true codes (b, n) instead of drawing, tokens in raster order, and keeps the logits."""
 
-    revises = False
-
     def __init__(self, truth: Tensor) -> None:
         super().__init__(GREEDY)
+        self.revises = False
         self.truth, self.asked, self.places = truth, [], torch.arange(truth.shape[1])
 
     def draw(self, x: Tensor, logits: Callable[[Tensor], Tensor]) -> Tensor:

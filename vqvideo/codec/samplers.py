@@ -20,10 +20,9 @@ from vqvideo.models.prior.sampling import Sampling, TokenSampler
 class CodingSampler(TokenSampler):
     """Takes the tokens of a latent step in the order in which a head asks for them, for a single clip."""
 
-    revises = False
-
     def __init__(self) -> None:
         super().__init__(Sampling())
+        self.revises = False
         self.asked = 0
         """How often a head has asked, in all steps of a chunk."""
 

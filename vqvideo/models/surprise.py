@@ -98,10 +98,9 @@ class Watch:
 class _Knowing(TokenSampler):
     """Knows the codes (b, h, w), and notes how likely a head finds them."""
 
-    revises = False
-
     def __init__(self, codes: Tensor) -> None:
         super().__init__(Sampling())
+        self.revises = False
         self._left, self._nats = codes.flatten(1), list[Tensor]()
 
     def __call__(self, logits: Tensor) -> Tensor:

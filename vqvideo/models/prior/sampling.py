@@ -188,11 +188,12 @@ class TokenSampler:
         generator: source of randomness, on the device of the logits.
     """
 
-    revises = True
-    """Whether a head may ask for the same token again, in the light of what else was drawn."""
-
     def __init__(self, how: Sampling, generator: Randomness = None) -> None:
         self.how, self.generator = how, generator
+        self.revises = how.temperature == 0 or how.top_p == 1
+        """Whether a head may ask for the same token again, in the light of what else was drawn: not where draws that
+        fall outside of the nucleus take more random numbers.
+        """
         self._entropies: list[Tensor] = []
 
     def __call__(self, logits: Tensor) -> Tensor:
@@ -252,14 +253,15 @@ class TokenSampler:
             return only_draw(own, self.how, u[at]), entropy(own)
 
         # To know what has settled is to wait for a GPU.
-        for _ in range(n // _PASS if rows <= _FEW and hidden.device.type == "cpu" else 0):
+        quick = rows <= _FEW and hidden.device.type == "cpu"
+        for passes in range(n if quick else 0):
             drawn, unsure = in_parts(partial(guess, going), len(going), hidden.device)
-            changed = (drawn != codes[going]).any(dim=1)
+            changed = drawn != codes[going]
             codes[going], nats[going] = drawn, unsure
-            going = going[changed]
-            if not len(going):
+            going = going[changed.any(dim=1)]
+            if not len(going) or changed.int().argmax(dim=1).amax() < _PLACES * (passes - 1):
                 break
-        else:
+        if len(going):
             rest = _GivenNumbers(self.how, u[going])
             codes[going] = draw(torch.cat([part[going] for part in parts]), rest)[: len(going)]
             nats[going] = torch.cat(rest._entropies, dim=-1)
@@ -282,18 +284,16 @@ _FEW = 8
 """Rows of which all tokens are guessed at once. Of many it takes longer than one after the other: 64 boards of 36
 tokens took 345 ms a step with guesses and 218 without, a single one 21 and 75 (AVX512, one thread, busy cores).
 """
-_PASS = 4
-"""After a pass for each so many tokens, what has not settled is drawn one by one."""
+_PLACES = 4
+"""Places by which each pass moves the first token that still changes, or it is quicker to go on one by one."""
 
 
 class _GivenNumbers(TokenSampler):
     """Draws with random numbers u (b, n) that there are already, from the first to the last."""
 
-    revises = False
-
     def __init__(self, how: Sampling, u: Tensor) -> None:
         super().__init__(how)
-        self._u = u
+        self._u, self.revises = u, False
 
     def draw(self, x: Tensor, logits: Callable[[Tensor], Tensor]) -> Tensor:
         own = self._guided(logits, *(x.chunk(2) if self.how.compares else (x,)))
