@@ -29,6 +29,7 @@ from vqvideo.experiment.config import (
     parse,
 )
 from vqvideo.experiment.prior import train_prior
+from vqvideo.experiment.seen import look
 from vqvideo.experiment.suited import suited
 from vqvideo.experiment.tokenizer import train_vqvae
 from vqvideo.models.prior import AttentionPoolingConfig, AutoregressiveHeadConfig, MeanPoolingConfig
@@ -68,6 +69,21 @@ def marching() -> Picture:
         board = np.zeros((4, 4, 3), np.uint8)
         board[1, next(place) % 4] = 200
         return board.repeat(8, axis=0).repeat(8, axis=1)
+
+    return picture
+
+
+def court() -> Picture:
+    """A ground of two colours, over which a ball moves pixel by pixel, in each episode alike at first."""
+    ground = np.zeros((SIDE, SIDE, 3), np.uint8)
+    ground[:, ::16] = 120
+    place = itertools.count()
+
+    def picture(rng: np.random.Generator) -> NDArray[np.uint8]:
+        frame, at = ground.copy(), next(place)
+        top, left = at % 29, (7 * at) % 29
+        frame[top : top + 3, left : left + 3] = 255
+        return frame
 
     return picture
 
@@ -147,6 +163,13 @@ def test_tiles_are_learnt_until_the_rare_ones_are_and_frames_several_times(tmp_p
     assert [measured(store, cfg).prior.train.steps for store in (few, many)] == [20, 100]
     timed = replace(cfg, vqvae=replace(cfg.vqvae, train=TrainConfig(steps=100, min_seconds=60.0)))
     assert measured(few, timed).vqvae.train.steps == 100
+
+
+@pytest.mark.parametrize(("picture", "side"), [(tiles, 8), (things, 8), (dot, None), (court(), None), (noise, None)])
+def test_tiles_are_what_pictures_are_drawn_of(tmp_path: Path, picture: Picture, side: int | None) -> None:
+    seen = look(made_store(tmp_path, picture, episodes=48))
+    assert seen is not None
+    assert seen.tile == side
 
 
 def test_small_things_get_small_tokens_and_what_moves_as_a_whole_large_ones(tmp_path: Path) -> None:

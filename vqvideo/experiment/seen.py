@@ -27,9 +27,13 @@ _MOVED = 0.05
 """Share of the full range by which a pixel changes that has changed."""
 _TILES = (16, 8, 4)
 FEW = 256
-"""Kinds of squares of pixels that make a picture one of tiles."""
-_PLAYED, _STEPS = 100, 50
-"""Training episodes whose tiles are followed, and steps of each."""
+"""Kinds of squares of pixels that are soon learnt."""
+_MOST_TILES = 128
+"""Kinds of tiles, at most: of a court with a ball that moves by less than a square there are ever more."""
+_WATCHED = 200
+"""Frames of an episode over which those are spread that tiles are looked for in."""
+_FOLLOWED, _STEPS = 5000, 50
+"""Steps in which tiles are followed, and of each episode at most."""
 _NEAR = 2
 """Tiles around one that may tell what it will be."""
 _KNOWN = 0.75
@@ -72,13 +76,14 @@ def look(store: Store) -> Seen | None:
     moved = [_moved(part) for part in frames]
     if sum(map(len, moved)) < LEAST:
         return None
-    tile = _tile(frames)
+    watched = [_spread_frames(store, entry) for entry in _spread(train, _EPISODES)]
+    tile = _tile(watched)
     steps = [store.reader(entry).steps for entry in _spread(train, _LONGER)]
     return Seen(
         changed=float(np.concatenate(moved).mean()),
         moving=float(np.mean([part.any(axis=0).mean() for part in moved])),
         tile=tile,
-        kinds=_kinds(frames, tile or _TILES[-1]),
+        kinds=_kinds(watched, tile) if tile else _kinds(frames, _TILES[-1]),
         chance=_chance(store, tile) if tile else 0.0,
         lengths=tuple(entry.length for entry in train),
         rewards=_eventful(steps),
@@ -89,6 +94,12 @@ def look(store: Store) -> Seen | None:
 
 def _spread(entries: tuple[EpisodeEntry, ...], count: int) -> list[EpisodeEntry]:
     return [entries[number] for number in evenly(len(entries), count)]
+
+
+def _spread_frames(store: Store, entry: EpisodeEntry) -> NDArray[np.uint8]:
+    """Some of the frames of an episode, from its beginning on."""
+    frames = store.reader(entry).frames(0, min(entry.length + 1, _WATCHED))
+    return frames[evenly(len(frames), _FRAMES)]
 
 
 def _moved(frames: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -104,7 +115,7 @@ def _tile(frames: list[NDArray[np.uint8]]) -> int | None:
     """
     kinds = {side: _kinds(frames, side) for side in (*_TILES, _TILES[-1] // 2) if _divides(side, frames[0])}
     fewest = min(kinds, key=lambda side: (kinds[side], -side), default=0)
-    closed = fewest in _TILES and kinds[fewest] <= FEW and _kinds(frames[::2], fewest) >= _KNOWN * kinds[fewest]
+    closed = fewest in _TILES and kinds[fewest] <= _MOST_TILES and _kinds(frames[::2], fewest) >= _KNOWN * kinds[fewest]
     return fewest if closed else None
 
 
@@ -130,7 +141,9 @@ def _chance(store: Store, tile: int) -> float:
     numbers: dict[bytes, int] = {}
     followed: defaultdict[bytes, Counter[int]] = defaultdict(Counter)
     changes = places = 0
-    for entry in _spread(store.split("train"), _PLAYED):
+    train = store.split("train")
+    mean = sum(min(entry.length, _STEPS) for entry in train) / len(train)
+    for entry in _spread(train, round(_FOLLOWED / mean)):
         reader = store.reader(entry)
         frames = reader.frames(0, min(entry.length, _STEPS) + 1)
         h, w = (length // tile for length in frames.shape[1:3])
