@@ -266,7 +266,7 @@ def _prior_steps(cfg: Experiment, seen: Seen, frame_size: tuple[int, int]) -> Ru
     if seen.tile is None or train.min_seconds:
         return Rule(train.steps, f"{train.steps:,}, as it was")
     frames, a_step = sum(seen.lengths), train.batch * (cfg.prior.latent_steps - 1)
-    steps = max(train.steps, round(_TIMES * frames / a_step, -2))
+    steps = max(train.steps, 100 * round(_TIMES * frames / a_step / 100))
     return Rule(steps, f"{steps:,}, in which it learns {steps * a_step / frames:.0f} times from each frame")
 
 
