@@ -19,8 +19,8 @@ import tyro
 
 from vqvideo import cli
 from vqvideo.errors import at_least
+from vqvideo.experiment.drawing import Drawing
 from vqvideo.experiment.finding import Source
-from vqvideo.models.prior import Sampling
 
 if TYPE_CHECKING:
     from vqvideo.evaluation.fidelity import FidelityReport
@@ -39,7 +39,7 @@ class Options(Source):
     """Held-out episodes at most, spread over the split."""
     samples: int = 4
     """Dreams of each episode, all under the same actions."""
-    sampling: tyro.conf.OmitArgPrefixes[Sampling] = field(default_factory=Sampling)
+    sampling: tyro.conf.OmitArgPrefixes[Drawing] = field(default_factory=Drawing)
     """How codes are drawn."""
     seed: int = 0
     """Equal seeds dream equal dreams."""
@@ -76,7 +76,7 @@ def evaluate(options: Options) -> dict[str, Any]:
         context=options.context,
         episodes=options.episodes,
         samples=options.samples,
-        sampling=options.sampling,
+        sampling=options.sampling.of(world),
         seed=options.seed,
     )
     print(report.table())

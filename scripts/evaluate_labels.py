@@ -19,8 +19,8 @@ import tyro
 
 from vqvideo import cli
 from vqvideo.errors import at_least
+from vqvideo.experiment.drawing import Drawing
 from vqvideo.experiment.finding import Source
-from vqvideo.models.prior import Sampling
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Options(Source):
     """Epochs of the classifier."""
     columns: int = 20
     """Frames in a row of the picture."""
-    sampling: tyro.conf.OmitArgPrefixes[Sampling] = field(default_factory=Sampling)
+    sampling: tyro.conf.OmitArgPrefixes[Drawing] = field(default_factory=Drawing)
     """How codes are drawn."""
     seed: int = 0
     """Equal seeds train equal classifiers and imagine equal frames."""
@@ -63,7 +63,7 @@ def evaluate(options: Options) -> dict[str, Any]:
         world,
         store,
         per_label=options.per_label,
-        sampling=options.sampling,
+        sampling=options.sampling.of(world),
         epochs=options.epochs,
         seed=options.seed,
         columns=min(options.columns, options.per_label),

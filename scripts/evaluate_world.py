@@ -18,8 +18,8 @@ import tyro
 
 from vqvideo import cli
 from vqvideo.errors import at_least
+from vqvideo.experiment.drawing import Drawing
 from vqvideo.experiment.finding import Source, clips_to_dream
-from vqvideo.models.prior import Sampling
 
 if TYPE_CHECKING:
     from vqvideo.evaluation.horizon import HorizonReport
@@ -46,7 +46,7 @@ class Options(Source):
     side: int = 128
     """Pixels a side at which the network that judges the sets sees the frames; it was trained at 224, which takes five
     times as long."""
-    sampling: tyro.conf.OmitArgPrefixes[Sampling] = field(default_factory=Sampling)
+    sampling: tyro.conf.OmitArgPrefixes[Drawing] = field(default_factory=Drawing)
     """How codes are drawn."""
     seed: int = 0
     """Equal seeds dream equal dreams."""
@@ -78,7 +78,7 @@ def evaluate(options: Options) -> dict[str, Any]:
     began = time.perf_counter()
     clips = clips_to_dream(world, store, context=options.context, horizon=options.horizon)
     frechet = FrechetConfig(options.block, options.frames, options.side) if options.frechet else None
-    count, how = min(options.clips, len(clips)), options.sampling
+    count, how = min(options.clips, len(clips)), options.sampling.of(world)
     report = evaluate_world(world, clips, count, options.context, how, options.seed, frechet=frechet)
     told = teacher_forced(world, store, options.teacher_steps)
     cli.report(f"teacher-forced on the whole held-out split ({told['likelihood_kind']} likelihood)", numbers(told))

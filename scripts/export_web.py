@@ -18,8 +18,8 @@ import tyro
 
 from vqvideo import cli
 from vqvideo.errors import InputError, at_least
+from vqvideo.experiment.drawing import Drawing
 from vqvideo.experiment.finding import Source, clips_to_dream
-from vqvideo.models.prior import Sampling
 
 if TYPE_CHECKING:
     from vqvideo.world import WorldModel
@@ -41,7 +41,7 @@ class Options(Source):
     """How weights are kept in the files; computing is in single precision."""
     runtime: Path | None = None
     """Folder of the npm package onnxruntime-web; by default npm fetches it, once."""
-    sampling: tyro.conf.OmitArgPrefixes[Sampling] = field(default_factory=Sampling)
+    sampling: tyro.conf.OmitArgPrefixes[Drawing] = field(default_factory=Drawing)
     """How codes are drawn at first."""
 
     def __post_init__(self) -> None:
@@ -66,7 +66,7 @@ def export_web(options: Options) -> None:
     world = world.float().cpu().eval()
     check_exportable(world)
     clips = clips_to_dream(world, store, context=options.context, length=options.length)
-    fields = world_fields(world, options.sampling, controls(world))
+    fields = world_fields(world, options.sampling.of(world), controls(world))
     chosen = starts(world, clips, options.starts, options.context)
     size = write_site(options.out, world, fields, chosen, options.weights, runtime_files)
     print(

@@ -22,8 +22,8 @@ import tyro
 
 from vqvideo import cli
 from vqvideo.errors import InputError, at_least
+from vqvideo.experiment.drawing import Drawing
 from vqvideo.experiment.finding import Source
-from vqvideo.models.prior import Sampling
 from vqvideo.scripts.stage import recording, set_stage
 
 ANYWHERE = ("0.0.0.0", "::")
@@ -53,7 +53,7 @@ class Options(Source):
     """Latent steps that the model sees."""
     length: int = 22
     """Latent steps of a clip that are shown beside its dream."""
-    sampling: tyro.conf.OmitArgPrefixes[Sampling] = field(default_factory=Sampling)
+    sampling: tyro.conf.OmitArgPrefixes[Drawing] = field(default_factory=Drawing)
     """How codes are drawn at first."""
     threads: int = 1
     """CPU threads of a dream; more pay for large worlds."""
@@ -82,7 +82,9 @@ def play(options: Options) -> None:
         recorder = stack.enter_context(recording(options.record, stage)) if options.record else None
         port = listening.getsockname()[1]
         access = Access.to(options.host, port)
-        served = Server(stage.files(options.sampling), lambda: stage.session(recorder), access, options.players)
+        served = Server(
+            stage.files(options.sampling.of(stage.world)), lambda: stage.session(recorder), access, options.players
+        )
         name = socket.gethostname() if options.host in ANYWHERE else url_host(options.host)
         address = f"http://{name}:{port}/" + (f"?token={access.token}" if access.token else "")
         print(f"{stage.note}\nopen {address} (Ctrl-C ends it)", flush=True)

@@ -92,7 +92,6 @@ def dreams_on(cfg: Experiment) -> dict[str, Any]:
         store=cfg.record.folder,
         out=cfg.folder / "rollout",
         context=min(Options.context, cfg.prior.model.window),
-        sampling=cfg.sampling,
     )
     result = rollout(options)
     assert result.report is not None
@@ -110,7 +109,7 @@ def labels(cfg: Experiment) -> dict[str, Any]:
     from vqvideo.scripts.evaluate_labels import Options, evaluate
 
     out = cfg.folder / "labels.json"
-    options = Options(world=world_folder(cfg), store=cfg.record.folder, sampling=cfg.sampling, json=out)
+    options = Options(world=world_folder(cfg), store=cfg.record.folder, json=out)
     return {"labels": evaluate(options)["labels"], "picture": str(out.with_suffix(".png"))}
 
 

@@ -21,8 +21,8 @@ import tyro
 
 from vqvideo import cli
 from vqvideo.errors import InputError, at_least
+from vqvideo.experiment.drawing import Drawing
 from vqvideo.experiment.finding import Source, clips_to_dream
-from vqvideo.models.prior import Sampling
 
 if TYPE_CHECKING:
     from vqvideo.data.store import Store
@@ -53,7 +53,7 @@ class Options(Source):
     """Latent steps to imagine; counted as --context is."""
     teacher_steps: int = 13
     """Latent steps of the clips for the teacher-forced figures, which cover every step of the split."""
-    sampling: tyro.conf.OmitArgPrefixes[Sampling] = field(default_factory=Sampling)
+    sampling: tyro.conf.OmitArgPrefixes[Drawing] = field(default_factory=Drawing)
     """How codes are drawn."""
     seed: int = 0
     """Equal seeds dream equal dreams."""
@@ -128,7 +128,7 @@ def _measured(options: Options, source: Source, name: str, world: WorldModel, st
     context, horizon = 1 + times * ((options.context or 1) - 1), times * options.horizon
     clips = clips_to_dream(world, store, context=context, horizon=horizon)
     asked = Questions(
-        options.clips, options.shown, context, times * options.teacher_steps, options.sampling, options.seed
+        options.clips, options.shown, context, times * options.teacher_steps, options.sampling.of(world), options.seed
     )
     subject = Subject(name, world, clips, _logs(source), _named(world), {})
     found = measure(subject, asked)
@@ -155,6 +155,7 @@ def _facts(options: Options, source: Source, world: WorldModel, store: Store) ->
     from vqvideo.storage.files import sha256_file
     from vqvideo.training.hardware import commit, hardware, versions
 
+    how = options.sampling.of(world)
     configs = {stage: (source.trained_in or Path()) / stage / "config.yaml" for stage in STAGES}
     digests = {f"settings of {stage}": sha256_file(path) for stage, path in configs.items() if path.is_file()}
     machine, held_out = hardware(), store.split("held_out")
@@ -163,8 +164,8 @@ def _facts(options: Options, source: Source, world: WorldModel, store: Store) ->
         "world": f"{source.world or source.run_folder / 'world'} of {world.env.env_id}, fingerprint "
         f"{world.fingerprint()}",
         "episodes": f"{store.path}, {len(held_out)} held out, digest {store.digest}",
-        "dreams": f"temperature {options.sampling.temperature:g}, top-p {options.sampling.top_p:g}, top-k "
-        f"{options.sampling.top_k}, guidance {options.sampling.guidance:g}, seed {options.seed}",
+        "dreams": f"temperature {how.temperature:g}, top-p {how.top_p:g}, top-k {how.top_k}, guidance "
+        f"{how.guidance:g}, seed {options.seed}",
         **digests,
         "versions": ", ".join(f"{name} {version}" for name, version in versions().items() if version),
         "commit": commit() or "not in a clone",

@@ -24,8 +24,8 @@ import tyro
 
 from vqvideo import cli
 from vqvideo.errors import InputError, at_least, suggest
+from vqvideo.experiment.drawing import Drawing
 from vqvideo.experiment.finding import Source, clips_to_dream
-from vqvideo.models.prior import Sampling
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,7 +56,7 @@ class Options(Source):
     """Further actions of that kind: the picture then has a row for each, of dreams that begin alike."""
     columns: int = 12
     """Frames of each row in the picture, spread evenly; the video shows all."""
-    sampling: tyro.conf.OmitArgPrefixes[Sampling] = field(default_factory=Sampling)
+    sampling: tyro.conf.OmitArgPrefixes[Drawing] = field(default_factory=Drawing)
     """How codes are drawn."""
     seed: int = 0
     """Equal seeds dream equal dreams."""
@@ -104,7 +104,9 @@ def rollout(options: Options) -> Result:
         export_dreams(options, world, clips, out)
     report = None
     if options.evaluate:
-        report = evaluate_world(world, clips, options.evaluate, options.context, options.sampling, options.seed)
+        report = evaluate_world(
+            world, clips, options.evaluate, options.context, options.sampling.of(world), options.seed
+        )
         print(report.table())
         files.write_file(out / "figures.json", (json.dumps(report.to_json(), indent=2) + "\n").encode())
     return Result(picture, video, report)
@@ -141,10 +143,10 @@ def labelled_rows(
 
     frames, actions, seed = to_dream(options, world, clips, page, number)
     if not options.beside:
-        return LABELS, dream_rows(world, frames, actions, options.context, options.sampling, seed)
+        return LABELS, dream_rows(world, frames, actions, options.context, options.sampling.of(world), seed)
     names = (options.actions, *options.beside)
     choices = [to_dream(replace(options, actions=name), world, clips, page, number)[1] for name in names]
-    return ("real", *names), what_if_rows(world, frames, choices, options.context, options.sampling, seed)
+    return ("real", *names), what_if_rows(world, frames, choices, options.context, options.sampling.of(world), seed)
 
 
 def export_dreams(options: Options, world: WorldModel, clips: Clips, out: Path) -> None:
@@ -157,7 +159,7 @@ def export_dreams(options: Options, world: WorldModel, clips: Clips, out: Path) 
         dream
         for number, page in enumerate(pages(options, world, clips))
         for frames, actions, seed in [to_dream(options, world, clips, page, number)]
-        for dream in dream_episodes(world, frames, actions, options.context, options.sampling, seed)
+        for dream in dream_episodes(world, frames, actions, options.context, options.sampling.of(world), seed)
     )
     meta = dream_meta(world, clips.store.meta, options.actions, options.seed)
     folder = export_episodes(dreams, meta, options.export or "", dreams_folder(options, out))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from imagined import same
 from tiny_models import FIVE, STEERING, noise_frames, tiny_world
 
 from vqvideo.errors import InputError
+from vqvideo.experiment.drawing import Drawing
 from vqvideo.experiment.finding import Source
+from vqvideo.models.prior import Sampling
 from vqvideo.models.quantizers import EMAVQConfig
 from vqvideo.models.tokenizer import FactorisedConv, ReconstructionConfig
 from vqvideo.models.tokenizer.vqvae import VQVAEConfig
@@ -30,6 +33,30 @@ def test_a_saved_world_dreams_the_same(tmp_path: Path, stride: int, space: objec
     assert same(loaded.imagine(frames, actions, seed=1), world.imagine(frames, actions, seed=1))
     assert loaded.fingerprint() == world.fingerprint()
     assert (loaded.env, loaded.prior.spec, loaded.prior.cfg) == (world.env, world.prior.spec, world.prior.cfg)
+
+
+def test_a_world_draws_as_it_was_trained_for_unless_somebody_says_otherwise(tmp_path: Path) -> None:
+    world, frames, actions = tiny_world(), noise_frames(1, 3), np.full((1, 12, 1), 1.0)
+    plain = world.fingerprint()
+    world.sampling = Sampling(temperature=0)
+    assert world.fingerprint() != plain
+    world.save_pretrained(tmp_path / "world")
+    loaded = WorldModel.from_pretrained(tmp_path / "world")
+    likeliest = world.imagine(frames, actions, sampling=Sampling(temperature=0), seed=1)
+    assert same(loaded.imagine(frames, actions, seed=2), likeliest)
+    assert not same(loaded.imagine(frames, actions, sampling=Sampling(top_p=1.0), seed=1), likeliest)
+    envs = loaded.as_env(1, starts=(frames, actions[:, :2]), horizon=6)
+    assert envs.dreams.sampling == Sampling(temperature=0)
+    assert (Drawing().of(loaded), Drawing(top_p=0.5).of(loaded)) == (
+        Sampling(temperature=0),
+        Sampling(temperature=0, top_p=0.5),
+    )
+
+
+@pytest.mark.parametrize("option", [{"temperature": -1.0}, {"top_p": 0.0}, {"top_k": -1}, {"guidance": -1.0}])
+def test_drawing_in_a_way_that_is_none_is_refused_before_a_world_is_looked_for(option: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=next(iter(option))):
+        Drawing(**option)
 
 
 def test_a_world_that_looks_far_back_is_loaded(tmp_path: Path) -> None:

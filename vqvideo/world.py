@@ -13,7 +13,7 @@ from vqvideo import pretrained
 from vqvideo.errors import InputError
 from vqvideo.export import OnnxWorld
 from vqvideo.models.imagination import EnvFacts, Imagination, Imaginer, WorldState, WorldStep
-from vqvideo.models.prior import Prior, PriorConfig, PriorSpec
+from vqvideo.models.prior import Prior, PriorConfig, PriorSpec, Sampling
 from vqvideo.models.tokenizer.vqvae import VQVAE
 from vqvideo.storage.checkpoint import WEIGHTS, build_and_load
 from vqvideo.storage.files import standing
@@ -58,13 +58,15 @@ class WorldModel(Imaginer, HubModel):
         return ImaginedVectorEnv(self, starts, num_envs, **options)
 
     def config(self) -> dict[str, Any]:
-        return {
+        found = {
             "vqvae": self.vqvae.config(),
             "prior": to_plain(self.prior.cfg),
             # Taken anew: in half precision it is another tokenizer than the one whose codes the prior was trained on.
             "spec": to_plain(replace(self.prior.spec, tokenizer=self.vqvae.fingerprint())),
             "env": to_plain(self.env),
         }
+        # Without what is so anyway, worlds keep the files and the fingerprint of before there was a choice.
+        return found if self.sampling == Sampling() else found | {"sampling": to_plain(self.sampling)}
 
     def own_identity(self) -> dict[str, Any]:
         config = self.config()
@@ -97,7 +99,8 @@ class WorldModel(Imaginer, HubModel):
             parts["prior"],
             f"{source}/{WEIGHTS}",
         )
-        world = cls(vqvae, prior, typed(EnvFacts, config["env"], f"{source}: env"))
+        sampling = typed(Sampling, config.get("sampling", {}), f"{source}: sampling")
+        world = cls(vqvae, prior, typed(EnvFacts, config["env"], f"{source}: env"), sampling)
         world.recorded = config.get("identity")
         return world
 

@@ -141,4 +141,4 @@ def as_drawn(world: WorldModel, cfg: PriorConfig) -> WorldModel:
     """A trained world model with the settings `cfg`, which may differ from its own in how codes are drawn."""
     prior = Prior(cfg, world.prior.spec, world.vqvae.codebook)
     prior.load_state_dict(world.prior.state_dict())
-    return WorldModel(world.vqvae, prior, world.env).eval().requires_grad_(False)
+    return WorldModel(world.vqvae, prior, world.env, world.sampling).eval().requires_grad_(False)

@@ -93,7 +93,7 @@ def test_where_the_real_environment_does_not_run_the_dream_is_alone(tmp_path: Pa
     stage = play.set_stage(options, 2, 2, 3, real=True)
     assert stage.frame is None
     assert "no environment is called 'films'" in stage.note
-    site = json.loads(stage.files(options.sampling)["site.json"])
+    site = json.loads(stage.files(options.sampling.of(stage.world))["site.json"])
     assert (site["real"], site["note"], len(site["starts"])) == (False, stage.note, 2)
     assert stage.session().game is None
     arguments = ["--world", options.world, "--store", options.store, "--context", 2, "--length", 3, "--port", 0]

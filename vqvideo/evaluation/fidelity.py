@@ -144,7 +144,7 @@ def evaluate_fidelity(
     replay.require(2)
     training = Replay(store, "train", _TRAINING_EPISODES, **window)
     real, trained = replay.outcomes(), training.outcomes()
-    dreams, other = dream_again(world, replay, samples, sampling or Sampling(), seed, batch)
+    dreams, other = dream_again(world, replay, samples, sampling or world.sampling, seed, batch)
     played = (real, dreams.outcomes, other.outcomes, trained)
     return FidelityReport(
         split=replay.split,

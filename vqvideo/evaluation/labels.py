@@ -174,7 +174,7 @@ def evaluate_labels(
     codes, rebuilt, error = _through(world.vqvae, held_out.frames)
     usage = CodeUsage(world.vqvae.quantizer.codebook_size)
     usage.add(codes)
-    imagined = imagined_by_label(world, held_out.frames, labels, per_label, sampling or Sampling(), seed)
+    imagined = imagined_by_label(world, held_out.frames, labels, per_label, sampling or world.sampling, seed)
     found = judge.label(imagined.flatten(0, 1)).view(labels, per_label)
     near, away = nearest(imagined.flatten(0, 1), train.frames)
     like = rebuilt[evenly(len(rebuilt), labels * per_label)]

@@ -77,19 +77,16 @@ def train_prior(
     torch.manual_seed(train.seed)
     prior = Prior(stage.model, prior_spec(vqvae, store, train_codes), vqvae.codebook)
     start = warm_start(prior, stage.init, continued=ancestor) if stage.init else None
-    world = WorldModel(vqvae, prior, EnvFacts(store.meta.env_id, store.meta.fps, store.meta.action_repeat))
+    world = WorldModel(
+        vqvae, prior, EnvFacts(store.meta.env_id, store.meta.fps, store.meta.action_repeat), cfg.sampling
+    )
     pictured = Clips(store, "held_out", vqvae.clip_length(stage.latent_steps), cache_gib=0.0)
+    dreamt = partial(_dreamt, world, pictured, min(stage.model.window, max(1, stage.latent_steps // 3)))
     facts = {"store": store.digest, "tokenizer": prior.spec.tokenizer, **({"init": start.world} if start else {})}
 
     def begin() -> None:
         if start:
             accelerator.print(start, flush=True)
-
-    def dreamt() -> list[list[Frames]]:
-        picks = pictured.spread(4).tolist()
-        actions = torch.stack([pictured[i]["actions"] for i in picks])
-        context = min(stage.model.window, max(1, stage.latent_steps // 3))
-        return dream_rows(world, stack_frames(pictured, picks), actions, context, cfg.sampling, seed=0)
 
     def evaluate(averaged: nn.Module, step: int) -> dict[str, float]:
         show_clips(accelerator, cfg.folder / "prior", "dream", step, dreamt, store.meta.fps)
@@ -99,6 +96,13 @@ def train_prior(
     batches = Loader(clips, train, accelerator)
     training = Training("prior", train, prior, identity, begin, batches, evaluate, save)
     return run_training(cfg, training, accelerator, resume=resume, any_world_size=any_world_size)
+
+
+def _dreamt(world: WorldModel, clips: Clips, context: int) -> list[list[Frames]]:
+    """Rows of a picture: a few clips, and how the world dreams them."""
+    picks = clips.spread(4).tolist()
+    actions = torch.stack([clips[i]["actions"] for i in picks])
+    return dream_rows(world, stack_frames(clips, picks), actions, context, world.sampling, seed=0)
 
 
 def as_begun(stage: PriorStage, run: Path) -> PriorStage:

@@ -15,7 +15,6 @@ from vqvideo.errors import InputError, MissingExtraError
 from vqvideo.export.manifest import KIND, START_ACTIONS, START_CODES, VERSION
 from vqvideo.export.weights import Weights, narrow, rounded
 from vqvideo.models.imagination import Imaginer
-from vqvideo.models.prior.config import Sampling
 from vqvideo.models.quantizers import OutsideConfig
 from vqvideo.spaces import ActionSpace
 from vqvideo.storage import files
@@ -114,7 +113,7 @@ def _facts(world: Imaginer) -> dict[str, Any]:
         "knows_ends": spec.knows_ends,
         "rewarded": not spec.stats.unrewarded,
         "noise": _numbers(world),
-        "sampling": asdict(Sampling()),
+        "sampling": asdict(world.sampling),
     }
 
 

@@ -45,7 +45,7 @@ def cut_thresholds(
         raise InputError(f"quantile is {quantile}, expected 0 .. 1")
     if not hasattr(world, "advance_unseen"):
         raise InputError("an exported world cannot follow real episodes: read thresholds off the world itself")
-    clips, how = _held_out(world, store, context), checked_sampling(sampling)
+    clips, how = _held_out(world, store, context), checked_sampling(sampling, world.sampling)
     generator = torch.Generator(world.device).manual_seed(0)
     picks = clips.spread(_CLIPS)
     parts = np.array_split(picks, -(-len(picks) // _BATCH))

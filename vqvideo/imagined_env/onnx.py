@@ -69,7 +69,7 @@ class OnnxDreams:
 
     def __init__(self, world: OnnxWorld) -> None:
         self.world, facts = world, world.facts
-        self.env = EnvFacts(**facts.env)
+        self.env, self.sampling = EnvFacts(**facts.env), facts.sampling
         self.stride, self.device = world.stride, torch.device("cpu")
         self.vqvae = SimpleNamespace(
             frame_size=facts.frame_size, clip_length=lambda steps: 1 + self.stride * (steps - 1)

@@ -61,7 +61,7 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         context: latent steps that a dream has seen when it begins.
         max_starts: how many contexts to take at most; they are read once and kept.
         autoreset_mode: what happens after an episode's end: NEXT_STEP, SAME_STEP or DISABLED.
-        sampling: how codes are drawn.
+        sampling: how codes are drawn; by default as the world was trained for.
         cut_above: figures of a step, `entropy` or `outcome_entropy`, above which the episode is truncated: beyond, the
             model would be guessing. `cut_thresholds` reads them off recorded episodes.
         reward: replaces the model's own reward, which is 0, with a warning, if every recorded one is.
@@ -111,7 +111,9 @@ class ImaginedVectorEnv(VectorEnv[Any, Any, Any]):
         read = read_starts(world, starts, context, max_starts)
         self.world, self.num_envs, self.render_mode, self.output = world, num_envs, render_mode, output
         cut = checked_thresholds(cut_above)
-        self.dreams = DreamBatch(world, read, num_envs, horizon, checked_sampling(sampling), reward, seen, cut)
+        self.dreams = DreamBatch(
+            world, read, num_envs, horizon, checked_sampling(sampling, world.sampling), reward, seen, cut
+        )
         self.single_observation_space = seen.space
         self.single_action_space = world.action_space.native()
         self.observation_space = batch_space(self.single_observation_space, num_envs)

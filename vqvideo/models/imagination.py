@@ -100,11 +100,17 @@ class Imaginer(nn.Module):
     `vqvideo.WorldModel` adds what a user wants around it: to save and load it, to find it by name, and to hand it out
     as a Gymnasium environment. What only imagines, as `vqvideo.imagined_env` does, needs no more than this.
 
+    Args:
+        vqvae: the tokenizer.
+        prior: of its codes.
+        env: of what recording.
+        sampling: how codes are drawn where nobody says otherwise.
+
     Raises:
         InputError: the prior was trained on the codes of another tokenizer.
     """
 
-    def __init__(self, vqvae: VQVAE, prior: Prior, env: EnvFacts) -> None:
+    def __init__(self, vqvae: VQVAE, prior: Prior, env: EnvFacts, sampling: Sampling | None = None) -> None:
         super().__init__()
         theirs = _facts(prior.spec.grid, prior.spec.codebook_size, prior.spec.code_dim, prior.spec.stride)
         ours = _facts(vqvae.grid, vqvae.quantizer.codebook_size, vqvae.quantizer.dim, vqvae.stride)
@@ -117,6 +123,7 @@ class Imaginer(nn.Module):
                 "train the prior again on this tokenizer"
             )
         self.vqvae, self.prior, self.env = vqvae, prior, env
+        self.sampling = sampling or Sampling()
 
     @property
     def device(self) -> torch.device:
@@ -150,7 +157,7 @@ class Imaginer(nn.Module):
                 to frame t + 1), the others lead through the m latent steps to imagine. A world without actions takes
                 (b, s c + s m, 0), or `steps` instead.
             steps: m, for a world without actions.
-            sampling: how codes are drawn.
+            sampling: how codes are drawn; by default `self.sampling`.
             seed: makes the dream reproducible; None draws a new one.
 
         Raises:
@@ -210,7 +217,7 @@ class Imaginer(nn.Module):
     ) -> tuple[WorldStep, WorldState]:
         """Imagines one latent step under the flat actions (b, s, a), which a world without actions does not need."""
         flat = self.checked_actions(self._given(action, len(state.prior.codes), self.stride))
-        return self.advance(state, flat, checked_sampling(sampling), generator)
+        return self.advance(state, flat, checked_sampling(sampling, self.sampling), generator)
 
     def advance(
         self, state: WorldState, actions: Tensor, sampling: Sampling, generator: Randomness = None
@@ -306,10 +313,10 @@ class Imaginer(nn.Module):
         return torch.as_tensor(as_float32(values), device=self.device)
 
 
-def checked_sampling(sampling: Sampling | None) -> Sampling:
-    """How codes are drawn; InputError for what does not say that."""
+def checked_sampling(sampling: Sampling | None, own: Sampling) -> Sampling:
+    """How codes are drawn, by default a world's own way; InputError for what does not say that."""
     if isinstance(sampling, Sampling | None):
-        return sampling or Sampling()
+        return sampling or own
     raise InputError(f"sampling is {sampling!r:.100}, expected how to draw, such as vqvideo.Sampling(temperature=0.9)")
 
 
