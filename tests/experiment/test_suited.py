@@ -147,13 +147,16 @@ def test_a_picture_of_tiles_gets_a_token_for_each(tmp_path: Path, picture: Pictu
     assert (model.quantizer.codebook_size, model.quantizer.revive_below) == (64, 0.02)
 
 
-def test_things_that_move_at_random_are_drawn_knowing_of_each_other(tmp_path: Path) -> None:
-    random, told = (
-        measured(made_store(tmp_path / name, picture)) for name, picture in (("r", tiles), ("t", marching()))
-    )
-    assert isinstance(random.prior.model.head, AutoregressiveHeadConfig)
-    assert random.sampling.top_p == 1
-    assert (told.prior.model.head, told.sampling) == (Experiment().prior.model.head, Experiment().sampling)
+@pytest.mark.parametrize("picture", [tiles, marching()], ids=["random", "told"])
+def test_tiles_are_drawn_knowing_of_each_other(tmp_path: Path, picture: Picture) -> None:
+    cfg = measured(made_store(tmp_path, picture))
+    assert isinstance(cfg.prior.model.head, AutoregressiveHeadConfig)
+    assert cfg.sampling.top_p == 1
+
+
+def test_without_tiles_tokens_are_drawn_as_they_were(tmp_path: Path) -> None:
+    cfg = measured(made_store(tmp_path, noise))
+    assert (cfg.prior.model.head, cfg.sampling) == (Experiment().prior.model.head, Experiment().sampling)
 
 
 def test_tiles_are_learnt_until_the_rare_ones_are_and_frames_several_times(tmp_path: Path) -> None:

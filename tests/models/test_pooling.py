@@ -10,7 +10,15 @@ from tiny_models import make_spec
 
 from vqvideo.errors import InputError
 from vqvideo.models import class_of
-from vqvideo.models.prior import AttentionPoolingConfig, MeanPoolingConfig, PoolingConfig, Prior, PriorConfig
+from vqvideo.models.prior import (
+    AttentionPoolingConfig,
+    DrawnPoolingConfig,
+    MeanPoolingConfig,
+    PoolingConfig,
+    Prior,
+    PriorConfig,
+    Sampling,
+)
 from vqvideo.models.prior.outcomes import RewardHead, SymlogRewardHead, termination_loss
 
 KINDS = get_args(PoolingConfig)
@@ -20,9 +28,10 @@ KINDS = get_args(PoolingConfig)
 def test_the_order_of_the_places_does_not_matter(kind: type[PoolingConfig]) -> None:
     torch.manual_seed(0)
     pool, places = class_of(kind(), "prior")(kind(), 16), torch.randn(2, 3, 9, 16)
-    pooled = pool(places)
+    drawn, other = torch.randn(2, 3, 9, 16), torch.randperm(9)
+    pooled = pool(places, drawn)
     assert pooled.shape == (2, 3, 16)
-    torch.testing.assert_close(pool(places[:, :, torch.randperm(9)]), pooled, atol=1e-5, rtol=0)
+    torch.testing.assert_close(pool(places[:, :, other], drawn[:, :, other]), pooled, atol=1e-5, rtol=0)
 
 
 def test_attention_finds_one_place_among_many_and_a_mean_drowns_it() -> None:
@@ -45,6 +54,32 @@ def test_attention_finds_one_place_among_many_and_a_mean_drowns_it() -> None:
 
     assert error(AttentionPoolingConfig()) < 0.1
     assert error(MeanPoolingConfig()) > 0.3
+
+
+def test_what_was_drawn_decides_what_is_earned_where_chance_decides_what_is_drawn() -> None:
+    """A step that may go either way: from the places alone nobody can tell, from the drawn tokens anybody."""
+
+    def told(kind: type[PoolingConfig]) -> float:
+        torch.manual_seed(0)
+        cfg = PriorConfig(dim=32, heads=2, layers=2, pooling=kind(), reward_weight=3.0, corruption=0.0)
+        prior = Prior(cfg, make_spec(), torch.randn(16, 4))
+        optimizer = torch.optim.Adam(prior.parameters(), lr=3e-3)
+        before, actions, ends = torch.zeros(64, 1, 2, 2).long(), torch.zeros(64, 1, 2, 1), torch.zeros(64, 1).bool()
+        for _ in range(100):
+            codes = torch.zeros(64, 2, 2, 2).long()
+            codes[:, 1, 0, 0] = torch.rand(64) < 0.5
+            loss = prior(codes, actions, codes[:, 1:, 0, 0].float(), ends).loss
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        prior.eval()
+        step, _ = prior.step(prior.start(before, actions[:, :0]), actions[:, 0], Sampling(top_p=1.0))
+        fell = (step.codes[:, 0, 0] == 1).float()
+        assert 0.2 < fell.mean() < 0.8
+        return float((step.reward - fell).abs().mean())
+
+    assert told(DrawnPoolingConfig) < 0.1
+    assert told(AttentionPoolingConfig) > 0.3
 
 
 def test_queries_that_do_not_divide_the_width_are_refused() -> None:

@@ -4,12 +4,10 @@ often something is earned or ends, and how long episodes are.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from vqvideo.data.episode import Steps
@@ -32,10 +30,6 @@ _MOST_TILES = 128
 """Kinds of tiles, at most: of a court with a ball that moves by less than a square there are ever more."""
 _WATCHED = 200
 """Frames of an episode over which those are spread that tiles are looked for in."""
-_FOLLOWED, _STEPS = 5000, 50
-"""Steps in which tiles are followed, and of each episode at most."""
-_NEAR = 2
-"""Tiles around one that may tell what it will be."""
 _KNOWN = 0.75
 """Share of the kinds of tiles that half of the episodes show, at least."""
 
@@ -54,10 +48,6 @@ class Seen:
     """Side in pixels of the squares that the pictures are drawn of, each of a few kinds; None if there are none."""
     kinds: int
     """How many different squares there are, of that side or, without tiles, of 4 pixels."""
-    chance: float
-    """Of the changes of tiles, the share that the tiles around and the action do not tell: 0 where all follows from
-    what is seen, and without tiles.
-    """
     lengths: tuple[int, ...]
     """Steps of each training episode."""
     rewards: float
@@ -84,7 +74,6 @@ def look(store: Store) -> Seen | None:
         moving=float(np.mean([part.any(axis=0).mean() for part in moved])),
         tile=tile,
         kinds=_kinds(watched, tile) if tile else _kinds(frames, _TILES[-1]),
-        chance=_chance(store, tile) if tile else 0.0,
         lengths=tuple(entry.length for entry in train),
         rewards=_eventful(steps),
         ends=float(np.concatenate([part.terminated for part in steps]).mean()),
@@ -134,32 +123,6 @@ def _squares(frames: NDArray, side: int) -> NDArray:
     rows, columns = h // side, w // side
     cut = frames[:, : rows * side, : columns * side].reshape(t, rows, side, columns, side, c)
     return cut.swapaxes(2, 3).reshape(-1, side * side * c)
-
-
-def _chance(store: Store, tile: int) -> float:
-    """See `Seen.chance`: what followed most often on the same tiles around and the same action is what they tell."""
-    numbers: dict[bytes, int] = {}
-    followed: defaultdict[bytes, Counter[int]] = defaultdict(Counter)
-    changes = places = 0
-    train = store.split("train")
-    mean = sum(min(entry.length, _STEPS) for entry in train) / len(train)
-    for entry in _spread(train, round(_FOLLOWED / mean)):
-        reader = store.reader(entry)
-        frames = reader.frames(0, min(entry.length, _STEPS) + 1)
-        h, w = (length // tile for length in frames.shape[1:3])
-        kinds = [numbers.setdefault(square.tobytes(), len(numbers)) for square in _squares(frames, tile)]
-        board = np.array(kinds).reshape(len(frames), h, w)
-        around = np.pad(board, ((0, 0), (_NEAR, _NEAR), (_NEAR, _NEAR)), constant_values=-1)
-        windows = sliding_window_view(around, (2 * _NEAR + 1, 2 * _NEAR + 1), axis=(1, 2)).astype(np.int16)
-        changes, places = changes + int((board[1:] != board[:-1]).sum()), places + board[1:].size
-        for action, before, after in zip(reader.steps.actions, windows, board[1:], strict=False):
-            done = action.tobytes()
-            for seen, kind in zip(before.reshape(h * w, -1), after.flat, strict=True):
-                followed[seen.tobytes() + done][kind] += 1
-    counts = [(sum(kinds.values()), max(kinds.values())) for kinds in followed.values()]
-    again = sum(total for total, _ in counts if total > 1)
-    untold = sum(total - most for total, most in counts)
-    return (untold / again) / (changes / places) if again and changes else 0.0
 
 
 def _eventful(steps: list[Steps]) -> float:

@@ -29,8 +29,6 @@ _SELDOM = 0.05
 """Share of the steps, up to which events are too few to be learnt from clips that are drawn alike."""
 _MOST_COVERED = 0.9
 """Share of the episodes that a training clip is not longer than."""
-_CHANCE = 0.05
-"""Share of the changes of tiles, from which on what cannot be told is more than a rare event."""
 _STEPS_PER_KIND = 300
 """Steps of a tokenizer of tiles for each kind of them: the rarest ones are seen last, and may matter most."""
 _TIMES = 8
@@ -225,10 +223,11 @@ def _small(seen: Seen, small: int, own: int) -> Rule:
 
 
 def _head(cfg: Experiment, seen: Seen, frame_size: tuple[int, int]) -> Rule:
-    told = f"{seen.chance:.0%} of the changes do not follow from what is around and the action"
-    if seen.chance > _CHANCE:
-        return Rule(AutoregressiveHeadConfig(layers=1), f"a token knows of those before it, as {told}")
-    return Rule(cfg.prior.model.head, f"as it was, as {told}" if seen.tile else "as it was")
+    if seen.tile is None:
+        return Rule(cfg.prior.model.head, "as it was")
+    # Measured in MinAtar's Breakout, where all that is seen seems certain: of 64 dreams of an agent that plays other
+    # than the recording, 26 had no ball left after ten steps where tokens were drawn independently, and 7 so.
+    return Rule(AutoregressiveHeadConfig(layers=1), "a token knows of those before it: things stay whole")
 
 
 def _pooling(cfg: Experiment, seen: Seen, frame_size: tuple[int, int]) -> Rule:
@@ -271,9 +270,9 @@ def _prior_steps(cfg: Experiment, seen: Seen, frame_size: tuple[int, int]) -> Ru
 
 
 def _top_p(cfg: Experiment, seen: Seen, frame_size: tuple[int, int]) -> Rule:
-    if seen.chance > _CHANCE:
-        return Rule(1.0, "1: what may happen is of many kinds, each of them unlikely")
-    return Rule(cfg.sampling.top_p, f"{cfg.sampling.top_p:g}, as it was")
+    if seen.tile is None:
+        return Rule(cfg.sampling.top_p, f"{cfg.sampling.top_p:g}, as it was")
+    return Rule(1.0, "1: each token knows of those before it, and what is unlikely may happen")
 
 
 RULES: Mapping[str, Callable[[Experiment, Seen, tuple[int, int]], Rule]] = {

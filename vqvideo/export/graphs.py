@@ -84,7 +84,7 @@ class StepGraph(Graph):
         hidden, after = self._backbone(inputs, state)
         sampler = GraphSampler(inputs)
         codes = self.prior.head.sample(hidden.tokens[:, 0], sampler)  # type: ignore[arg-type]
-        reward, termination = self.prior._outcome(hidden)
+        reward, termination = self.prior._outcome(hidden, codes[:, None])
         outputs = {
             "next.codes": codes.unflatten(1, self.prior.spec.grid).int(),
             "reward": self._reward(reward[:, 0]),

@@ -9,6 +9,7 @@ from vqvideo.models.prior.config import (
     AttentionPoolingConfig,
     AutoregressiveHeadConfig,
     ConditioningConfig,
+    DrawnPoolingConfig,
     HeadConfig,
     MaskedHeadConfig,
     MeanPoolingConfig,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from vqvideo.models.prior.heads.parallel import ParallelHead
     from vqvideo.models.prior.heads.pixel_cnn import PixelCNN
     from vqvideo.models.prior.outcomes import RewardHead
-    from vqvideo.models.prior.pooling import AttentionPooling, MeanPooling
+    from vqvideo.models.prior.pooling import AttentionPooling, DrawnPooling, MeanPooling
     from vqvideo.models.prior.prior import Prior, PriorOutput, PriorState, PriorStep
 
 _HOMES = {
@@ -40,7 +41,7 @@ _HOMES = {
     "heads.parallel": ("ParallelHead",),
     "heads.pixel_cnn": ("PixelCNN",),
     "outcomes": ("RewardHead",),
-    "pooling": ("AttentionPooling", "MeanPooling"),
+    "pooling": ("AttentionPooling", "DrawnPooling", "MeanPooling"),
     "prior": ("Prior", "PriorOutput", "PriorState", "PriorStep"),
 }
 __getattr__ = on_first_use(__name__, _HOMES)

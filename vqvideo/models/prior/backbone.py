@@ -63,6 +63,10 @@ class Backbone(nn.Module):
             x = block(x, action)
         return self._hidden(x, tokens)
 
+    def embedded(self, codes: Tensor) -> Tensor:
+        """Codes (b, t, n) as what its places begin with, (b, t, n / p^2, d)."""
+        return self.squares.fold(self.embed(codes))
+
     def init_caches(self, batch: int) -> tuple[KVCache, ...]:
         """An empty cache for each temporal layer."""
         places = self.grid[0] * self.grid[1] + self.conditioning.extra

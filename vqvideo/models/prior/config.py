@@ -109,7 +109,17 @@ class AttentionPoolingConfig:
     """Learned queries; each reads its own share of the width."""
 
 
-PoolingConfig = MeanPoolingConfig | AttentionPoolingConfig
+@dataclass(frozen=True)
+class DrawnPoolingConfig:
+    """As `AttentionPooling`, and each place also shows the tokens that were drawn there: what is earned, and whether it
+    is over, then agrees with what is seen, also where chance decides or the prior does not know.
+    """
+
+    queries: int = 4
+    """Learned queries; each reads its own share of the width."""
+
+
+PoolingConfig = MeanPoolingConfig | AttentionPoolingConfig | DrawnPoolingConfig
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,7 @@ class Prior(nn.Module):
         context = self._corrupted(self._with_own_draws(flat[:, :-1], actions, known))
         hidden = self.backbone(context, actions, known)
         tokens = self.head(hidden.tokens, flat[:, 1:], generator, there)
-        reward_logits, termination = self._outcome(hidden)
+        reward_logits, termination = self._outcome(hidden, flat[:, 1:])
         reward_loss = self.reward.loss(reward_logits, rewards, weights)
         end_loss = termination_loss(termination, terminated, weights)
         loss = tokens.nats + self.cfg.reward_weight * reward_loss + self.cfg.termination_weight * end_loss
@@ -198,10 +198,11 @@ class Prior(nn.Module):
             blind, _ = self._advance(state, action, blind=True)
             tokens = torch.cat([tokens, blind.tokens[:, 0]])
         sampler = TokenSampler(how, generator)
-        codes = self._grid(self.head.sample(tokens, sampler)[: len(action)])
-        reward, termination = self._outcome(hidden)
+        drawn = self.head.sample(tokens, sampler)[: len(action)]
+        reward, termination = self._outcome(hidden, drawn[:, None])
         expected, ends = self.reward.mean(reward)[:, 0], termination[:, 0].sigmoid()
         unsure = self.reward.entropy(reward)[:, 0] + termination_entropy(termination)[:, 0]
+        codes = self._grid(drawn)
         step = PriorStep(codes, expected, ends, sampler.entropy, unsure)
         return step, after._replace(codes=codes)
 
@@ -255,9 +256,10 @@ class Prior(nn.Module):
         h, w = self.spec.grid
         return rearrange(tokens, "b (h w) -> b h w", h=h, w=w)
 
-    def _outcome(self, hidden: Hidden) -> tuple[Tensor, Tensor]:
-        """Reward logits (b, t, bins) and termination logits (b, t)."""
-        summary = self.summary(self.pooling(hidden.places))
+    def _outcome(self, hidden: Hidden, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Reward logits (b, t, bins) and termination logits (b, t) of steps with codes (b, t, n)."""
+        drawn = self.backbone.embedded(codes) if self.pooling.looks else None
+        summary = self.summary(self.pooling(hidden.places, drawn))
         return self.reward(summary), self.termination(summary)[..., 0].float()
 
     def _advance(self, state: PriorState, action: Tensor, *, blind: bool = False) -> tuple[Hidden, PriorState]:
