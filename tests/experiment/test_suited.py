@@ -32,7 +32,12 @@ from vqvideo.experiment.prior import train_prior
 from vqvideo.experiment.seen import look
 from vqvideo.experiment.suited import suited
 from vqvideo.experiment.tokenizer import train_vqvae
-from vqvideo.models.prior import AttentionPoolingConfig, AutoregressiveHeadConfig, MeanPoolingConfig
+from vqvideo.models.prior import (
+    AttentionPoolingConfig,
+    AutoregressiveHeadConfig,
+    DrawnPoolingConfig,
+    MeanPoolingConfig,
+)
 from vqvideo.models.quantizers import EMAVQConfig
 from vqvideo.models.tokenizer import FactorisedConv, FrameConv
 from vqvideo.scripts.train_vqvae import CONFIG
@@ -211,7 +216,11 @@ def test_events_that_are_rare_weigh_more_and_are_looked_for_at_one_place(
     model = measured(made_store(tmp_path, tiles, reward=reward, ends=ends)).prior.model
     assert model.reward_weight == (3.0 if reward else 0.1)
     assert model.termination_weight == (1.0 if ends else 0.1)
-    assert isinstance(model.pooling, AttentionPoolingConfig if reward or ends else MeanPoolingConfig)
+    assert isinstance(model.pooling, DrawnPoolingConfig if reward or ends else MeanPoolingConfig)
+
+
+def test_without_tiles_rare_events_are_looked_for_at_one_place(tmp_path: Path) -> None:
+    assert isinstance(measured(made_store(tmp_path, noise, ends=True)).prior.model.pooling, AttentionPoolingConfig)
 
 
 @pytest.mark.parametrize(("steps", "reward", "share"), [(40, 1.0, 0.25), (16, 1.0, 0.0), (40, 0.0, 0.0)])

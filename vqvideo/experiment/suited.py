@@ -15,7 +15,13 @@ from vqvideo.data.store import Store
 from vqvideo.experiment.config import Experiment
 from vqvideo.experiment.frame_sizes import fitted
 from vqvideo.experiment.seen import FEW, LEAST, Seen, look
-from vqvideo.models.prior import AttentionPoolingConfig, AutoregressiveHeadConfig, MeanPoolingConfig, PriorConfig
+from vqvideo.models.prior import (
+    AttentionPoolingConfig,
+    AutoregressiveHeadConfig,
+    DrawnPoolingConfig,
+    MeanPoolingConfig,
+    PriorConfig,
+)
 from vqvideo.models.quantizers.config import EMAVQConfig
 from vqvideo.models.tokenizer import FactorisedConv, FrameConv, ReconstructionConfig, VQVAEConfig
 from vqvideo.storage.checkpoint import training_checkpoints
@@ -232,6 +238,8 @@ def _head(cfg: Experiment, seen: Seen, frame_size: tuple[int, int]) -> Rule:
 
 def _pooling(cfg: Experiment, seen: Seen, frame_size: tuple[int, int]) -> Rule:
     if seen.ends or 0 < seen.rewards <= _RARE:
+        if seen.tile:
+            return Rule(DrawnPoolingConfig(), "what was drawn at one place decides what an event is")
         return Rule(AttentionPoolingConfig(), "attention: one place decides what an event is")
     return Rule(MeanPoolingConfig(), "mean: no rewards or ends that are rare")
 
