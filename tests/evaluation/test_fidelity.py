@@ -67,7 +67,7 @@ Outcome = Callable[[int, int, Tensor], tuple[float, float]]
 class Fake:
     """Reads episode and time of its dreams from the first pixel of the last frame; says what `outcome` tells it."""
 
-    device, action_space = torch.device("cpu"), make_meta().action_space
+    device, action_space, sampling = torch.device("cpu"), make_meta().action_space, Sampling()
 
     def __init__(self, outcome: Outcome, stride: int = 1) -> None:
         self.outcome, self.stride, self.vqvae = outcome, stride, Tokenizer(stride)
