@@ -103,8 +103,8 @@ class Loader:
         try:
             batch = next(source, None)
         except (RuntimeError, OSError, EOFError) as error:
-            # A connection breaks a moment before its process has ended.
-            wait([process.sentinel for process in self.processes], timeout=1)
+            # A connection breaks before its process has ended, on a busy machine by seconds.
+            wait([process.sentinel for process in self.processes], timeout=10)
             dead = next((process for process in self.processes if process.exitcode), None)
             if dead is None:
                 raise
